@@ -1,0 +1,189 @@
+"""Every option of the product, frozen and strict: a key that is not here is an error.
+
+Each part of the code receives only its own section. Paths are kept as written; a relative path means relative to
+where the command is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, no unknown keys, no silent conversion of text to numbers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ScenesConfig(Section):
+    """The built-in drawn pictures."""
+
+    seed: int = 0
+    """Seed of the drawings; another seed is another data set."""
+    size: Positive = 96
+    """Side of a picture in pixels."""
+    train: Positive = 8000
+    """Number of training pictures (drawn when asked for, never stored)."""
+    seeds: Positive = 200
+    """Number of pictures, a part of the training pictures, that get seeds and are scored."""
+
+
+class DataConfig(Section):
+    """Where pictures, tags and masks come from."""
+
+    source: Literal["scenes", "voc", "folder"] = "scenes"
+    """scenes: drawn by the product; voc: the VOC folder layout; folder: own pictures."""
+    root: Path = Path()
+    """voc: the folder that holds JPEGImages; folder: the folder of pictures."""
+    tags: Path | None = None
+    """Tag table (.csv or .jsonl: picture, tags). None: VOC annotations, or one folder per tag."""
+    classes: tuple[str, ...] = ()
+    """Class names, in order of the class ids 1, 2, ... Empty: all classes of the source."""
+    other_classes: Literal["background", "ignore"] = "background"
+    """What the masks' classes outside `classes` count as."""
+    masks: str = "SegmentationClass"
+    """voc: name of the folder with the masks; folder: folder with palette PNGs, if any."""
+    train_split: str = "train"
+    """voc: split list whose pictures train the classifier."""
+    seed_split: str = "train"
+    """voc: split list whose pictures get seeds and are scored."""
+    scenes: ScenesConfig = ScenesConfig()
+    """Only for source = scenes."""
+
+
+class PEMConfig(Section):
+    """Prototype Embedding Module: how prototypes and patches enrich each other in a block."""
+
+    blocks: Literal["all", "late", "none"] = "all"
+    """Which blocks have one; late: the last third."""
+    logits: Literal["cosine", "dot"] = "cosine"
+    """Similarity of two tokens; dot is the paper's."""
+    temperature: float = Field(default=0.1, gt=0)
+    """Logits are divided by it before the softmax."""
+    threshold: float = 0.0
+    """Similarities at or under it take no part (tau_PEM)."""
+    gate: Literal["learned", "open"] = "learned"
+    """learned: one factor per block, starting at zero; open: full strength, as printed."""
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    method: Literal["mupvss", "cam"] = "mupvss"
+    """cam: the plain patch classifier on the same backbone, the baseline."""
+    backbone: str = "tiny"
+    """tiny, small, base (ViT-Ti/S/B) or micro (for training from scratch on a CPU)."""
+    patch_size: Positive = 16
+    """Side of a patch in pixels."""
+    image_size: Positive = 224
+    """Side of the pictures during training, in pixels; any size works afterwards."""
+    weights: str | None = None
+    """Pretrained backbone: a path, a URL (https://...#sha256=...), or a hub name (timm/deit_...)."""
+    global_embedding: Literal["flatten", "pool", "copy"] = "flatten"
+    """Reading of the per-class convolution; copy: no global embedding, copied class tokens (Base-R)."""
+    token_start: Literal["class_token", "zero"] = "class_token"
+    """What the global embedding is added to."""
+    global_scale: float = 0.1
+    """Factor on the global embedding when it is added."""
+    pem: PEMConfig = PEMConfig()
+    gwrp_decay: Annotated[float, Field(gt=0, le=1)] = 0.995
+    """Decay per rank of the global weighted rank pooling, at `gwrp_patches` patches."""
+    gwrp_patches: int = Field(default=784, ge=0)
+    """Number of patches the decay is given for; it is rescaled to the patches there are. 0: never rescaled."""
+    drop_path: Fraction = 0.1
+    """Stochastic depth, rising linearly over the blocks."""
+
+
+class LossConfig(Section):
+    """Weights and forms of the losses. The total is their weighted sum."""
+
+    classification: float = Field(default=1.0, ge=0)
+    """Weight of CLS, on the patches and on the prototypes."""
+    ccp: float = Field(default=0.1, ge=0)
+    cip: float = Field(default=0.1, ge=0)
+    p2p: float = Field(default=1.0, ge=0)
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the pairs of CCP and CIP; sum is the paper's."""
+    cip_form: Literal["shifted", "literal"] = "shifted"
+    """shifted: log((1+cos)/2), defined everywhere; literal: log cos."""
+    tagged_only: bool = False
+    """CIP compares only prototypes of classes that both pictures are tagged with."""
+    p2p_pool: Literal["gwrp", "mean", "sum"] = "gwrp"
+    """Pooling of the patch similarities; sum is the paper's."""
+    p2p_threshold: float | None = None
+    """Similarities at or under it count as zero (tau_P2P); None: no threshold."""
+    p2p_affine: bool = True
+    """Learned scale and bias on the pooled similarity."""
+    p2p_cross: Fraction = 0.5
+    """Share of P2P in which a picture is searched with the other pictures' prototypes instead of its own."""
+    ramp: Fraction = 0.5
+    """CCP and CIP reach their weight linearly over this share of the training."""
+
+
+class TrainConfig(Section):
+    """The training loop."""
+
+    image_steps: Positive = 25_000
+    """Number of pictures seen in all; steps = image_steps / batch_size."""
+    batch_size: Positive = 32
+    lr: float = Field(default=1e-4, gt=0)
+    new_lr_scale: float = Field(default=5.0, gt=0)
+    """Factor on the learning rate of what has no pretrained weights."""
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    clip_norm: float = Field(default=5.0, gt=0)
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """bf16 autocast, or float32 throughout."""
+    crop_area: tuple[float, float] = (0.3, 1.0)
+    """Random crop, share of the picture's area."""
+    flip: bool = True
+    brightness: Fraction = 0.3
+    """Random brightness, +- this share."""
+    workers: int = Field(default=1, ge=0)
+    """Processes that read and augment pictures."""
+    checkpoint_every: Positive = 100
+    """Steps between resumable checkpoints."""
+    tensorboard: bool = False
+    """Also log for TensorBoard (needs the extra `tensorboard`)."""
+
+
+class SearchConfig(Section):
+    """Turning a trained network into seeds."""
+
+    scales: tuple[float, ...] = (1.0,)
+    """Sizes the picture is searched at, relative to its own, rounded to whole patches."""
+    flip: bool = True
+    """Also search the mirrored picture, in the same batch."""
+    maps: Literal["default", "prototype", "without_prototype", "cam"] = "default"
+    affinity: Literal["none", "patch", "attention", "both"] = "attention"
+    """What spreads a map over similar patches: patch affinity, self-attention, or their product."""
+    affinity_power: float = Field(default=1.0, gt=0)
+    """Power of the patch affinity before its rows are normalised."""
+    precision: Literal["bf16", "fp32"] = "fp32"
+
+
+class RunConfig(Section):
+    """One run, from pictures to report."""
+
+    name: str = "run"
+    seed: int = 0
+    """Seed of everything random but the drawings."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0: as many as there are cores."""
+    baseline: bool = True
+    """Also train a plain CAM in the same budget and score it."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only this many pictures of each split (for a quick look)."""
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    losses: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()

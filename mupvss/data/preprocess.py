@@ -1,0 +1,24 @@
+"""The one definition of preprocessing: pictures to normalised tensors, in training and in search."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's, RGB, for pictures in [0, 1]."""
+
+
+def normalise(image: Image.Image) -> Tensor:
+    """RGB picture -> (3, H, W) float32 of mean 0 and variance 1 over ImageNet."""
+    pixels = torch.from_numpy(np.array(image, np.float32) / 255.0)
+    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
+
+
+def resize_for_search(image: Image.Image, scale: float, patch_size: int) -> Image.Image:
+    """The picture at `scale` times its size, both sides rounded to whole patches, at least one."""
+    width, height = (max(1, round(side * scale / patch_size)) * patch_size for side in image.size)
+    return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)

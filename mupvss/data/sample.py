@@ -1,0 +1,41 @@
+"""The one form every source brings its pictures in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture with its tags, opened only when asked for."""
+
+    name: str
+    """Unique in its data set; the stem of every file written for it."""
+    origin: str
+    """What error messages call it: the user's file, or the drawing's number."""
+    tags: frozenset[str]
+    """Tags among the data set's classes; empty is a valid negative."""
+    open_image: Callable[[], Image.Image]
+    """-> RGB picture, upright."""
+    open_mask: Callable[[], np.ndarray] | None = None
+    """-> class ids (H, W) uint8: 0 background, 1... classes, 255 ignore. None where there is no mask."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples and the class names behind the ids 1, 2, ..."""
+
+    classes: tuple[str, ...]
+    samples: Sequence[Sample]
+
+    def tag_vector(self, sample: Sample) -> np.ndarray:
+        """(C,) float32 of 0 and 1."""
+        return np.array([name in sample.tags for name in self.classes], np.float32)
+
+
+class DataError(ValueError):
+    """The user's data cannot be used as it is; the message says which file, what was expected and what to do."""

@@ -1,0 +1,105 @@
+"""Pascal VOC folder layout: JPEGImages, ImageSets/Segmentation, Annotations (XML) or a tag table, and masks."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from mupvss.config.schema import DataConfig
+from mupvss.data.images import read_image, read_label_image
+from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.tag_table import read_tag_table
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+"""In the order of VOC's class ids 1 to 20."""
+
+
+def load_voc(config: DataConfig, split: str) -> Dataset:
+    """The pictures of one split list. Masks are attached where the mask folder has them."""
+    root = config.root
+    classes = config.classes or CLASSES
+    unknown = [name for name in classes if name not in CLASSES]
+    if unknown:
+        raise DataError(f"data.classes: VOC has no class {unknown}; it has {', '.join(CLASSES)}")
+    names = read_split(root / "ImageSets" / "Segmentation" / f"{split}.txt")
+    table = None if config.tags is None else _by_stem(read_tag_table(config.tags), config.tags)
+    ids = remap_table(classes, config.other_classes)
+    samples = []
+    for name in names:
+        image = root / "JPEGImages" / f"{name}.jpg"
+        mask = root / config.masks / f"{name}.png"
+        if table is None:
+            tags = read_annotation(root / "Annotations" / f"{name}.xml")
+        elif name in table:
+            tags = table[name]
+        else:
+            raise DataError(f"{config.tags}: no row for picture '{name}' of the split '{split}'; add it, with or without tags")
+        _check_known(tags, name, config.tags or root / "Annotations" / f"{name}.xml")
+        samples.append(
+            Sample(
+                name,
+                str(image),
+                tags & frozenset(classes),
+                functools.partial(read_image, image),
+                functools.partial(_read_mask, mask, ids) if mask.is_file() else None,
+            )
+        )
+    return Dataset(tuple(classes), samples)
+
+
+def read_split(path: Path) -> list[str]:
+    """Names listed in a split file, one per line."""
+    if not path.is_file():
+        found = sorted(p.stem for p in path.parent.glob("*.txt"))
+        raise DataError(f"{path}: no such split list; found {found or 'none'} (data.root must hold JPEGImages/ and ImageSets/)")
+    names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if not names:
+        raise DataError(f"{path}: the split list is empty; expected one picture name per line")
+    return names
+
+
+def read_annotation(path: Path) -> frozenset[str]:
+    """Names of all objects in a VOC annotation, the difficult ones included."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such annotation; give a tag table with data.tags instead") from None
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise DataError(f"{path}: declares a document type, which VOC annotations never do; refused")
+    try:
+        tree = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}: not valid XML ({error})") from None
+    return frozenset(name.strip() for name in (obj.findtext("name") or "" for obj in tree.iter("object")) if name.strip())
+
+
+def remap_table(classes: tuple[str, ...], other: str) -> np.ndarray:
+    """(256,) uint8: VOC id -> id in `classes` (1...), others background or 255; void stays 255."""
+    table = np.full(256, 255, np.uint8)
+    table[0] = 0
+    for voc_id, name in enumerate(CLASSES, 1):
+        table[voc_id] = classes.index(name) + 1 if name in classes else (0 if other == "background" else 255)
+    return table
+
+
+def _read_mask(path: Path, table: np.ndarray) -> np.ndarray:
+    return table[read_label_image(path)]
+
+
+def _by_stem(table: dict[str, frozenset[str]], path: Path) -> dict[str, frozenset[str]]:
+    stems = {Path(name).stem: tags for name, tags in table.items()}
+    if len(stems) != len(table):
+        raise DataError(f"{path}: two rows name the same picture under different suffixes")
+    return stems
+
+
+def _check_known(tags: frozenset[str], name: str, origin: Path) -> None:
+    unknown = sorted(tags - frozenset(CLASSES))
+    if unknown:
+        raise DataError(f"{origin}: picture '{name}' has the unknown tag {unknown[0]!r}; VOC's classes are {', '.join(CLASSES)}")

@@ -1,0 +1,75 @@
+"""Endless training batches in a fixed order: the n-th picture of a run is the same however often the run was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Dataset as TorchDataset
+
+from mupvss.config.schema import TrainConfig
+from mupvss.data.augment import augment
+from mupvss.data.preprocess import normalise
+from mupvss.data.sample import Dataset
+
+
+@dataclass(frozen=True)
+class Batch:
+    images: Tensor
+    """(B, 3, H, W), normalised."""
+    tags: Tensor
+    """(B, C) float32 of 0 and 1."""
+    origins: list[str]
+
+
+class TrainingViews(TorchDataset):
+    """Item n is the n-th picture of the run: its epoch's permutation and its augmentation follow from (seed, n)."""
+
+    def __init__(self, dataset: Dataset, config: TrainConfig, image_size: int, seed: int) -> None:
+        self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, n: int) -> tuple[Tensor, Tensor, str]:
+        epoch, place = divmod(n, len(self.dataset.samples))
+        if self._order[0] != epoch:
+            rng = np.random.default_rng([self.seed, 0, epoch])
+            self._order = (epoch, rng.permutation(len(self.dataset.samples)))
+        sample = self.dataset.samples[int(self._order[1][place])]
+        rng = np.random.default_rng([self.seed, 1, n])
+        config = self.config
+        view = augment(
+            sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng
+        )
+        return normalise(view), torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
+
+
+class _Range(Sampler[list[int]]):
+    def __init__(self, first_step: int, steps: int, batch_size: int) -> None:
+        self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first_step, self.steps):
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+
+    def __len__(self) -> int:
+        return self.steps - self.first_step
+
+
+def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int) -> DataLoader:
+    """Loader of `Batch`es for the steps first_step, ..., steps - 1."""
+    return DataLoader(
+        TrainingViews(dataset, config, image_size, seed),
+        batch_sampler=_Range(first_step, steps, config.batch_size),
+        num_workers=config.workers,
+        collate_fn=_collate,
+        prefetch_factor=4 if config.workers else None,
+    )
+
+
+def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
+    images, tags, origins = zip(*items, strict=True)
+    return Batch(torch.stack(images), torch.stack(tags), list(origins))

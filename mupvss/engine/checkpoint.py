@@ -1,0 +1,115 @@
+"""The one checkpoint format: tensors in safetensors, everything else as JSON in its header. Nothing is ever unpickled.
+
+model.safetensors holds a finished network with all that is needed to use it; state.safetensors, beside it while a
+training is under way, holds the network, the optimizer and the random state, so that a stopped run goes on exactly.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import mupvss
+from mupvss.config.schema import ModelConfig
+from mupvss.data.preprocess import MEAN, STD
+from mupvss.files import atomic_path
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged or of another kind; the message names the file."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says about its network."""
+
+    classes: tuple[str, ...]
+    model: ModelConfig
+    version: str
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Atomic: the old file stays until the new one is whole."""
+    metadata = {"mupvss": json.dumps({"format": FORMAT, "version": mupvss.__version__, **header})}
+    with atomic_path(path) as temporary:
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file written by `save_tensors`."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first, or give the folder of a finished run")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
+    if "mupvss" not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not one of ours; use it as model.weights instead")
+    header = json.loads(metadata["mupvss"])
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {header['format']} (written by {header['version']}), this version reads {FORMAT}; "
+            "use the version that wrote it"
+        )
+    return tensors, header
+
+
+def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:
+    header = {
+        "classes": list(classes),
+        "model": model.model_dump(mode="json"),
+        "normalisation": {"mean": list(MEAN), "std": list(STD)},
+    }
+    save_tensors(path, network.state_dict(), header)
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
+    tensors, header = load_tensors(path)
+    if "classes" not in header:
+        raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
+    info = ModelInfo(tuple(header["classes"]), ModelConfig(**header["model"]), header["version"])
+    return tensors, info
+
+
+def save_state(path: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> None:
+    """`identity` says which training this is; a state of another one is never resumed."""
+    saved = optimizer.state_dict()
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    for index, entry in saved["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    save_tensors(path, tensors, {"step": step, "identity": identity})
+
+
+def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> int:
+    """Restores what `save_state` wrote and returns its step; 0, with nothing changed, if it is another training's."""
+    tensors, header = load_tensors(path)
+    if header.get("identity") != identity:
+        return 0
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.torch"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return int(header["step"])

@@ -1,0 +1,87 @@
+"""What a training says while it runs: a bar for people, JSON lines for machines, TensorBoard if asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+console = Console(stderr=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
+    """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(title, total=total, completed=done, rate="", note="")
+        plain = _PlainProgress(title, total, unit, done)
+
+        def advance(n: int, note: str = "") -> None:
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "", note=note)
+            if not console.is_terminal:
+                plain.advance(n, note)
+
+        yield advance
+
+
+class _PlainProgress:
+    """A line per tenth, for logs."""
+
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+        import time
+
+        self.clock, self.begin = time.monotonic, time.monotonic()
+        self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
+
+    def advance(self, n: int, note: str) -> None:
+        before, self.done = self.done, self.done + n
+        if self.done * 10 // self.total == before * 10 // self.total:
+            return
+        rate = (self.done - self.first) / max(self.clock() - self.begin, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        line = f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left {note}"
+        console.print(line.rstrip(), highlight=False, soft_wrap=True)
+
+
+class Journal:
+    """Appends one JSON object per line; on resume, lines after the resumed step are dropped first."""
+
+    def __init__(self, path: Path, keep_until: int, tensorboard: bool) -> None:
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if _step(line) <= keep_until] if keep_until else []
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(line + "\n" for line in kept))
+        self.path = path
+        self.writer = _tensorboard(path.parent) if tensorboard else None
+
+    def write(self, entry: dict[str, float]) -> None:
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        if self.writer is not None:
+            for name, value in entry.items():
+                self.writer.add_scalar(name, value, int(entry["step"]))
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")  # a half-written line
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("train.tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))

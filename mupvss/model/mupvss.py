@@ -1,0 +1,77 @@
+"""MuP-VSS: prototypes travel through all blocks beside the patches (the paper's Figure 3, top to bottom)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mupvss.config.schema import ModelConfig
+from mupvss.model.global_embedding import GlobalEmbedding
+from mupvss.model.outputs import Features
+from mupvss.model.patch_head import PatchHead
+from mupvss.model.prototype_embedding import PrototypeEmbedding
+from mupvss.model.vit import VisionTransformer
+
+
+class MuPVSSNetwork(nn.Module):
+    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.backbone, self.head, self.config = backbone, head, config
+        self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
+        # Base-R copies one token C times; equal tokens have a cosine gradient of zero, so they start a little apart.
+        nn.init.trunc_normal_(self.class_position, std=0.02)
+        self.global_embedding = (
+            None
+            if config.global_embedding == "copy"
+            else GlobalEmbedding(classes, backbone.width, backbone.patch_size, config.global_embedding)
+        )
+        self.pem = nn.ModuleDict(
+            {str(i): PrototypeEmbedding(config.pem) for i in _pem_blocks(config.pem.blocks, len(backbone.blocks))}
+        )
+        self.p2p_scale = nn.Parameter(torch.tensor(3.0))
+        """Natural logarithm of the factor on the pooled similarity."""
+        self.p2p_bias = nn.Parameter(torch.full((classes,), -1.0))
+
+    def embed_prototypes(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W) -> the prototypes that enter the first block (B, C, D)."""
+        vit = self.backbone
+        start = self.class_position.expand(len(images), -1, -1)
+        if self.config.token_start == "class_token" or self.global_embedding is None:
+            start = start + vit.cls_token + vit.pos_embed[:, :1]
+        if self.global_embedding is not None:
+            start = start + self.config.global_scale * self.global_embedding(images)
+        return start
+
+    def forward(self, images: Tensor, need_attention: bool = False) -> Features:
+        """images (B, 3, H, W), normalised -> Features with prototypes; attention maps only if asked for."""
+        vit = self.backbone
+        patches, grid = vit.embed(images)
+        n = patches.shape[1]
+        x = torch.cat((patches, self.embed_prototypes(images)), 1)  # (B, N+C, D)
+        attention: Tensor | None = None
+        for i, block in enumerate(vit.blocks):
+            x, weights = block.attention_unit(x, need_attention)
+            if str(i) in self.pem:
+                x = torch.cat(self.pem[str(i)](x[:, :n], x[:, n:]), 1)
+            x = block.mlp_unit(x)
+            if weights is not None:
+                part = weights[:, :, :n] / len(vit.blocks)
+                attention = part if attention is None else attention + part
+        normed = vit.norm(x)
+        patches, prototypes = normed[:, :n], normed[:, n:]
+        logits = self.head(patches, grid)
+        return Features(
+            grid=grid,
+            patches=patches,
+            patch_logits=logits,
+            patch_score=self.head.pool(logits),
+            prototypes=prototypes,
+            # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
+            prototype_score=x[:, n:].float().mean(-1),
+            patch_attention=None if attention is None else attention[:, :n],
+            class_attention=None if attention is None else attention[:, n:],
+        )
+
+
+def _pem_blocks(which: str, depth: int) -> range:
+    return {"all": range(depth), "late": range(depth - depth // 3, depth), "none": range(0)}[which]

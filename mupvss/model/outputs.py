@@ -1,0 +1,29 @@
+"""What a network returns, whatever the method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Features:
+    """One forward pass. B pictures, C classes, N = h*w patches, width D."""
+
+    grid: tuple[int, int]
+    """(h, w) of the patches."""
+    patches: Tensor
+    """F: last block's patch tokens after the final norm (B, N, D)."""
+    patch_logits: Tensor
+    """Class activation maps (B, C, N), unbounded."""
+    patch_score: Tensor
+    """Pooled patch logits (B, C)."""
+    prototypes: Tensor | None = None
+    """P: last block's prototypes after the final norm (B, C, D); None for a method without."""
+    prototype_score: Tensor | None = None
+    """Mean over D of the prototypes before the final norm (B, C); None for a method without."""
+    patch_attention: Tensor | None = None
+    """Self-attention between patches, mean over heads and blocks (B, N, N), rows sum to at most 1; None unless asked for."""
+    class_attention: Tensor | None = None
+    """Attention from the prototypes to the patches, mean over heads and blocks (B, C, N); None unless asked for."""

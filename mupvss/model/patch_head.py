@@ -1,0 +1,23 @@
+"""The patch classifier: a 3x3 convolution over the patch grid, pooled by GWRP (the paper's CLS branch on patches)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mupvss.ops.gwrp import gwrp, rescaled_decay
+
+
+class PatchHead(nn.Module):
+    def __init__(self, width: int, classes: int, decay: float, reference_patches: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, classes, 3, padding=1)
+        self.decay, self.reference_patches = decay, reference_patches
+
+    def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:
+        """patches (B, N, D) on a grid (h, w), N = h*w -> logits (B, C, N): the class activation maps."""
+        square = patches.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
+        return self.conv(square).flatten(2)
+
+    def pool(self, logits: Tensor) -> Tensor:
+        """logits (B, C, N) -> one logit per class (B, C), in float32."""
+        return gwrp(logits.float(), rescaled_decay(self.decay, self.reference_patches, logits.shape[-1]))
