@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 class Section(BaseModel):
     """Base of every section: immutable, no unknown keys, no silent conversion of text to numbers."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class ScenesConfig(Section):
@@ -122,6 +122,10 @@ class LossConfig(Section):
     """Learned scale and bias on the pooled similarity."""
     p2p_cross: Fraction = 0.5
     """Share of P2P in which a picture is searched with the other pictures' prototypes instead of its own."""
+    p2p_dense: float = Field(default=1.0, ge=0)
+    """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
+    p2p_dense_start: Fraction = 0.25
+    """Share of the training after which it begins; its weight is reached linearly over as long again."""
     ramp: Fraction = 0.5
     """CCP and CIP reach their weight linearly over this share of the training."""
 
@@ -161,9 +165,14 @@ class SearchConfig(Section):
     flip: bool = True
     """Also search the mirrored picture, in the same batch."""
     maps: Literal["default", "prototype", "without_prototype", "cam"] = "default"
-    affinity: Literal["none", "patch", "attention", "both"] = "attention"
-    """What spreads a map over similar patches: patch affinity, self-attention, or their product."""
-    affinity_power: float = Field(default=1.0, gt=0)
+    global_prototypes: bool = True
+    """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise
+    each scale uses its own, which fail on pictures much larger than those trained on."""
+    sharpness: float = Field(default=2.0, gt=0)
+    """Power of the stretched similarity before it is refined."""
+    affinity: tuple[Literal["patch", "attention", "both"], ...] = ("attention", "patch")
+    """What spreads a map over similar patches, one after the other: patch affinity, self-attention, or their product."""
+    affinity_power: float = Field(default=4.0, gt=0)
     """Power of the patch affinity before its rows are normalised."""
     precision: Literal["bf16", "fp32"] = "fp32"
 

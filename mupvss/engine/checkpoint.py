@@ -81,7 +81,7 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     tensors, header = load_tensors(path)
     if "classes" not in header:
         raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
-    info = ModelInfo(tuple(header["classes"]), ModelConfig(**header["model"]), header["version"])
+    info = ModelInfo(tuple(header["classes"]), ModelConfig.model_validate_json(json.dumps(header["model"])), header["version"])
     return tensors, info
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from mupvss.config.schema import LossConfig, ModelConfig
 from mupvss.losses import ccp, cip, classification, p2p
+from mupvss.losses.p2p_dense import p2p_dense
 from mupvss.model.cam import CAMNetwork
 from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.model.outputs import Features
+from mupvss.search.affinity import patch_affinity, refine
+
+TEACHER_POWER = 4.0
+"""Power of the patch affinity that refines the classifier's maps before they teach."""
 
 
 def loss_terms(
@@ -27,30 +34,66 @@ def loss_terms(
         terms["cip"] = cip(features.prototypes, shared, config.cip_form, config.reduction)
     if config.p2p > 0:
         terms["p2p"] = _p2p(network, features, tags, config, model)
+    if config.p2p_dense > 0:
+        terms["p2p_dense"] = _p2p_dense(network, features, tags, config)
     return terms
 
 
 def _p2p(network: MuPVSSNetwork, features: Features, tags: Tensor, config: LossConfig, model: ModelConfig) -> Tensor:
+    scale, bias = _affine(network, config)
+    return _own_and_other(
+        features,
+        config.p2p_cross,
+        lambda prototypes: p2p(
+            features.patches,
+            prototypes,
+            tags,
+            threshold=config.p2p_threshold,
+            how=config.p2p_pool,
+            scale=scale,
+            bias=bias,
+            decay=model.gwrp_decay,
+            reference_patches=model.gwrp_patches,
+        ),
+    )
+
+
+def _p2p_dense(network: MuPVSSNetwork, features: Features, tags: Tensor, config: LossConfig) -> Tensor:
+    scale, bias = _affine(network, config)
+    with torch.no_grad():
+        maps = refine(features.patch_logits.float().relu(), [patch_affinity(features.patches, TEACHER_POWER)])
+    return _own_and_other(
+        features, config.p2p_cross, lambda prototypes: p2p_dense(features.patches, prototypes, tags, maps, scale, bias)
+    )
+
+
+def _affine(network: MuPVSSNetwork, config: LossConfig) -> tuple[Tensor | float, Tensor | float]:
+    return (network.p2p_scale.exp(), network.p2p_bias) if config.p2p_affine else (1.0, 0.0)
+
+
+def _own_and_other(features: Features, cross: float, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The loss with each picture's own prototypes, and with those of its neighbour in the batch, in shares 1-cross, cross.
+
+    A prototype sees its own picture, so it could say "present" by itself and leave the patches untaught. Searched with
+    the prototypes of another picture, only the patches can tell.
+    """
     assert features.prototypes is not None
-    options = {
-        "threshold": config.p2p_threshold,
-        "how": config.p2p_pool,
-        "scale": network.p2p_scale.exp() if config.p2p_affine else 1.0,
-        "bias": network.p2p_bias if config.p2p_affine else 0.0,
-        "decay": model.gwrp_decay,
-        "reference_patches": model.gwrp_patches,
-    }
-    own = p2p(features.patches, features.prototypes, tags, **options)
-    if config.p2p_cross == 0 or len(tags) < 2:
-        return own
-    # A prototype sees its own picture, so it could say "present" by itself and leave the patches untaught.
-    # Searched with the prototypes of another picture, only the patches can tell.
-    other = p2p(features.patches, features.prototypes.roll(1, 0), tags, **options)
-    return (1 - config.p2p_cross) * own + config.p2p_cross * other
+    if cross == 0 or len(features.prototypes) < 2:
+        return loss(features.prototypes)
+    other = loss(features.prototypes.roll(1, 0))
+    return other if cross == 1 else (1 - cross) * loss(features.prototypes) + cross * other
 
 
 def total_loss(terms: dict[str, Tensor], config: LossConfig, progress: float) -> Tensor:
     """Weighted sum at `progress` in [0, 1] of the training."""
     ramp = min(1.0, progress / config.ramp) if config.ramp > 0 else 1.0
-    weights = {"classification": config.classification, "ccp": config.ccp * ramp, "cip": config.cip * ramp, "p2p": config.p2p}
+    start = config.p2p_dense_start
+    dense = min(1.0, max(0.0, progress - start) / start) if start > 0 else 1.0
+    weights = {
+        "classification": config.classification,
+        "ccp": config.ccp * ramp,
+        "cip": config.cip * ramp,
+        "p2p": config.p2p,
+        "p2p_dense": config.p2p_dense * dense,
+    }
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()

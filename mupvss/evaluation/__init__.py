@@ -1,0 +1,1 @@
+"""One definition of mIoU, used by every stage and command."""

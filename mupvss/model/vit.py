@@ -23,7 +23,7 @@ class ViTSize:
 
 
 SIZES: dict[str, ViTSize] = {
-    "micro": ViTSize(width=128, depth=6, heads=4, conv_stem=True),
+    "micro": ViTSize(width=128, depth=4, heads=2, conv_stem=True),
     "tiny": ViTSize(width=192, depth=12, heads=3),
     "small": ViTSize(width=384, depth=12, heads=6),
     "base": ViTSize(width=768, depth=12, heads=12),

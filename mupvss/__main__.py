@@ -1,0 +1,5 @@
+import sys
+
+from mupvss.cli import main
+
+sys.exit(main())

@@ -1,0 +1,185 @@
+"""The command `mupvss`: a small table of commands, each with its own arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.markup import escape
+
+import mupvss
+from mupvss.config.load import ConfigError, load_config
+from mupvss.config.schema import DataConfig, RunConfig
+from mupvss.data.sample import DataError
+from mupvss.engine.checkpoint import CheckpointError
+from mupvss.engine.trainer import TrainingDiverged
+from mupvss.model.pretrained import WeightsError
+
+console = Console(stderr=True)
+
+
+def _run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
+    """CONFIG [--out DIR] [--any.option VALUE]: the file's values are the defaults of the options."""
+
+    argv = list(argv)
+    known = RunConfig()
+    path = None
+    if argv and not argv[0].startswith("-"):
+        path = Path(argv.pop(0))
+        known = load_config(path)
+    elif not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"{prog} needs a config, as in: {prog} configs/scenes.toml")
+
+    @dataclasses.dataclass(frozen=True)
+    class Arguments:
+        config: tyro.conf.OmitArgPrefixes[RunConfig]
+        out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME of the config.")] = None
+
+    parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
+    return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
+
+
+def _stage_command(name: str) -> Callable[[Sequence[str]], None]:
+    def command(argv: Sequence[str]) -> None:
+        config, out = _run_arguments(argv, f"mupvss {name}")
+        # Imported here so that --help and the light commands answer at once.
+        from mupvss.stages.run import run_all, run_one
+        from mupvss.stages.stage import Run
+
+        run = Run(config, out)
+        run_all(run) if name == "run" else run_one(run, name)
+
+    command.__doc__ = {
+        "run": "The whole job of a config: train, cam, seeds, evaluate, report.",
+        "train": "Only train the classifier with its prototypes.",
+        "cam": "Only train and score the plain CAM beside it.",
+        "seeds": "Only search for seeds with a trained classifier.",
+        "report": "Only write the report page of what is there.",
+    }[name]
+    return command
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    pred: Path
+    """Folder of predicted masks, palette PNGs."""
+    truth: Path
+    """Folder of true masks, palette PNGs; 255 is ignored."""
+    num_classes: int
+    """Number of classes, the background counted."""
+    list: Path | None = None
+    """Text file of picture names, one per line; default: every mask in TRUTH."""
+    names: tuple[str, ...] = ()
+    """Names of the classes for the table, without the background."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Score a folder of masks against another, or (given a config) the masks of its run."""
+    if argv and not argv[0].startswith("-"):
+        return _stage_command_evaluate(argv)
+    import json
+
+    from mupvss.data.voc import read_split
+    from mupvss.evaluation.confusion import scores
+    from mupvss.evaluation.folders import score_folders
+    from mupvss.evaluation.table import as_json, as_table
+
+    arguments = tyro.cli(EvaluateArguments, prog="mupvss evaluate", args=list(argv))
+    if not 1 <= arguments.num_classes <= 255:
+        raise DataError(f"--num-classes is {arguments.num_classes}, expected 1 to 255, the background counted")
+    names = read_split(arguments.list) if arguments.list else None
+    found = scores(score_folders(arguments.pred, arguments.truth, arguments.num_classes, names))
+    if arguments.json:
+        print(json.dumps(as_json(found)))
+        return None
+    labels = ["background", *arguments.names][: arguments.num_classes]
+    labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
+    Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
+    return None
+
+
+def _stage_command_evaluate(argv: Sequence[str]) -> None:
+    config, out = _run_arguments(argv, "mupvss evaluate")
+    from mupvss.stages.run import run_one
+    from mupvss.stages.stage import Run
+
+    run_one(Run(config, out), "evaluate")
+
+
+def data(argv: Sequence[str]) -> None:
+    """Look at a data set: `mupvss data check CONFIG` or with --source, --root, --tags."""
+    if not argv or argv[0] != "check":
+        raise ConfigError("usage: mupvss data check [CONFIG] [--source folder --root DIR --tags FILE ...]")
+    from mupvss.data.check import check_data, print_findings
+
+    rest = list(argv[1:])
+    known = DataConfig()
+    if rest and not rest[0].startswith("-"):
+        known = load_config(Path(rest.pop(0))).data
+    config = tyro.cli(DataConfig, prog="mupvss data check", args=rest, default=known)
+    if print_findings(check_data(config)):
+        sys.exit(1)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    **{name: _stage_command(name) for name in ("run", "train", "cam", "seeds")},
+    "evaluate": evaluate,
+    "report": _stage_command("report"),
+    "data": data,
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:10s} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["mupvss: segmentation masks from image tags", "", *lines, "", "mupvss COMMAND --help lists a command's options."]
+    )
+
+
+USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, TrainingDiverged, ValueError, OSError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status; what the user can mend is one clear line, without a traceback."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(mupvss.__version__)
+        return 0
+    if argv[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        console.print(f"error: no command '{escape(argv[0])}'" + (f"; did you mean '{near[0]}'?" if near else ""), highlight=False)
+        return 2
+    try:
+        COMMANDS[argv[0]](argv[1:])
+    except USER_ERRORS as error:
+        console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+        return 1
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return 130
+    return 0
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "; free some space and run the same command again" if error.errno == 28 else ""
+        return f"{where}{error.strerror}{hint}"
+    return str(error) or type(error).__name__
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())

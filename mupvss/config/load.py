@@ -1,0 +1,64 @@
+"""Reading and writing configs as TOML, with errors that name the key and its nearest known neighbour."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from mupvss.config.schema import RunConfig
+from mupvss.files import write_text
+
+
+class ConfigError(ValueError):
+    """The config cannot be used; the message names the file and the key."""
+
+
+def load_config(path: Path) -> RunConfig:
+    """RunConfig from a TOML file. ConfigError for a missing file, invalid TOML, unknown keys and wrong values."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config; the ones that come with the product are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML ({error})") from None
+    try:
+        # Through JSON, since pydantic's strict mode takes lists for tuples and text for paths only from there.
+        return RunConfig.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """TOML text of a config or a section; options that are None are left out."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def save_config(path: Path, config: BaseModel) -> None:
+    write_text(path, dump_config(config))
+
+
+def _explain(entry: Any) -> str:
+    key = ".".join(str(part) for part in entry["loc"])
+    if entry["type"] != "extra_forbidden":
+        return f"{key} is {entry['input']!r}: {entry['msg']}"
+    known = _known_keys(entry["loc"][:-1])
+    near = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+    return f"unknown key '{key}'; {hint}"
+
+
+def _known_keys(location: tuple[Any, ...]) -> list[str]:
+    section: type[BaseModel] = RunConfig
+    for part in location:
+        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
+    return list(section.model_fields)

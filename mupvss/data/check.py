@@ -1,0 +1,112 @@
+"""`mupvss data check`: what is wrong with a data set, before hours of training find out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mupvss.config.schema import DataConfig
+from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.sources import load_dataset
+from mupvss.engine.log import progress_bar
+from mupvss.evaluation.confusion import IGNORE
+
+
+@dataclass
+class Findings:
+    classes: tuple[str, ...]
+    pictures: int = 0
+    untagged: int = 0
+    class_counts: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    unreadable: list[str] = field(default_factory=list)
+    """Pictures or masks that cannot be used, with the reason."""
+    mismatched: list[str] = field(default_factory=list)
+    """Masks of another size, with class ids out of range, or that contradict the tags."""
+    duplicates: list[tuple[str, str]] = field(default_factory=list)
+    """Pictures with the same pixels."""
+
+
+def check_data(config: DataConfig) -> Findings:
+    """Reads every picture and mask of both purposes once. DataError if the data set cannot even be listed."""
+    samples: dict[str, Sample] = {}
+    dataset: Dataset | None = None
+    for purpose in ("train", "seeds"):
+        dataset = load_dataset(config, purpose)  # type: ignore[arg-type]
+        samples |= {sample.name: sample for sample in dataset.samples}
+    assert dataset is not None
+    findings = Findings(dataset.classes, pictures=len(samples))
+    seen: dict[str, str] = {}
+    with progress_bar("check", len(samples), "pictures") as advance:
+        for sample in samples.values():
+            _count_tags(sample, findings)
+            _check_files(sample, dataset.classes, findings, seen)
+            advance(1)
+    return findings
+
+
+def _count_tags(sample: Sample, findings: Findings) -> None:
+    findings.untagged += not sample.tags
+    findings.class_counts.update(sample.tags)
+    findings.pairs.update(combinations(sorted(sample.tags), 2))
+
+
+def _check_files(sample: Sample, classes: tuple[str, ...], findings: Findings, seen: dict[str, str]) -> None:
+    try:
+        image = sample.open_image()
+    except DataError as error:
+        findings.unreadable.append(str(error))
+        return
+    digest = hashlib.sha256(image.tobytes() + bytes(str(image.size), "ascii")).hexdigest()
+    if seen.setdefault(digest, sample.origin) != sample.origin:
+        findings.duplicates.append((seen[digest], sample.origin))
+    if sample.open_mask is None:
+        return
+    try:
+        mask = sample.open_mask()
+    except DataError as error:
+        findings.unreadable.append(str(error))
+        return
+    if mask.shape != (image.height, image.width):
+        findings.mismatched.append(f"{sample.origin}: picture {image.height}x{image.width}, mask {mask.shape[0]}x{mask.shape[1]}")
+    ids = {int(i) for i in np.unique(mask)} - {0, IGNORE}
+    if ids and max(ids) > len(classes):
+        findings.mismatched.append(f"{sample.origin}: its mask has class id {max(ids)}, expected at most {len(classes)}")
+        return
+    drawn = {classes[i - 1] for i in ids}
+    if drawn - sample.tags:
+        findings.mismatched.append(f"{sample.origin}: drawn in its mask but not tagged: {', '.join(sorted(drawn - sample.tags))}")
+
+
+def print_findings(findings: Findings) -> int:
+    """Prints the findings and returns how many there are of the kind that must be mended (unreadable, wrong size or id)."""
+    console = Console()
+    table = Table(title=f"{findings.pictures} pictures, {findings.untagged} without a tag")
+    for column in ("class", "pictures", "most often with"):
+        table.add_column(column, justify="right" if column == "pictures" else "left")
+    for name in findings.classes:
+        beside = Counter({b if a == name else a: n for (a, b), n in findings.pairs.items() if name in (a, b)})
+        often = ", ".join(f"{other} ({n})" for other, n in beside.most_common(3))
+        table.add_row(escape(name), str(findings.class_counts[name]), escape(often))
+    console.print(table)
+    lists = {
+        "cannot be read": findings.unreadable,
+        "masks that do not fit": findings.mismatched,
+        "same picture twice": [f"{a} = {b}" for a, b in findings.duplicates],
+        "classes without a picture": [name for name in findings.classes if not findings.class_counts[name]],
+    }
+    for title, entries in lists.items():
+        if entries:
+            console.print(f"\n{title}: {len(entries)}", highlight=False)
+            for entry in entries[:20]:
+                console.print(f"  {escape(entry)}", highlight=False, soft_wrap=True)
+            if len(entries) > 20:
+                console.print(f"  ... and {len(entries) - 20} more", highlight=False)
+    return len(findings.unreadable) + len(findings.mismatched)

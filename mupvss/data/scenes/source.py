@@ -1,0 +1,54 @@
+"""The drawn scenes as a data set; each picture is drawn when first asked for and kept in memory."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from PIL import Image
+
+from mupvss.config.schema import DataConfig
+from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.scenes.render import CLASSES, draw_scene
+
+_scene = functools.lru_cache(maxsize=20_000)(draw_scene)
+
+
+def load_scenes(config: DataConfig, split: str) -> Dataset:
+    """split train: scenes 0 ... train-1; seeds: the first of them; val: pictures of no other split."""
+    scenes = config.scenes
+    classes = config.classes or CLASSES
+    unknown = sorted(set(classes) - set(CLASSES))
+    if unknown:
+        raise DataError(f"data.classes: the scenes have no class {unknown}; they have {', '.join(CLASSES)}")
+    first, count = {"train": (0, scenes.train), "seeds": (0, scenes.seeds), "val": (10_000_000, scenes.seeds)}[split]
+    table = np.full(256, 0 if config.other_classes == "background" else 255, np.uint8)
+    table[0] = 0
+    for class_id, name in enumerate(CLASSES, 1):
+        if name in classes:
+            table[class_id] = classes.index(name) + 1
+    samples = [_sample(config, classes, table, index) for index in range(first, first + count)]
+    return Dataset(tuple(classes), samples)
+
+
+def _sample(config: DataConfig, classes: tuple[str, ...], table: np.ndarray, index: int) -> Sample:
+    scenes = config.scenes
+    return Sample(
+        f"scene-{index:08d}",
+        f"scene {index} of seed {scenes.seed}",
+        _tags(scenes.seed, index, scenes.size) & frozenset(classes),
+        functools.partial(_image, scenes.seed, index, scenes.size),
+        functools.partial(_mask, scenes.seed, index, scenes.size, table.tobytes()),
+    )
+
+
+def _tags(seed: int, index: int, size: int) -> frozenset[str]:
+    return frozenset(CLASSES[k - 1] for k in np.unique(_scene(seed, index, size).mask) if k)
+
+
+def _image(seed: int, index: int, size: int) -> Image.Image:
+    return Image.fromarray(_scene(seed, index, size).image)
+
+
+def _mask(seed: int, index: int, size: int, table: bytes) -> np.ndarray:
+    return np.frombuffer(table, np.uint8)[_scene(seed, index, size).mask]

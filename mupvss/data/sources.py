@@ -1,0 +1,29 @@
+"""From a config to a data set: one function per source, one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from mupvss.config.schema import DataConfig
+from mupvss.data.folder import load_folder
+from mupvss.data.sample import Dataset
+from mupvss.data.scenes.source import load_scenes
+from mupvss.data.voc import load_voc
+
+Purpose = Literal["train", "seeds"]
+
+SOURCES: dict[str, Callable[[DataConfig, str], Dataset]] = {
+    "scenes": load_scenes,
+    "voc": load_voc,
+    "folder": load_folder,
+}
+
+
+def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None) -> Dataset:
+    """The pictures that train the classifier, or those that get seeds; `limit` keeps the first few."""
+    split: str = purpose
+    if config.source == "voc":
+        split = config.train_split if purpose == "train" else config.seed_split
+    dataset = SOURCES[config.source](config, split)
+    return dataset if limit is None else Dataset(dataset.classes, dataset.samples[:limit])

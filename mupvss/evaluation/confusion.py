@@ -1,0 +1,60 @@
+"""The one confusion matrix and the figures read off it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+IGNORE = 255
+
+
+def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class ids of equal shape -> (K, K) int64, truth in rows; pixels whose truth is 255 do not count.
+
+    num_classes K counts the background. ValueError for other ids or unequal shapes.
+    """
+    if prediction.shape != truth.shape:
+        raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must be of one size")
+    counted = truth != IGNORE
+    p, t = prediction[counted].astype(np.int64), truth[counted].astype(np.int64)
+    for name, ids in (("prediction", p), ("truth", t)):
+        if ids.size and ids.max() >= num_classes:
+            raise ValueError(f"the {name} has class id {ids.max()}, expected ids under {num_classes} (and 255 in the truth)")
+    return np.bincount(t * num_classes + p, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of one confusion matrix; shares in percent, None for a class absent from truth and prediction."""
+
+    miou: float
+    """Mean IoU over the classes present in either, background included."""
+    iou: list[float | None]
+    precision: list[float | None]
+    recall: list[float | None]
+    false_positive: float
+    """Background pixels called a class, as a share of all pixels counted."""
+    false_negative: float
+    """Object pixels called background, as a share of all pixels counted."""
+
+
+def scores(matrix: np.ndarray) -> Scores:
+    """(K, K) counts, truth in rows -> Scores."""
+    matrix = matrix.astype(np.float64)
+    overlap, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    iou = _shares(overlap, truth + predicted - overlap)
+    present = [value for value in iou if value is not None]
+    total = max(matrix.sum(), 1.0)
+    return Scores(
+        miou=sum(present) / len(present) if present else 0.0,
+        iou=iou,
+        precision=_shares(overlap, predicted),
+        recall=_shares(overlap, truth),
+        false_positive=100 * matrix[0, 1:].sum() / total,
+        false_negative=100 * matrix[1:, 0].sum() / total,
+    )
+
+
+def _shares(part: np.ndarray, whole: np.ndarray) -> list[float | None]:
+    return [float(100 * p / w) if w > 0 else None for p, w in zip(part, whole, strict=True)]

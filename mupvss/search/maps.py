@@ -1,0 +1,88 @@
+"""The maps a network can be asked for, each built from one forward pass. A new kind is one function and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from mupvss.config.schema import SearchConfig
+from mupvss.model.outputs import Features
+from mupvss.search.affinity import affinity, refine
+from mupvss.search.spatial_search import prototype_map
+
+MapFunction = Callable[[Features, SearchConfig], Tensor]
+
+
+def class_activation(features: Features) -> Tensor:
+    """The patch classifier's logits, zero where negative (B, C, N)."""
+    return features.patch_logits.float().relu()
+
+
+def cam(features: Features, config: SearchConfig) -> Tensor:
+    """Class activation maps alone."""
+    return class_activation(features)
+
+
+def cam_attention(features: Features, config: SearchConfig) -> Tensor:
+    """Class activation maps, refined by self-attention: the usual transformer baseline."""
+    return refine(class_activation(features), [affinity("attention", features.patches, features.patch_attention, 1.0)])
+
+
+def cam_refined(features: Features, config: SearchConfig) -> Tensor:
+    """Class activation maps with the very refinement the search gets."""
+    return _refined(class_activation(features), features, config)
+
+
+def prototype(features: Features, config: SearchConfig) -> Tensor:
+    """The paper's search and nothing else: prototypes against patches, refined. No classifier map, no class attention."""
+    return _refined(_found(features) ** config.sharpness, features, config)
+
+
+def prototype_only(features: Features, config: SearchConfig) -> Tensor:
+    """The search before any refinement."""
+    return _found(features)
+
+
+def without_prototype(features: Features, config: SearchConfig) -> Tensor:
+    """Class attention x CAM, refined: the default maps with the prototype factor left out."""
+    return _refined(_attended_activation(features, config), features, config)
+
+
+def default(features: Features, config: SearchConfig) -> Tensor:
+    """Class attention x CAM x prototype search, refined."""
+    return _refined(_attended_activation(features, config) * _found(features), features, config)
+
+
+def class_attention(features: Features, config: SearchConfig) -> Tensor:
+    """What the prototypes attend to in the blocks, mean over heads and blocks: shown beside the search, never part of it."""
+    if features.class_attention is None:
+        raise ValueError("this map needs the network's attention; call it with need_attention=True")
+    return features.class_attention
+
+
+MUPVSS_MAPS: dict[str, MapFunction] = {
+    "default": default,
+    "prototype": prototype,
+    "prototype_only": prototype_only,
+    "without_prototype": without_prototype,
+    "class_attention": class_attention,
+    "cam": cam,
+    "cam_refined": cam_refined,
+}
+CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
+
+
+def _attended_activation(features: Features, config: SearchConfig) -> Tensor:
+    return (class_attention(features, config) * class_activation(features)).sqrt()
+
+
+def _found(features: Features) -> Tensor:
+    if features.prototypes is None:
+        raise ValueError("this network has no prototypes; a plain CAM offers the maps " + ", ".join(CAM_MAPS))
+    return prototype_map(features.patches, features.prototypes)
+
+
+def _refined(maps: Tensor, features: Features, config: SearchConfig) -> Tensor:
+    steps = (affinity(k, features.patches, features.patch_attention, config.affinity_power) for k in config.affinity)
+    return refine(maps, steps)

@@ -1,0 +1,111 @@
+"""One picture through the network at several sizes, mirrored too, and the maps brought together."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from mupvss.config.schema import SearchConfig
+from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.model.outputs import Features
+from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS
+
+CANVAS_STRIDE = 4
+"""Maps of all scales meet on a canvas of one cell per 4x4 pixels; the network's own cells are 8 or 16 pixels wide."""
+
+
+def canvas_size(width: int, height: int) -> tuple[int, int]:
+    """(h, w) of the canvas for a picture of width x height pixels."""
+    return -(-height // CANVAS_STRIDE), -(-width // CANVAS_STRIDE)
+
+
+@torch.no_grad()
+def search_maps(
+    network: nn.Module,
+    image: Image.Image,
+    classes: Sequence[int],
+    kinds: Sequence[str],
+    config: SearchConfig,
+    patch_size: int,
+    train_size: int,
+) -> dict[str, Tensor]:
+    """RGB picture -> per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas.
+
+    classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a batch. Each scale's maps are stretched to [0, 1] before
+    they are averaged, and the average is stretched once more.
+    """
+    size = canvas_size(*image.size)
+    sums = {kind: torch.zeros(len(classes), *size) for kind in kinds}
+    prototypes = global_prototypes(network, image, config, patch_size, train_size) if config.global_prototypes else None
+    for scale in config.scales:
+        features = _features(network, image, scale, config, patch_size, need_attention=True)
+        if prototypes is not None and features.prototypes is not None:
+            features = dataclasses.replace(features, prototypes=prototypes.expand_as(features.prototypes))
+        chosen = _only(features, classes)
+        for kind in kinds:
+            maps = {**CAM_MAPS, **MUPVSS_MAPS}[kind](chosen, config)
+            sums[kind] += _to_canvas(maps, features.grid, size)
+    return {kind: stretch(total) for kind, total in sums.items()}
+
+
+def global_prototypes(
+    network: nn.Module, image: Image.Image, config: SearchConfig, patch_size: int, train_size: int
+) -> Tensor | None:
+    """Prototypes (1, C, D) of unit length from the whole picture, at the number of patches the network was trained with.
+
+    Mean over picture and mirror. None for a network without prototypes.
+    """
+    scale = train_size / math.sqrt(image.width * image.height)
+    features = _features(network, image, scale, config, patch_size, need_attention=False)
+    if features.prototypes is None:
+        return None
+    return F.normalize(F.normalize(features.prototypes.float(), dim=-1).mean(0, keepdim=True), dim=-1)
+
+
+def _features(
+    network: nn.Module, image: Image.Image, scale: float, config: SearchConfig, patch_size: int, need_attention: bool
+) -> Features:
+    tensor = normalise(resize_for_search(image, scale, patch_size))
+    batch = torch.stack((tensor, tensor.flip(-1))) if config.flip else tensor.unsqueeze(0)
+    device = next(network.parameters()).device
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+        return network(batch.to(device), need_attention=need_attention)
+
+
+def stretch(maps: Tensor) -> Tensor:
+    """(C, h, w) to [0, 1], each map by its own minimum and maximum; a constant map becomes 0."""
+    low, high = maps.amin((-2, -1), keepdim=True), maps.amax((-2, -1), keepdim=True)
+    return (maps - low) / (high - low).clamp_min(1e-8)
+
+
+def _only(features: Features, classes: Sequence[int]) -> Features:
+    """The same pass with only some classes' maps, so that nothing is computed for the rest."""
+    index = torch.as_tensor(list(classes), dtype=torch.long, device=features.patches.device)
+
+    def pick(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[:, index]
+
+    return Features(
+        grid=features.grid,
+        patches=features.patches,
+        patch_logits=features.patch_logits[:, index],
+        patch_score=features.patch_score[:, index],
+        prototypes=pick(features.prototypes),
+        prototype_score=pick(features.prototype_score),
+        patch_attention=features.patch_attention,
+        class_attention=pick(features.class_attention),
+    )
+
+
+def _to_canvas(maps: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """maps (1 or 2, C, N), the second mirrored -> (C, h, w) in [0, 1]."""
+    square = maps.float().unflatten(-1, grid)
+    merged = square[0] if len(square) == 1 else (square[0] + square[1].flip(-1)) / 2
+    resized = F.interpolate(merged.unsqueeze(0), size=size, mode="bilinear", align_corners=False)[0]
+    return stretch(resized).cpu()

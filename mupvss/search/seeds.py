@@ -1,0 +1,68 @@
+"""Seeds on disk: one .npz per picture with plain arrays, readable by anyone with numpy.
+
+ids (K,) int16: class ids from 1. maps (K, h, w) float16 in [0, 1]: one cell per 4x4 pixels. size (2,) int32: the
+picture's (height, width); `read_seeds` brings the maps to it.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from mupvss.data.sample import DataError
+from mupvss.files import atomic_path
+from mupvss.search.multiscale import canvas_size
+
+
+@dataclass(frozen=True)
+class Seeds:
+    ids: np.ndarray
+    """(K,) class ids from 1; none for a picture without a tag."""
+    maps: np.ndarray
+    """(K, h, w) float in [0, 1]."""
+    size: tuple[int, int]
+    """(height, width) of the picture."""
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """At the picture's size: the highest value over the classes (H, W) float32, and its class id (H, W) uint8."""
+        if len(self.ids) == 0:
+            return np.zeros(self.size, np.float32), np.zeros(self.size, np.uint8)
+        maps = torch.from_numpy(self.maps.astype(np.float32)).unsqueeze(0)
+        full = F.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)[0]
+        value, index = full.max(0)
+        return value.numpy(), self.ids.astype(np.uint8)[index.numpy()]
+
+    def labels(self, threshold: float) -> np.ndarray:
+        """Class ids (H, W) uint8, background (0) where no map reaches the threshold."""
+        value, label = self.best()
+        return np.where(value >= threshold, label, 0).astype(np.uint8)
+
+
+def write_seeds(path: Path, seeds: Seeds) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            ids=seeds.ids.astype(np.int16),
+            maps=seeds.maps.astype(np.float16),
+            size=np.array(seeds.size, np.int32),
+        )
+
+
+def read_seeds(path: Path) -> Seeds:
+    """DataError for a file that is missing, cut off, or not of this form."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            ids, maps, size = file["ids"], file["maps"], file["size"]
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such seeds; run the stage 'seeds' first") from None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a readable seed file ({error}); delete it and run the stage 'seeds' again") from None
+    height, width = (int(side) for side in size)
+    if maps.shape != (len(ids), *canvas_size(width, height)):
+        raise DataError(f"{path}: {len(ids)} ids and a picture of {height}x{width}, but maps {maps.shape}; run 'seeds' again")
+    return Seeds(ids, maps, (height, width))

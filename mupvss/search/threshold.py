@@ -1,0 +1,30 @@
+"""The background threshold without any mask: Otsu's criterion over all seeds of a data set.
+
+A seed's best value per pixel is high on objects and low elsewhere; the threshold that parts the two groups with the
+least variance inside them needs no ground truth and no constant of the data set.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mupvss.evaluation.sweep import BINS
+
+
+def otsu(counts: np.ndarray) -> float:
+    """counts (BINS + 1,) of values per level k / BINS -> threshold in [0, 1] (Otsu 1979: greatest between-group variance).
+
+    Without any value, or with all in one level, 0.5.
+    """
+    counts = counts.astype(np.float64)
+    value = np.arange(BINS + 1) / BINS
+    below = np.cumsum(counts)[:-1]
+    above = counts.sum() - below
+    low = np.cumsum(counts * value)[:-1]
+    high = (counts * value).sum() - low
+    usable = (below > 0) & (above > 0)
+    if not usable.any():
+        return 0.5
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = np.where(usable, below * above * (high / above - low / below) ** 2, -1.0)
+    return float((np.argmax(between) + 1) / BINS)

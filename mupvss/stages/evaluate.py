@@ -1,0 +1,40 @@
+"""Stage `evaluate`: the masks written by `seeds`, scored as any folder of masks would be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mupvss.data.images import read_label_image
+from mupvss.data.sources import load_dataset
+from mupvss.engine.log import console
+from mupvss.evaluation.confusion import confusion_matrix, scores
+from mupvss.evaluation.table import as_json, as_table
+from mupvss.stages.search_all import read_mask
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "evaluate"
+
+
+def run_evaluate(run: Run) -> Metrics:
+    """-> the table of DIR/seeds/masks against the data set's masks; nothing but a note where it has none."""
+    config = run.config
+    dataset = load_dataset(config.data, "seeds", config.limit)
+    masks = run.folder("seeds") / "masks"
+    depends_on = fingerprint(NAME, stage_fingerprint(run.folder("seeds")), dataset_identity(dataset))
+    names = ["background", *dataset.classes]
+
+    def work(folder: Path) -> Metrics:
+        matrix = np.zeros((len(names), len(names)), np.int64)
+        scored = [sample for sample in dataset.samples if sample.open_mask is not None]
+        for sample in scored:
+            prediction = read_label_image(masks / f"{sample.name}.png")
+            matrix += confusion_matrix(prediction, read_mask(sample, prediction.shape), len(names))
+        if not scored:
+            return {"pictures": 0}
+        found = scores(matrix)
+        console.print(as_table(found, names, f"seeds, threshold without masks, {len(scored)} pictures"))
+        return {"pictures": len(scored), **as_json(found)}
+
+    return run_stage(run, NAME, depends_on, work)

@@ -1,0 +1,126 @@
+"""Stage `report`: one HTML page with pictures, curves and tables of the run."""
+
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mupvss.config.load import dump_config
+from mupvss.data.images import read_label_image
+from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sources import load_dataset
+from mupvss.evaluation.palette import voc_palette
+from mupvss.files import read_json, write_text
+from mupvss.report.curves import curve, read_log
+from mupvss.report.html import page, picture, table
+from mupvss.report.pictures import heat, inline, overlay
+from mupvss.search.seeds import read_seeds
+from mupvss.stages.search_all import seed_path
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "report"
+PICTURES = 16
+COLUMNS = (
+    ("plain CAM", "cam", "cam_attention"),
+    ("class attention", "seeds", "class_attention"),
+    ("prototypes", "seeds", "prototype_only"),
+    ("prototypes refined", "seeds", "prototype"),
+    ("default map", "seeds", "default"),
+)
+"""Heading, stage and kind of each map shown."""
+
+
+def run_report(run: Run) -> Metrics:
+    """-> DIR/report/index.html."""
+    dataset = load_dataset(run.config.data, "seeds", run.config.limit)
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "cam", "seeds", "evaluate")]
+    depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
+
+    def work(folder: Path) -> Metrics:
+        metrics = {s: _metrics(run.folder(s)) for s in ("train", "cam", "seeds", "evaluate")}
+        sections = [
+            ("Result", _headline(metrics)),
+            ("Pictures", _pictures(run, dataset)),
+            ("Per class", _classes(dataset, metrics["evaluate"])),
+            ("Training", _curves(run)),
+            ("Config", f"<pre>{escape(dump_config(run.config))}</pre>"),
+        ]
+        write_text(folder / "index.html", page(f"MuP-VSS: {run.config.name}", sections))
+        return {"pictures": min(PICTURES, len(dataset.samples))}
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def _metrics(folder: Path) -> dict[str, Any]:
+    path = folder / "metrics.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _headline(metrics: dict[str, dict[str, Any]]) -> str:
+    seeds, cam = metrics["seeds"], metrics["cam"]
+    rows = [
+        ("<b>Seeds</b>, threshold chosen without masks", seeds.get("miou")),
+        ("Seeds, <i>oracle</i> threshold", seeds.get("miou_oracle")),
+        ("Prototype search alone, refined, <i>oracle</i>", seeds.get("prototype_oracle")),
+        ("Seeds without the prototypes, <i>oracle</i>", seeds.get("without_prototype_oracle")),
+        ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
+        ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),
+    ]
+    shown = [(name, f"{value:.1f}") for name, value in rows if value is not None]
+    times = [(s, f"{m['seconds']:.0f} s", f"{m['peak_mb']:.0f} MB") for s, m in metrics.items() if "seconds" in m]
+    note = "<p><i>Oracle</i>: the threshold was chosen with the masks. Everything else saw picture tags only.</p>"
+    scored = table(("", "mIoU"), shown) + note if shown else "<p>These pictures have no masks to score against.</p>"
+    return scored + table(("stage", "time", "memory"), times)
+
+
+def _pictures(run: Run, dataset: Dataset) -> str:
+    tagged = [sample for sample in dataset.samples if sample.tags]
+    step = max(1, len(tagged) // PICTURES)
+    header = ["picture", "tags", "truth", *(c[0] for c in COLUMNS), "mask"]
+    return table(header, [_row(run, dataset, sample) for sample in tagged[::step][:PICTURES]], "pictures")
+
+
+def _row(run: Run, dataset: Dataset, sample: Sample) -> list[str]:
+    image = sample.open_image()
+    truth = sample.open_mask() if sample.open_mask else None
+    colours = voc_palette()
+    names = [
+        f'<span class="swatch" style="background:rgb{tuple(int(v) for v in colours[i])}"></span>{escape(name)}'
+        for i, name in enumerate(dataset.classes, 1)
+        if name in sample.tags
+    ]
+    cells = [_show(image, sample.name), "<br>".join(names), "" if truth is None else _show(overlay(image, truth), "truth")]
+    for title, stage, kind in COLUMNS:
+        path = seed_path(run.folder(stage), kind, sample.name)
+        cells.append(_show(heat(image, _value(path)), title) if path.is_file() else "")
+    mask = read_label_image(run.folder("seeds") / "masks" / f"{sample.name}.png")
+    return [*cells, _show(overlay(image, mask), "mask")]
+
+
+def _value(path: Path) -> np.ndarray:
+    return read_seeds(path).best()[0]
+
+
+def _show(image: Image.Image, text: str) -> str:
+    return picture(inline(image), text)
+
+
+def _classes(dataset: Dataset, metrics: dict[str, Any]) -> str:
+    if "iou" not in metrics:
+        return ""
+    columns = [metrics[key] for key in ("iou", "precision", "recall")]
+    rows = [
+        [escape(name), *("-" if column[i] is None else f"{column[i]:.1f}" for column in columns)]
+        for i, name in enumerate(("background", *dataset.classes))
+    ]
+    return table(("class", "IoU", "precision", "recall"), rows)
+
+
+def _curves(run: Run) -> str:
+    log = read_log(run.folder("train") / "log.jsonl")
+    names = [name for name in (log[0] if log else {}) if name not in ("step", "images_per_s")]
+    return f'<div class="curves">{"".join(curve(log, name) for name in names)}</div>'

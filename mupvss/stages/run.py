@@ -1,0 +1,48 @@
+"""The whole job: its stages in order, each through its folder."""
+
+from __future__ import annotations
+
+from mupvss.engine.device import prepare
+from mupvss.engine.log import console
+from mupvss.stages.cam import run_cam
+from mupvss.stages.evaluate import run_evaluate
+from mupvss.stages.report import run_report
+from mupvss.stages.seeds import run_seeds
+from mupvss.stages.stage import Metrics, Run, gather_metrics
+from mupvss.stages.train import run_train
+
+STAGES = {"train": run_train, "cam": run_cam, "seeds": run_seeds, "evaluate": run_evaluate, "report": run_report}
+
+
+def run_all(run: Run) -> Metrics:
+    """train -> cam (unless baseline = false) -> seeds -> evaluate -> report; returns the flat metrics."""
+    for name in STAGES:
+        if name != "cam" or run.config.baseline:
+            run_one(run, name)
+    metrics = gather_metrics(run)
+    print_headline(run, metrics)
+    return metrics
+
+
+def run_one(run: Run, name: str) -> Metrics:
+    prepare(run.config.seed, run.config.threads)
+    metrics = STAGES[name](run)
+    gather_metrics(run)
+    return metrics
+
+
+HEADLINE = {
+    "seeds/miou": "seeds, threshold chosen without masks",
+    "seeds/miou_oracle": "seeds (oracle threshold)",
+    "seeds/prototype_oracle": "prototype search alone (oracle)",
+    "seeds/without_prototype_oracle": "seeds without the prototypes (oracle)",
+    "cam/oracle": "plain CAM (oracle)",
+    "cam/attention_oracle": "plain CAM + attention (oracle)",
+}
+
+
+def print_headline(run: Run, metrics: Metrics) -> None:
+    for key, title in HEADLINE.items():
+        if isinstance(metrics.get(key), float):
+            console.print(f"{title:42s} {metrics[key]:5.1f} mIoU", highlight=False)
+    console.print(f"report: {run.folder('report') / 'index.html'}", highlight=False, soft_wrap=True)

@@ -1,0 +1,139 @@
+"""What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing has changed.
+
+A stage is done when its metrics.json exists (written last) and its fingerprint, over everything it depends on, is the
+one it was made with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+import mupvss
+from mupvss.config.load import save_config
+from mupvss.config.schema import RunConfig
+from mupvss.data.sample import Dataset
+from mupvss.engine.log import console
+from mupvss.files import read_json, write_json
+
+Metrics = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its config and the folder its stages talk through."""
+
+    config: RunConfig
+    out: Path
+
+    def folder(self, stage: str) -> Path:
+        return self.out / stage
+
+
+def fingerprint(*parts: Any) -> str:
+    """Hash over configs, data sets and other fingerprints, and over the version that computes with them."""
+    return hashlib.sha256(json.dumps([mupvss.__version__, *map(_plain, parts)], sort_keys=True).encode()).hexdigest()
+
+
+def stage_fingerprint(folder: Path) -> str:
+    """The fingerprint a finished stage was made with; empty if it is not finished."""
+    marker = folder / "stage.json"
+    return str(read_json(marker)["fingerprint"]) if marker.is_file() and (folder / "metrics.json").is_file() else ""
+
+
+def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics]) -> Metrics:
+    """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way."""
+    folder = run.folder(name)
+    if stage_fingerprint(folder) == depends_on:
+        console.print(f"{name}: up to date", highlight=False)
+        return dict(read_json(folder / "metrics.json"))
+    _begin(folder, depends_on, run.config)
+    reset_peak_memory()
+    begin = time.monotonic()
+    earlier = _earlier_seconds(folder)
+    try:
+        metrics = work(folder)
+    except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
+        write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
+        raise
+    seconds = earlier + time.monotonic() - begin
+    metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
+    write_json(folder / "metrics.json", metrics)
+    (folder / "elapsed.json").unlink(missing_ok=True)
+    console.print(f"{name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
+    return metrics
+
+
+def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
+    """Keeps what a stopped attempt at the same work left behind; clears what other work left."""
+    marker = folder / "stage.json"
+    same = marker.is_file() and read_json(marker)["fingerprint"] == depends_on
+    if folder.is_dir() and not same:
+        if any(folder.iterdir()) and not marker.is_file():
+            raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
+        shutil.rmtree(folder)
+    (folder / "metrics.json").unlink(missing_ok=True)
+    save_config(folder / "config.toml", config)
+    write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
+
+
+def _earlier_seconds(folder: Path) -> float:
+    path = folder / "elapsed.json"
+    return float(read_json(path)["seconds"]) if path.is_file() else 0.0
+
+
+def gather_metrics(run: Run) -> Metrics:
+    """Flat keys STAGE/NAME of every finished stage, written to metrics.json in the run's folder."""
+    gathered: Metrics = {}
+    for path in sorted(run.out.glob("*/metrics.json")):
+        gathered |= {f"{path.parent.name}/{key}": value for key, value in read_json(path).items()}
+    write_json(run.out / "metrics.json", gathered)
+    return gathered
+
+
+def dataset_identity(dataset: Dataset) -> list[Any]:
+    """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
+    return [dataset.classes, [(s.name, sorted(s.tags), _file_state(s.origin)) for s in dataset.samples]]
+
+
+def _file_state(origin: str) -> list[int] | None:
+    try:
+        stat = Path(origin).stat()
+    except OSError:
+        return None
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def reset_peak_memory() -> None:
+    """Linux only; elsewhere the peak is that of the whole process so far."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pass
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process since the last reset, or of a finished worker, in MB."""
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    try:
+        match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    except OSError:
+        match = None
+    return max(int(match.group(1)) if match else own, workers) / unit
+
+
+def _plain(part: Any) -> Any:
+    return part.model_dump(mode="json") if isinstance(part, BaseModel) else part

@@ -1,0 +1,32 @@
+"""Stage `train`: the classifier with its prototypes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mupvss.config.schema import ModelConfig, RunConfig
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.engine.device import pick_device
+from mupvss.engine.trainer import Training, train
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
+
+NAME = "train"
+
+
+def run_train(run: Run) -> Metrics:
+    """-> DIR/train/model.safetensors and log.jsonl."""
+    config = run.config
+    dataset = load_dataset(config.data, "train", config.limit)
+    depends_on = training_fingerprint(config, config.model, dataset)
+    return run_stage(run, NAME, depends_on, lambda folder: fit(config, config.model, dataset, folder, NAME))
+
+
+def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset) -> str:
+    return fingerprint(NAME, model, config.losses, config.train, config.seed, dataset_identity(dataset))
+
+
+def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:
+    """Trains one network of any method into `folder`; returns the figures of its last steps."""
+    training = Training(dataset, model, config.losses, config.train, config.seed, pick_device(config.device))
+    return dict(train(training, folder, title))
