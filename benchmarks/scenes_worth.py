@@ -7,6 +7,7 @@ centred box must not (nothing is given away). Run: python benchmarks/scenes_wort
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 
 import numpy as np
@@ -37,8 +38,8 @@ class SmallUNet(nn.Module):
     def __init__(self, width: int = 24) -> None:
         super().__init__()
         sizes = [3, width, 2 * width, 4 * width, 6 * width]
-        self.down = nn.ModuleList(_block(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        self.up = nn.ModuleList(_block(b + a, a) for a, b in zip(sizes[1:-1], sizes[2:], strict=True))
+        self.down = nn.ModuleList(_block(a, b) for a, b in itertools.pairwise(sizes))
+        self.up = nn.ModuleList(_block(b + a, a) for a, b in itertools.pairwise(sizes))
         self.head = nn.Conv2d(width, K, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -87,13 +88,12 @@ def supervised(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], images
 
 def colour_only(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
     """Most frequent class, weighted against the background, of each of 16^3 colours: the best of several weights."""
+
     def bins(x: Tensor) -> Tensor:
         q = ((x + 1) * 7.999).long().clamp(0, 15)
         return q[:, 0] * 256 + q[:, 1] * 16 + q[:, 2]
 
-    counts = torch.zeros(4096, K).index_put_(
-        (bins(train[0]).flatten(), train[1].flatten()), torch.tensor(1.0), accumulate=True
-    )
+    counts = torch.zeros(4096, K).index_put_((bins(train[0]).flatten(), train[1].flatten()), torch.tensor(1.0), accumulate=True)
     best = 0.0
     for weight in (1.0, 2.0, 4.0, 8.0, 16.0):
         scaled = counts * torch.tensor([1.0] + [weight] * (K - 1))

@@ -17,7 +17,7 @@ from mupvss.config.load import ConfigError, load_config
 from mupvss.config.schema import DataConfig, RunConfig
 from mupvss.data.sample import DataError
 from mupvss.engine.checkpoint import CheckpointError
-from mupvss.engine.trainer import TrainingDiverged
+from mupvss.engine.trainer import TrainingDivergedError
 from mupvss.model.pretrained import WeightsError
 
 console = Console(stderr=True)
@@ -143,7 +143,7 @@ def usage() -> str:
     )
 
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, TrainingDiverged, ValueError, OSError)
+USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, TrainingDivergedError, ValueError, OSError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -159,7 +159,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import difflib
 
         near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
-        console.print(f"error: no command '{escape(argv[0])}'" + (f"; did you mean '{near[0]}'?" if near else ""), highlight=False)
+        console.print(
+            f"error: no command '{escape(argv[0])}'" + (f"; did you mean '{near[0]}'?" if near else ""), highlight=False
+        )
         return 2
     try:
         COMMANDS[argv[0]](argv[1:])

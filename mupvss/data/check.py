@@ -39,7 +39,7 @@ def check_data(config: DataConfig) -> Findings:
     samples: dict[str, Sample] = {}
     dataset: Dataset | None = None
     for purpose in ("train", "seeds"):
-        dataset = load_dataset(config, purpose)  # type: ignore[arg-type]
+        dataset = load_dataset(config, purpose)
         samples |= {sample.name: sample for sample in dataset.samples}
     assert dataset is not None
     findings = Findings(dataset.classes, pictures=len(samples))

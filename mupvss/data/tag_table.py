@@ -53,7 +53,7 @@ def _read_csv(path: Path) -> list[tuple[int, str, list[str]]]:
                 if not name:
                     raise DataError(f"{path}, line {reader.line_num}: the row names no picture")
                 # Unquoted commas between tags spill into the columns that have no header.
-                spilled = [row[tags] or "", *(row.get(None) or ())]  # type: ignore[call-overload]
+                spilled = [row[tags] or "", *(row.get(None) or ())]
                 rows.append((reader.line_num, name, split_tags("|".join(spilled))))
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None

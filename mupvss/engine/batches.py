@@ -41,9 +41,7 @@ class TrainingViews(TorchDataset):
         sample = self.dataset.samples[int(self._order[1][place])]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
-        view = augment(
-            sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng
-        )
+        view = augment(sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng)
         return normalise(view), torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
 
 

@@ -18,9 +18,16 @@ console = Console(stderr=True)
 def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
     """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal."""
     columns = (
-        TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn(unit), TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total, completed=done, rate="", note="")
         plain = _PlainProgress(title, total, unit, done)

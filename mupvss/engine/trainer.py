@@ -23,7 +23,7 @@ from mupvss.model.build import build_model
 LOG_EVERY = 10
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """A loss became infinite or undefined; the message names the pictures of the batch."""
 
 
@@ -103,9 +103,9 @@ def _step(network, optimizer, batch: Batch, training: Training, progress: float)
     figures = {"loss": loss.item(), **{name: value.item() for name, value in terms.items()}}
     if not torch.isfinite(norm) or not torch.isfinite(loss):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        raise TrainingDiverged(
-            f"the loss or its gradient is no longer finite ({parts}, gradient norm {norm.item():.4g}). Lower train.lr, or look at "
-            f"the pictures of this batch: {', '.join(batch.origins)}"
+        raise TrainingDivergedError(
+            f"the loss or its gradient is no longer finite ({parts}, gradient norm {norm.item():.4g}). "
+            f"Lower train.lr, or look at the pictures of this batch: {', '.join(batch.origins)}"
         )
     optimizer.step()
     if features.prototypes is not None:

@@ -22,7 +22,7 @@ class CAMNetwork(nn.Module):
         token = (vit.cls_token + vit.pos_embed[:, :1]).expand(len(images), -1, -1)
         x = torch.cat((token, patches), 1)  # (B, 1+N, D)
         seen = []
-        for block in vit.blocks:
+        for block in vit.layers():
             x, weights = block.attention_unit(x, need_attention)
             x = block.mlp_unit(x)
             if weights is not None:

@@ -23,7 +23,7 @@ class GlobalEmbedding(nn.Module):
             if patch_size % 2 or width % cells:
                 raise ValueError(
                     f"the flattened global embedding needs a width that is a multiple of {cells} for patch size "
-                    f"{patch_size}, not {width}; use global_embedding = \"pool\""
+                    f'{patch_size}, not {width}; use global_embedding = "pool"'
                 )
             self.conv = nn.Conv2d(3, classes * (width // cells), 3, stride=2, padding=1)
         else:

@@ -49,7 +49,7 @@ class MuPVSSNetwork(nn.Module):
         n = patches.shape[1]
         x = torch.cat((patches, self.embed_prototypes(images)), 1)  # (B, N+C, D)
         attention: Tensor | None = None
-        for i, block in enumerate(vit.blocks):
+        for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             if str(i) in self.pem:
                 x = torch.cat(self.pem[str(i)](x[:, :n], x[:, n:]), 1)

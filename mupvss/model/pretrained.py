@@ -112,7 +112,7 @@ def download(url: str, cache: Path | None = None) -> Path:
         partial.unlink()
         raise WeightsError(f"{address}: its sha256 is {actual}, expected {fragment}; the file was thrown away")
     with atomic_path(target) as temporary:
-        os.replace(partial, temporary)
+        partial.replace(temporary)
     return target
 
 

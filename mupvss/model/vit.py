@@ -105,17 +105,14 @@ class PatchEmbed(nn.Module):
     def __init__(self, patch_size: int, width: int, conv_stem: bool = False) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj: nn.Module = (
-            _conv_stem(patch_size, width) if conv_stem else nn.Conv2d(3, width, patch_size, stride=patch_size)
-        )
+        self.proj: nn.Module = _conv_stem(patch_size, width) if conv_stem else nn.Conv2d(3, width, patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), H and W multiples of the patch size -> tokens (B, N, D), row by row."""
         h, w = images.shape[-2:]
         if h % self.patch_size or w % self.patch_size:
             raise ValueError(
-                f"images of {h}x{w} pixels do not divide into patches of {self.patch_size}; "
-                "resize them to a multiple of it"
+                f"images of {h}x{w} pixels do not divide into patches of {self.patch_size}; resize them to a multiple of it"
             )
         return self.proj(images).flatten(2).transpose(1, 2)
 
@@ -156,6 +153,10 @@ class VisionTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def layers(self) -> list[Block]:
+        """The blocks, with their type."""
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     def position(self, grid: tuple[int, int]) -> Tensor:
         """Position embeddings of the patches for a grid of (h, w), resized where it is not the trained one: (1, N, D)."""

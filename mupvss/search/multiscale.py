@@ -37,8 +37,8 @@ def search_maps(
 ) -> dict[str, Tensor]:
     """RGB picture -> per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas.
 
-    classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a batch. Each scale's maps are stretched to [0, 1] before
-    they are averaged, and the average is stretched once more.
+    classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a
+    batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more.
     """
     size = canvas_size(*image.size)
     sums = {kind: torch.zeros(len(classes), *size) for kind in kinds}

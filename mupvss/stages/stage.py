@@ -6,6 +6,7 @@ one it was made with.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -117,10 +118,8 @@ def _file_state(origin: str) -> list[int] | None:
 
 def reset_peak_memory() -> None:
     """Linux only; elsewhere the peak is that of the whole process so far."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def peak_memory_mb() -> float:

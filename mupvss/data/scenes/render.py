@@ -50,7 +50,8 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
     for _ in range(rng.integers(2, 7)):
         image = _add_clutter(image, x, y, rng)
     mask, part = np.zeros((size, size), np.uint8), np.zeros((size, size), bool)
-    owner, areas = np.full((size, size), -1), []
+    owner = np.full((size, size), -1)
+    areas: list[int] = []
     for name in names:
         thing = _place(name, x, y, rng)
         solid = thing.cover >= 0.5
@@ -59,7 +60,7 @@ def draw_scene(seed: int, index: int, size: int) -> Scene:
         if any(hides) or solid.sum() < 0.01 * size * size:
             continue
         owner[solid] = len(areas)
-        areas.append(solid.sum())
+        areas.append(int(solid.sum()))
         image = image * (1 - thing.cover[..., None]) + painted * thing.cover[..., None]
         mask[solid] = CLASSES.index(name) + 1
         part = np.where(solid, telling, part)

@@ -1,0 +1,80 @@
+"""Tiny data sets in the real layouts, and the folder of shared measuring data, which some tests need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
+from mupvss.evaluation.palette import write_palette_png
+
+SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(autouse=True)
+def _two_threads():
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not (SHARED / "voc-animals").is_dir():
+        pytest.skip(f"needs the shared measuring data at {SHARED}, which is absent")
+    return SHARED
+
+
+@pytest.fixture
+def tiny_model() -> ModelConfig:
+    """A network of the real architecture, small enough for tests: 32 pixels, patches of 8."""
+    return ModelConfig(backbone="micro", patch_size=8, image_size=32, pem=PEMConfig(blocks="late"), drop_path=0.1)
+
+
+@pytest.fixture
+def tiny_run() -> RunConfig:
+    """A whole run in seconds."""
+    return RunConfig.model_validate_json(
+        """{"threads": 2,
+            "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
+            "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
+            "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1, "checkpoint_every": 2},
+            "search": {"scales": [1.0, 2.0]}}"""
+    )
+
+
+@pytest.fixture
+def voc_root(tmp_path: Path) -> Path:
+    """Three pictures in VOC's layout: a dog with a person, a cat, a chair; the cat's mask has void pixels."""
+    root = tmp_path / "VOC2012"
+    rng = np.random.default_rng(0)
+    listing = {"a": (["dog", "person"], (12, 15)), "b": (["cat"], (8, 255)), "c": (["chair"], (9,))}
+    for name, (objects, ids) in listing.items():
+        (root / "JPEGImages").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 56, 3), np.uint8)).save(root / "JPEGImages" / f"{name}.jpg")
+        mask = np.zeros((40, 56), np.uint8)
+        for k, class_id in enumerate(ids):
+            mask[5:20, 5 + 20 * k : 20 + 20 * k] = class_id
+        write_palette_png(root / "SegmentationClass" / f"{name}.png", mask)
+        (root / "Annotations").mkdir(exist_ok=True)
+        body = "".join(f"<object><name>{o}</name><difficult>{i}</difficult></object>" for i, o in enumerate(objects))
+        (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{body}</annotation>")
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a\nb\nc\n")
+    return root
+
+
+@pytest.fixture
+def picture_folder(tmp_path: Path) -> Path:
+    """Two cats, a dog and a picture of nothing, one folder per tag."""
+    root = tmp_path / "pictures"
+    rng = np.random.default_rng(1)
+    for name in ("cat/1.jpg", "cat/2.png", "dog/3.jpg", "none/4.jpg"):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (48, 40, 3), np.uint8)).save(path)
+    return root

@@ -1,0 +1,131 @@
+"""Own pictures, tag tables, and `mupvss data check`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mupvss.cli import main
+from mupvss.config.schema import DataConfig
+from mupvss.data.check import check_data
+from mupvss.data.folder import load_folder
+from mupvss.data.images import read_image
+from mupvss.data.sample import DataError
+from mupvss.data.tag_table import read_tag_table
+from mupvss.evaluation.palette import write_palette_png
+
+
+def config(root, **options):
+    return DataConfig(source="folder", root=root, **options)
+
+
+def test_one_folder_per_tag(picture_folder):
+    dataset = load_folder(config(picture_folder), "train")
+    assert dataset.classes == ("cat", "dog")
+    assert {s.name: sorted(s.tags) for s in dataset.samples} == {
+        "cat__1": ["cat"], "cat__2": ["cat"], "dog__3": ["dog"], "none__4": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_table_of_tags(picture_folder, suffix):
+    table = picture_folder / f"t{suffix}"
+    rows = {"cat/1.jpg": ["cat", "dog"], "none/4.jpg": []}
+    if suffix == ".csv":
+        table.write_text("filename,labels\n" + "".join(f'"{k}","{", ".join(v)}"\n' for k, v in rows.items()))
+    else:
+        table.write_text("\n".join(json.dumps({"image": k, "tags": v}) for k, v in rows.items()))
+    dataset = load_folder(config(picture_folder, tags=table), "train")
+    assert [sorted(s.tags) for s in dataset.samples] == [["cat", "dog"], []]
+
+
+def test_unquoted_commas_between_tags(tmp_path):
+    (tmp_path / "t.csv").write_text("image,tags\na.jpg,cat,dog\nb.jpg,cat\n")
+    assert read_tag_table(tmp_path / "t.csv") == {"a.jpg": {"cat", "dog"}, "b.jpg": {"cat"}}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "", "header"),
+        ("t.csv", "image,tags\n", "lists no picture"),
+        ("t.csv", "picture;tags\na;b\n", "header"),
+        ("t.csv", "image,tags\na.jpg,x\na.jpg,y\n", "line 3: picture 'a.jpg' is listed twice"),
+        ("t.csv", "image,tags\n,x\n", "names no picture"),
+        ("t.jsonl", "{\n", "line 1: not valid JSON"),
+        ("t.jsonl", '{"image": 3, "tags": []}', "line 1: expected"),
+        ("t.jsonl", "[1]", "expected an object"),
+        ("t.txt", "x", "tag tables are"),
+    ],
+)
+def test_bad_tables(tmp_path, name, text, message):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_tag_table(tmp_path / name)
+
+
+def test_bad_bytes_in_a_table(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"image,tags\n\xff\xfe.jpg,x\n")
+    with pytest.raises(DataError, match="UTF-8"):
+        read_tag_table(tmp_path / "t.csv")
+
+
+def test_pictures_outside_the_folder_are_refused(picture_folder, tmp_path):
+    (tmp_path / "secret.jpg").write_bytes((picture_folder / "cat/1.jpg").read_bytes())
+    table = tmp_path / "t.csv"
+    table.write_text("image,tags\n../secret.jpg,cat\n")
+    with pytest.raises(DataError, match="outside"):
+        load_folder(config(picture_folder, tags=table), "train")
+    table.write_text("image,tags\ncat/9.jpg,cat\n")
+    with pytest.raises(DataError, match="is not in"):
+        load_folder(config(picture_folder, tags=table), "train")
+
+
+def test_no_picture_and_no_class_in_common(picture_folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no picture in a folder per tag"):
+        load_folder(config(tmp_path / "empty"), "train")
+    with pytest.raises(DataError, match="no such folder"):
+        load_folder(config(tmp_path / "nowhere"), "train")
+    with pytest.raises(DataError, match=r"horse.*cat, dog"):
+        load_folder(config(picture_folder, classes=("horse",)), "train")
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "CMYK", "I;16", "1"])
+def test_every_kind_of_picture_becomes_rgb(tmp_path, mode):
+    suffix = "tif" if mode == "CMYK" else "png"
+    if mode == "I;16":
+        Image.fromarray(np.full((8, 6), 40000, np.uint16)).save(tmp_path / "x.png")
+    else:
+        Image.new("RGB", (6, 8), (150, 150, 150)).convert(mode).save(tmp_path / f"x.{suffix}")
+    image = read_image(tmp_path / f"x.{suffix}")
+    assert (image.mode, image.size) == ("RGB", (6, 8))
+    if mode != "1":
+        assert abs(int(np.array(image).mean()) - 153) < 10
+
+
+def test_exif_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "x.jpg", exif=exif)
+    assert read_image(tmp_path / "x.jpg").size == (10, 20)
+
+
+def test_check_finds_what_is_wrong(picture_folder, capsys):
+    write_palette_png(picture_folder / "masks/cat/1.png", np.zeros((9, 9), np.uint8))
+    write_palette_png(picture_folder / "masks/cat/2.png", np.full((48, 40), 2, np.uint8))
+    (picture_folder / "dog/5.jpg").write_bytes((picture_folder / "dog/3.jpg").read_bytes())
+    (picture_folder / "dog/6.jpg").write_bytes(b"\xff\xd8\xff not a jpeg")
+    found = check_data(config(picture_folder, masks="masks"))
+    assert found.pictures == 6
+    assert found.untagged == 1
+    assert found.class_counts == {"cat": 2, "dog": 3}
+    assert len(found.duplicates) == 1
+    assert len(found.unreadable) == 1
+    assert "dog/6.jpg" in found.unreadable[0]
+    assert len(found.mismatched) == 2
+    assert main(["data", "check", "--source", "folder", "--root", str(picture_folder), "--masks", "masks"]) == 1
+    assert "dog/6.jpg" in capsys.readouterr().out

@@ -1,0 +1,214 @@
+"""Training: resumed equals unbroken, checkpoints travel, what diverges says why."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss.config.load import save_config
+from mupvss.config.schema import LossConfig, TrainConfig
+from mupvss.data.augment import augment, random_crop_box
+from mupvss.data.sample import DataError, Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.engine import trainer
+from mupvss.engine.batches import batches
+from mupvss.engine.checkpoint import CheckpointError, load_tensors, read_model, save_tensors
+from mupvss.engine.objective import total_loss
+from mupvss.engine.optimizer import learning_rate_factor
+from mupvss.engine.trainer import Training, TrainingDivergedError, prototype_variance, train
+from mupvss.files import atomic_path
+from mupvss.model.build import build_model
+
+
+@pytest.fixture
+def training(tiny_run, tiny_model):
+    dataset = load_dataset(tiny_run.data, "train")
+    return Training(dataset, tiny_model, LossConfig(), tiny_run.train, 0, torch.device("cpu"))
+
+
+def tensors(path):
+    return load_tensors(path / "model.safetensors")[0]
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
+    long = Training(training.dataset, training.model, training.losses, TrainConfig(
+        image_steps=320, batch_size=8, workers=0, warmup_steps=5, lr=1e-3), 0, training.device)  # fmt: skip
+    train(long, tmp_path)
+    import json
+
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 40
+    assert log[-1]["classification"] < log[0]["classification"]
+    assert 0 < log[-1]["prototype_variance"] <= 1
+    state, info = read_model(tmp_path / "model.safetensors")
+    assert info.classes == training.dataset.classes
+    build_model(info.model, len(info.classes)).load_state_dict(state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
+
+
+@pytest.mark.parametrize("method", ["mupvss", "cam"])
+def test_interrupted_training_resumes_bit_equal(training, tmp_path, monkeypatch, method):
+    import dataclasses
+
+    training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method}))
+    train(training, tmp_path / "whole")
+    real, calls = trainer._step, 0
+
+    def interrupted(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(trainer, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(training, tmp_path / "broken")
+    assert (tmp_path / "broken" / "state.safetensors").is_file()
+    train(training, tmp_path / "broken")
+    assert calls == 3 + 1 + 4  # steps 1-3, the interrupted 4th, then 3-6 from the checkpoint after step 2
+    assert_equal(tensors(tmp_path / "whole"), tensors(tmp_path / "broken"))
+
+
+def test_killed_training_resumes_bit_equal(tiny_run, tmp_path):
+    """A real process, really killed."""
+    run = tiny_run.model_copy(update={"train": tiny_run.train.model_copy(update={"image_steps": 240, "checkpoint_every": 1})})
+    save_config(tmp_path / "c.toml", run)
+    command = [sys.executable, "-m", "mupvss", "train", str(tmp_path / "c.toml"), "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.PIPE)
+    state = tmp_path / "killed" / "train" / "state.safetensors"
+    deadline = time.monotonic() + 120
+    while not state.is_file() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL, "it finished before it could be killed"
+    assert not (tmp_path / "killed" / "train" / "model.safetensors").exists()
+    resumed = subprocess.run([*command, str(tmp_path / "killed")], check=True, env=environment, capture_output=True, text=True)
+    assert "going on from step" in resumed.stderr
+    assert_equal(tensors(tmp_path / "whole" / "train"), tensors(tmp_path / "killed" / "train"))
+
+
+def test_workers_do_not_change_the_pictures(training):
+    def first(workers):
+        loader = batches(training.dataset, training.train.model_copy(update={"workers": workers}), 32, 0, 1, 4)
+        return [(batch.images, batch.origins) for batch in loader]
+
+    for (a, names), (b, other) in zip(first(0), first(2), strict=True):
+        assert torch.equal(a, b)
+        assert names == other
+
+
+def test_every_picture_once_per_epoch(training):
+    config = training.train.model_copy(update={"batch_size": 6})
+    epochs = [[o for b in batches(training.dataset, config, 32, 0, 4 * e, 4 * e + 4) for o in b.origins] for e in range(2)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(s.origin for s in training.dataset.samples)
+    assert epochs[0] != epochs[1]
+
+
+def test_non_finite_loss_names_the_pictures(training, tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "total_loss", lambda terms, *_: sum(terms.values()) * float("nan"))
+    with pytest.raises(TrainingDivergedError, match=r"scene \d+ of seed"):
+        train(training, tmp_path)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_data_sets_that_cannot_train(training, tmp_path):
+    import dataclasses
+
+    for dataset, message in [
+        (Dataset(("a",), []), "no picture"),
+        (Dataset((), training.dataset.samples), "no class"),
+        (Dataset(("a",), [dataclasses.replace(s, tags=frozenset()) for s in training.dataset.samples]), "no training picture"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            train(dataclasses.replace(training, dataset=dataset), tmp_path)
+
+
+def test_another_training_is_never_resumed(training):
+    import dataclasses
+
+    changed = dataclasses.replace(training, losses=LossConfig(ccp=0.2))
+    assert changed.identity != training.identity
+    faster = dataclasses.replace(training, train=training.train.model_copy(update={"workers": 2}))
+    assert faster.identity == training.identity
+
+
+def test_checkpoints_of_the_wrong_kind(tmp_path, training):
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        read_model(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0nonsense")
+    with pytest.raises(CheckpointError, match="not a readable checkpoint"):
+        read_model(tmp_path / "x.safetensors")
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match="not one of ours"):
+        read_model(tmp_path / "x.safetensors")
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"format": 99})
+    with pytest.raises(CheckpointError, match="format 99"):
+        read_model(tmp_path / "x.safetensors")
+    save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"step": 3, "identity": ""})
+    with pytest.raises(CheckpointError, match="training state"):
+        read_model(tmp_path / "x.safetensors")
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_text("old")
+
+    def torn_write():
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="space"):
+        torn_write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_schedule_and_ramps():
+    factors = [learning_rate_factor(s, 100, 10) for s in range(101)]
+    assert factors[0] == pytest.approx(0.1)
+    assert max(factors) == factors[10] == 1
+    assert factors[100] == pytest.approx(0)
+    terms = {name: torch.tensor(1.0) for name in ("classification", "ccp", "cip", "p2p", "p2p_dense")}
+    config = LossConfig(ccp=2, cip=4, p2p=8, p2p_dense=16, ramp=0.5, p2p_dense_start=0.25)
+    assert total_loss(terms, config, 0).item() == 1 + 8
+    assert total_loss(terms, config, 0.375).item() == pytest.approx(1 + 0.75 * 6 + 8 + 0.5 * 16)
+    assert total_loss(terms, config, 1).item() == 1 + 6 + 8 + 16
+
+
+def test_prototype_variance():
+    same = torch.randn(1, 3, 8).expand(4, -1, -1)
+    assert prototype_variance(same) == pytest.approx(0, abs=1e-6)
+    assert prototype_variance(torch.cat((same, -same))) == pytest.approx(1)
+
+
+def test_crops_stay_inside_and_keep_their_share():
+    rng = np.random.default_rng(0)
+    for size in ((100, 60), (7, 300), (1, 1)):
+        for _ in range(50):
+            left, top, right, bottom = random_crop_box(size, (0.3, 1.0), rng)
+            assert -1e-9 <= left < right <= size[0] + 1e-9
+            assert -1e-9 <= top < bottom <= size[1] + 1e-9
+            if size == (100, 60):
+                assert 0.29 < (right - left) * (bottom - top) / 6000 <= 1.001
+    image = Image.fromarray(rng.integers(0, 255, (60, 100, 3), np.uint8))
+    assert augment(image, 32, (0.3, 1.0), True, 0.3, rng).size == (32, 32)

@@ -1,0 +1,155 @@
+"""Search maps, affinity, several scales at once, seeds on disk, and the threshold without masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss.config.schema import SearchConfig
+from mupvss.data.sample import DataError
+from mupvss.model.build import build_model
+from mupvss.search.affinity import affinity, refine
+from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, default, prototype, without_prototype
+from mupvss.search.multiscale import canvas_size, global_prototypes, search_maps
+from mupvss.search.seeds import Seeds, read_seeds, write_seeds
+from mupvss.search.spatial_search import prototype_map
+from mupvss.search.threshold import otsu
+
+
+@pytest.fixture
+def network(tiny_model):
+    torch.manual_seed(0)
+    return build_model(tiny_model, 3).eval()
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (45, 61, 3), np.uint8))
+
+
+def test_prototype_map_in_loops():
+    patches, prototypes = torch.randn(1, 5, 4), torch.randn(1, 2, 4)
+    found = prototype_map(patches, prototypes)[0]
+    for c in range(2):
+        cosines = [torch.cosine_similarity(patches[0, i], prototypes[0, c], dim=0).item() for i in range(5)]
+        for i in range(5):
+            expected = (cosines[i] - min(cosines)) / (max(cosines) - min(cosines))
+            assert found[c, i].item() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["patch", "attention", "both"])
+def test_affinity_averages(kind):
+    patches, attention = torch.randn(2, 6, 4), torch.rand(2, 6, 6)
+    operator = affinity(kind, patches, attention, 4.0)
+    torch.testing.assert_close(operator.sum(-1), torch.ones(2, 6))
+    assert (operator >= 0).all()
+    torch.testing.assert_close(refine(torch.ones(2, 3, 6), [operator, operator]), torch.ones(2, 3, 6))
+    maps = torch.rand(2, 3, 6)
+    expected = sum(operator[1, 4, j] * maps[1, 2, j] for j in range(6))
+    assert refine(maps, [operator])[1, 2, 4].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_affinity_without_attention_says_so():
+    with pytest.raises(ValueError, match="need_attention"):
+        affinity("attention", torch.randn(1, 2, 3), None, 1.0)
+
+
+def test_every_kind_of_map(network, picture):
+    config = SearchConfig(scales=(1.0, 0.5))
+    found = search_maps(network, picture, [2, 0], list(MUPVSS_MAPS), config, 8, 32)
+    for maps in found.values():
+        assert maps.shape == (2, *canvas_size(61, 45))
+        assert maps.amin((1, 2)).tolist() == pytest.approx([0, 0])
+        assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_prototype_maps_use_neither_the_classifier_nor_class_attention(network, picture):
+    """Fixed point: the figure `prototype_oracle` is of the search and affinity alone."""
+    features = network(torch.randn(1, 3, 32, 32), need_attention=True)
+    config = SearchConfig()
+    import dataclasses
+
+    blinded = dataclasses.replace(
+        features,
+        patch_logits=torch.randn_like(features.patch_logits),
+        patch_score=torch.randn_like(features.patch_score),
+        class_attention=torch.rand_like(features.class_attention),
+    )
+    torch.testing.assert_close(prototype(blinded, config), prototype(features, config))
+    assert not torch.allclose(default(blinded, config), default(features, config))
+    moved = dataclasses.replace(features, prototypes=torch.randn_like(features.prototypes))
+    torch.testing.assert_close(without_prototype(moved, config), without_prototype(features, config))
+    assert not torch.allclose(default(moved, config), default(features, config))
+
+
+def test_mirrored_picture_gives_mirrored_maps(network, picture):
+    config = SearchConfig(scales=(1.0,))
+    mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    straight = search_maps(network, picture, [0, 1, 2], ["default"], config, 8, 32)["default"]
+    back = search_maps(network, mirrored, [0, 1, 2], ["default"], config, 8, 32)["default"].flip(-1)
+    torch.testing.assert_close(straight, back, atol=2e-3, rtol=0)
+
+
+def test_no_tag_gives_no_map(network, picture):
+    assert search_maps(network, picture, [], ["default"], SearchConfig(), 8, 32)["default"].shape == (0, 12, 16)
+
+
+def test_global_prototypes_come_from_the_training_size(network, picture):
+    found = global_prototypes(network, picture, SearchConfig(), 8, 32)
+    assert found.shape == (1, 3, 128)
+    torch.testing.assert_close(found.norm(dim=-1), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8)])
+def test_pictures_of_any_size(network, size):
+    maps = search_maps(network, Image.new("RGB", size, (9, 90, 200)), [1], list(CAM_MAPS), SearchConfig(), 8, 32)
+    assert all(torch.isfinite(m).all() for m in maps.values())
+
+
+def test_seeds_come_back_as_written(tmp_path):
+    maps = np.random.default_rng(0).random((2, *canvas_size(61, 45))).astype(np.float16)
+    path = tmp_path / "a" / "x.npz"
+    write_seeds(path, Seeds(np.array([3, 1]), maps, (45, 61)))
+    back = read_seeds(path)
+    np.testing.assert_array_equal(back.maps, maps)
+    assert back.ids.tolist() == [3, 1]
+    assert back.labels(0.4).shape == (45, 61)
+    assert set(np.unique(back.labels(0.4))) <= {0, 1, 3}
+    assert [p.name for p in path.parent.iterdir()] == ["x.npz"]
+    with np.load(path, allow_pickle=False) as file:
+        assert sorted(file) == ["ids", "maps", "size"]
+        assert file["maps"].dtype == np.float16
+
+
+def test_seeds_without_a_tag_are_background(tmp_path):
+    write_seeds(tmp_path / "x.npz", Seeds(np.array([]), np.zeros((0, 12, 16)), (45, 61)))
+    assert not read_seeds(tmp_path / "x.npz").labels(0.0).any()
+
+
+def test_bad_seed_files(tmp_path):
+    path = tmp_path / "x.npz"
+    with pytest.raises(DataError, match="no such seeds"):
+        read_seeds(path)
+    path.write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(DataError, match="not a readable seed file"):
+        read_seeds(path)
+    write_seeds(path, Seeds(np.array([1]), np.zeros((1, 5, 5)), (45, 61)))
+    with pytest.raises(DataError, match="45x61"):
+        read_seeds(path)
+    np.savez(path, ids=np.array([object()]), maps=np.zeros((1, 12, 16)), size=np.array([45, 61]))
+    with pytest.raises(DataError):
+        read_seeds(path)
+
+
+def test_otsu_in_loops():
+    counts = np.random.default_rng(0).integers(0, 50, 101)
+    values = np.repeat(np.arange(101) / 100, counts)
+
+    def between(k):
+        low, high = values[values < k / 100 - 1e-9], values[values >= k / 100 - 1e-9]
+        return 0 if not len(low) or not len(high) else len(low) * len(high) * (high.mean() - low.mean()) ** 2
+
+    assert between(round(otsu(counts) * 100)) == pytest.approx(max(between(k) for k in range(1, 101)))
+    assert otsu(np.zeros(101)) == 0.5

@@ -1,0 +1,147 @@
+"""The whole job on a few tiny scenes: folders, keys, skipping, the Predictor, and the report."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mupvss import load
+from mupvss.cli import main
+from mupvss.config.load import load_config, save_config
+from mupvss.data.sources import load_dataset
+from mupvss.stages.run import run_all
+from mupvss.stages.stage import Run
+
+KEYS = (
+    "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",
+    "cam/oracle", "cam/attention_oracle",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    from mupvss.config.schema import RunConfig
+
+    config = RunConfig.model_validate_json(
+        """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
+            "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
+            "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]}}"""
+    )
+    run = Run(config, tmp_path_factory.mktemp("run"))
+    run_all(run)
+    return run
+
+
+def test_every_fixed_key(finished):
+    metrics = json.loads((finished.out / "metrics.json").read_text())
+    for key in KEYS:
+        assert 0 <= metrics[key] <= 100
+    for stage in ("train", "cam", "seeds", "evaluate", "report"):
+        assert metrics[f"{stage}/seconds"] >= 0
+        assert metrics[f"{stage}/peak_mb"] > 0
+        tomllib.loads((finished.out / stage / "config.toml").read_text())
+        json.loads((finished.out / stage / "metrics.json").read_text())
+    assert metrics["seeds/miou"] <= metrics["seeds/miou_oracle"] + 1e-9
+    # The palette PNGs, scored as any folder would be, say what the histogram said.
+    assert metrics["evaluate/miou"] == pytest.approx(metrics["seeds/miou"], abs=1e-6)
+
+
+def test_config_comes_back_as_it_was(finished):
+    assert load_config(finished.out / "train" / "config.toml") == finished.config
+
+
+def test_nothing_is_done_twice_and_changes_are(finished, capsys):
+    before = {path: path.stat().st_mtime_ns for path in finished.out.rglob("*") if path.suffix in (".safetensors", ".npz")}
+    run_all(finished)
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert capsys.readouterr().err.count("up to date") == 5
+    changed = finished.config.model_copy(update={"search": finished.config.search.model_copy(update={"scales": (1.0,)})})
+    run_all(Run(changed, finished.out))
+    assert capsys.readouterr().err.count("up to date") == 1  # only train does not depend on the search
+    trained = finished.out / "train" / "model.safetensors"
+    assert trained.stat().st_mtime_ns == before[trained]
+
+
+def test_a_lost_seed_file_is_made_again(finished):
+    (finished.out / "seeds" / "metrics.json").unlink()
+    lost = next((finished.out / "seeds" / "maps" / "default").glob("*.npz"))
+    whole = lost.read_bytes()
+    lost.unlink()
+    run_all(finished)
+    assert lost.read_bytes() == whole
+
+
+def test_predictor_equals_the_stage(finished):
+    run_all(finished)
+    predictor = load(finished.out)
+    for sample in load_dataset(finished.config.data, "seeds").samples:
+        prediction = predictor(sample.open_image(), sorted(sample.tags))
+        with Image.open(finished.out / "seeds" / "masks" / f"{sample.name}.png") as mask:
+            # The seeds were stored as float16: a pixel may lie on the other side of the threshold.
+            assert np.mean(np.array(mask) == prediction.labels) > 0.99
+        assert prediction.labels.shape == prediction.confidence.shape == (32, 32)
+        assert set(prediction.scores) == set(predictor.classes)
+
+
+def test_predictor_in_a_new_process_gives_the_same(finished, tmp_path):
+    picture = tmp_path / "x.png"
+    load_dataset(finished.config.data, "seeds").samples[0].open_image().save(picture)
+    here = load(finished.out)(picture, ["fish"]).confidence
+    script = (
+        "import sys, numpy as np, torch; torch.set_num_threads(2); torch.set_float32_matmul_precision('medium');"
+        "from mupvss import load; np.save(sys.argv[3], load(sys.argv[1])(sys.argv[2], ['fish']).confidence)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(finished.out), str(picture), str(tmp_path / "y.npy")], check=True)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), here)
+
+
+def test_predictor_refuses_what_it_does_not_know(finished, tmp_path):
+    predictor = load(finished.out / "train" / "model.safetensors")
+    with pytest.raises(ValueError, match="unknown tag 'dragon'"):
+        predictor(Image.new("RGB", (32, 32)), ["dragon"])
+    with pytest.raises(ValueError, match="RGB array"):
+        predictor(np.zeros((32, 32)))
+    assert predictor(np.zeros((40, 33, 3), np.uint8), []).labels.shape == (40, 33)
+
+
+def test_report_is_one_file_with_pictures(finished):
+    page = (finished.out / "report" / "index.html").read_text()
+    assert page.count("<img") > 20
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+    assert "<svg" in page
+    assert "oracle" in page
+
+
+def test_resumable_after_a_failure_halfway(tiny_run, tmp_path, monkeypatch):
+    from mupvss.stages import search_all
+
+    run, real, calls = Run(tiny_run.model_copy(update={"baseline": False}), tmp_path), search_all.write_seeds, 0
+
+    def full_disk(*arguments):
+        nonlocal calls
+        calls += 1
+        if calls == 10:
+            raise OSError(28, "No space left on device", "x.npz")
+        real(*arguments)
+
+    monkeypatch.setattr(search_all, "write_seeds", full_disk)
+    save_config(tmp_path / "c.toml", run.config)
+    assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")]) == 1
+    assert (tmp_path / "r" / "train" / "model.safetensors").is_file()
+    assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")]) == 0
+    assert not list((tmp_path / "r").rglob("*.part*"))
+
+
+def test_a_folder_of_other_files_is_not_emptied(tiny_run, tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "thesis.doc").write_text("years of work")
+    with pytest.raises(FileExistsError, match="none of a stage"):
+        run_all(Run(tiny_run, tmp_path))
+    assert (tmp_path / "train" / "thesis.doc").read_text() == "years of work"
