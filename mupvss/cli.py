@@ -13,12 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 import mupvss
-from mupvss.config.load import ConfigError, load_config
+from mupvss.config.load import load_config
 from mupvss.config.schema import DataConfig, RunConfig
-from mupvss.data.sample import DataError
-from mupvss.engine.checkpoint import CheckpointError
-from mupvss.engine.trainer import TrainingDivergedError
-from mupvss.model.pretrained import WeightsError
+from mupvss.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError, WeightsError
 
 console = Console(stderr=True)
 
@@ -37,14 +34,14 @@ def _run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
     @dataclasses.dataclass(frozen=True)
     class Arguments:
-        config: tyro.conf.OmitArgPrefixes[RunConfig]
+        config: Annotated[RunConfig, tyro.conf.arg(name="")]
         out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME of the config.")] = None
 
     parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
     return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
 
 
-def _stage_command(name: str) -> Callable[[Sequence[str]], None]:
+def _stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
     def command(argv: Sequence[str]) -> None:
         config, out = _run_arguments(argv, f"mupvss {name}")
         # Imported here so that --help and the light commands answer at once.
@@ -113,7 +110,7 @@ def _stage_command_evaluate(argv: Sequence[str]) -> None:
     run_one(Run(config, out), "evaluate")
 
 
-def data(argv: Sequence[str]) -> None:
+def data(argv: Sequence[str]) -> int:
     """Look at a data set: `mupvss data check CONFIG` or with --source, --root, --tags."""
     if not argv or argv[0] != "check":
         raise ConfigError("usage: mupvss data check [CONFIG] [--source folder --root DIR --tags FILE ...]")
@@ -124,11 +121,10 @@ def data(argv: Sequence[str]) -> None:
     if rest and not rest[0].startswith("-"):
         known = load_config(Path(rest.pop(0))).data
     config = tyro.cli(DataConfig, prog="mupvss data check", args=rest, default=known)
-    if print_findings(check_data(config)):
-        sys.exit(1)
+    return 1 if print_findings(check_data(config)) else 0
 
 
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     **{name: _stage_command(name) for name in ("run", "train", "cam", "seeds")},
     "evaluate": evaluate,
     "report": _stage_command("report"),
@@ -164,14 +160,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        COMMANDS[argv[0]](argv[1:])
+        return COMMANDS[argv[0]](argv[1:]) or 0
     except USER_ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 130
-    return 0
 
 
 def _one_line(error: Exception) -> str:

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from mupvss.cli import COMMANDS, _run_arguments, main
-from mupvss.config.load import ConfigError, load_config, save_config
+from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import RunConfig
+from mupvss.errors import ConfigError
 
 
 @pytest.fixture

@@ -16,14 +16,15 @@ from PIL import Image
 from mupvss.config.load import save_config
 from mupvss.config.schema import LossConfig, TrainConfig
 from mupvss.data.augment import augment, random_crop_box
-from mupvss.data.sample import DataError, Dataset
+from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine import trainer
 from mupvss.engine.batches import batches
-from mupvss.engine.checkpoint import CheckpointError, load_tensors, read_model, save_tensors
+from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
 from mupvss.engine.objective import total_loss
 from mupvss.engine.optimizer import learning_rate_factor
-from mupvss.engine.trainer import Training, TrainingDivergedError, prototype_variance, train
+from mupvss.engine.trainer import Training, prototype_variance, train
+from mupvss.errors import CheckpointError, DataError, TrainingDivergedError
 from mupvss.files import atomic_path
 from mupvss.model.build import build_model
 

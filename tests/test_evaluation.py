@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix as peer_confusion
 from sklearn.metrics import jaccard_score
 
 from mupvss.cli import main
-from mupvss.data.sample import DataError
+from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import score_folders
 from mupvss.evaluation.palette import voc_palette, write_palette_png

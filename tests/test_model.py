@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mupvss.config.schema import ModelConfig, PEMConfig
+from mupvss.errors import WeightsError
 from mupvss.model.build import build_model, is_decayed, is_new
 from mupvss.model.global_embedding import GlobalEmbedding
-from mupvss.model.pretrained import WeightsError, load_backbone, locate, read_state
+from mupvss.model.pretrained import load_backbone, locate, read_state
 from mupvss.model.prototype_embedding import PrototypeEmbedding, prototype_weights
 from mupvss.model.vit import SIZES, VisionTransformer
 from mupvss.ops.gwrp import gwrp, rescaled_decay
@@ -88,7 +89,7 @@ def test_global_embedding_has_one_convolution_per_class(reading, width):
     assert before.shape == (2, 3, width)
     per_class = module.conv.out_channels // 3
     with torch.no_grad():
-        module.conv.weight[per_class : 2 * per_class] += 1
+        module.conv.weight[per_class : 2 * per_class].normal_()
     changed = (module(images) - before).abs().amax((0, 2)) > 1e-4
     assert changed.tolist() == [False, True, False]
 

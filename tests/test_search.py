@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from mupvss.config.schema import SearchConfig
-from mupvss.data.sample import DataError
+from mupvss.errors import DataError
 from mupvss.model.build import build_model
 from mupvss.search.affinity import affinity, refine
 from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, default, prototype, without_prototype

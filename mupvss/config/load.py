@@ -12,11 +12,8 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from mupvss.config.schema import RunConfig
+from mupvss.errors import ConfigError
 from mupvss.files import write_text
-
-
-class ConfigError(ValueError):
-    """The config cannot be used; the message names the file and the key."""
 
 
 def load_config(path: Path) -> RunConfig:

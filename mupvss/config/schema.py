@@ -122,7 +122,7 @@ class LossConfig(Section):
     """Learned scale and bias on the pooled similarity."""
     p2p_cross: Fraction = 0.5
     """Share of P2P in which a picture is searched with the other pictures' prototypes instead of its own."""
-    p2p_dense: float = Field(default=1.0, ge=0)
+    p2p_dense: float = Field(default=0.0, ge=0)
     """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
     p2p_dense_start: Fraction = 0.25
     """Share of the training after which it begins; its weight is reached linearly over as long again."""
@@ -164,15 +164,16 @@ class SearchConfig(Section):
     """Sizes the picture is searched at, relative to its own, rounded to whole patches."""
     flip: bool = True
     """Also search the mirrored picture, in the same batch."""
-    maps: Literal["default", "prototype", "without_prototype", "cam"] = "default"
+    maps: Literal["default", "prototype", "without_prototype", "attended_cam", "cam"] = "default"
+    """Which maps become masks."""
     global_prototypes: bool = True
     """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise
     each scale uses its own, which fail on pictures much larger than those trained on."""
-    sharpness: float = Field(default=2.0, gt=0)
-    """Power of the stretched similarity before it is refined."""
+    sharpness: float = Field(default=3.0, gt=0)
+    """Power of the stretched similarity before it is refined, where it stands alone."""
     affinity: tuple[Literal["patch", "attention", "both"], ...] = ("attention", "patch")
     """What spreads a map over similar patches, one after the other: patch affinity, self-attention, or their product."""
-    affinity_power: float = Field(default=4.0, gt=0)
+    affinity_power: float = Field(default=6.0, gt=0)
     """Power of the patch affinity before its rows are normalised."""
     precision: Literal["bf16", "fp32"] = "fp32"
 

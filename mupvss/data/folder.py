@@ -7,8 +7,9 @@ from pathlib import Path
 
 from mupvss.config.schema import DataConfig
 from mupvss.data.images import SUFFIXES, read_image, read_label_image
-from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tag_table import read_tag_table
+from mupvss.errors import DataError
 
 NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
 """One folder per tag: pictures in a folder of one of these names have no tag."""

@@ -35,7 +35,3 @@ class Dataset:
     def tag_vector(self, sample: Sample) -> np.ndarray:
         """(C,) float32 of 0 and 1."""
         return np.array([name in sample.tags for name in self.classes], np.float32)
-
-
-class DataError(ValueError):
-    """The user's data cannot be used as it is; the message says which file, what was expected and what to do."""

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from mupvss.data.sample import DataError
+from mupvss.errors import DataError
 
 PICTURE_KEYS = ("image", "picture", "file", "filename", "path", "name")
 TAG_KEYS = ("tags", "labels", "classes", "tag", "label", "class")

@@ -10,8 +10,9 @@ import numpy as np
 
 from mupvss.config.schema import DataConfig
 from mupvss.data.images import read_image, read_label_image
-from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tag_table import read_tag_table
+from mupvss.errors import DataError
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",

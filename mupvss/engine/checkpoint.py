@@ -19,13 +19,10 @@ from torch import Tensor, nn
 import mupvss
 from mupvss.config.schema import ModelConfig
 from mupvss.data.preprocess import MEAN, STD
+from mupvss.errors import CheckpointError
 from mupvss.files import atomic_path
 
 FORMAT = 1
-
-
-class CheckpointError(ValueError):
-    """A checkpoint is missing, damaged or of another kind; the message names the file."""
 
 
 @dataclass(frozen=True)

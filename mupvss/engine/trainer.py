@@ -11,20 +11,17 @@ from pathlib import Path
 import torch
 
 from mupvss.config.schema import LossConfig, ModelConfig, TrainConfig
-from mupvss.data.sample import DataError, Dataset
+from mupvss.data.sample import Dataset
 from mupvss.engine.batches import Batch, batches
 from mupvss.engine.checkpoint import load_state, save_model, save_state
 from mupvss.engine.device import autocast
 from mupvss.engine.log import Journal, console, progress_bar
 from mupvss.engine.objective import loss_terms, total_loss
 from mupvss.engine.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
+from mupvss.errors import DataError, TrainingDivergedError
 from mupvss.model.build import build_model
 
 LOG_EVERY = 10
-
-
-class TrainingDivergedError(RuntimeError):
-    """A loss became infinite or undefined; the message names the pictures of the batch."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.data.images import read_label_image
-from mupvss.data.sample import DataError
+from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix
 
 

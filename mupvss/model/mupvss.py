@@ -12,6 +12,9 @@ from mupvss.model.patch_head import PatchHead
 from mupvss.model.prototype_embedding import PrototypeEmbedding
 from mupvss.model.vit import VisionTransformer
 
+EARLY = 4
+"""The first quarter of the blocks is left out of the class attention: prototypes have not yet found their class there."""
+
 
 class MuPVSSNetwork(nn.Module):
     def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, config: ModelConfig) -> None:
@@ -48,15 +51,17 @@ class MuPVSSNetwork(nn.Module):
         patches, grid = vit.embed(images)
         n = patches.shape[1]
         x = torch.cat((patches, self.embed_prototypes(images)), 1)  # (B, N+C, D)
-        attention: Tensor | None = None
+        patch_attention: list[Tensor] = []
+        class_attention: list[Tensor] = []
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             if str(i) in self.pem:
                 x = torch.cat(self.pem[str(i)](x[:, :n], x[:, n:]), 1)
             x = block.mlp_unit(x)
             if weights is not None:
-                part = weights[:, :, :n] / len(vit.blocks)
-                attention = part if attention is None else attention + part
+                patch_attention.append(weights[:, :n, :n])
+            if weights is not None and i >= len(vit.blocks) // EARLY:
+                class_attention.append(weights[:, n:, :n])
         normed = vit.norm(x)
         patches, prototypes = normed[:, :n], normed[:, n:]
         logits = self.head(patches, grid)
@@ -68,10 +73,15 @@ class MuPVSSNetwork(nn.Module):
             prototypes=prototypes,
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
             prototype_score=x[:, n:].float().mean(-1),
-            patch_attention=None if attention is None else attention[:, :n],
-            class_attention=None if attention is None else attention[:, n:],
+            patch_attention=_mean(patch_attention),
+            class_attention=_mean(class_attention),
         )
 
 
 def _pem_blocks(which: str, depth: int) -> range:
     return {"all": range(depth), "late": range(depth - depth // 3, depth), "none": range(0)}[which]
+
+
+def _mean(parts: list[Tensor]) -> Tensor | None:
+    """Mean of equal shapes without stacking them, since attention maps of large pictures fill the memory."""
+    return sum(parts[1:], start=parts[0]) / len(parts) if parts else None

@@ -26,4 +26,4 @@ class Features:
     patch_attention: Tensor | None = None
     """Self-attention between patches, mean over heads and blocks (B, N, N), rows sum to at most 1; None unless asked for."""
     class_attention: Tensor | None = None
-    """Attention from the prototypes to the patches, mean over heads and blocks (B, C, N); None unless asked for."""
+    """Attention from the prototypes to the patches, mean over heads and later blocks (B, C, N); None unless asked for."""

@@ -13,12 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from mupvss.errors import WeightsError
 from mupvss.files import atomic_path
 from mupvss.model.vit import VisionTransformer
-
-
-class WeightsError(ValueError):
-    """Pretrained weights are missing, damaged or of another network; the message says what to do."""
 
 
 def load_backbone(backbone: VisionTransformer, source: str) -> None:

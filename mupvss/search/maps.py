@@ -44,14 +44,19 @@ def prototype_only(features: Features, config: SearchConfig) -> Tensor:
     return _found(features)
 
 
-def without_prototype(features: Features, config: SearchConfig) -> Tensor:
-    """Class attention x CAM, refined: the default maps with the prototype factor left out."""
-    return _refined(_attended_activation(features, config), features, config)
-
-
 def default(features: Features, config: SearchConfig) -> Tensor:
-    """Class attention x CAM x prototype search, refined."""
-    return _refined(_attended_activation(features, config) * _found(features), features, config)
+    """The search, weighed by what the prototypes attend to in the blocks, refined. No classifier map."""
+    return _refined(_attended(features, config) * _found(features), features, config)
+
+
+def without_prototype(features: Features, config: SearchConfig) -> Tensor:
+    """The default maps with the prototype factor left out."""
+    return _refined(_attended(features, config), features, config)
+
+
+def attended_cam(features: Features, config: SearchConfig) -> Tensor:
+    """Class attention x CAM, refined (MCTformer's fusion, on this network): the default with the classifier for the search."""
+    return _refined((class_attention(features, config) * class_activation(features)).sqrt(), features, config)
 
 
 def class_attention(features: Features, config: SearchConfig) -> Tensor:
@@ -66,6 +71,7 @@ MUPVSS_MAPS: dict[str, MapFunction] = {
     "prototype": prototype,
     "prototype_only": prototype_only,
     "without_prototype": without_prototype,
+    "attended_cam": attended_cam,
     "class_attention": class_attention,
     "cam": cam,
     "cam_refined": cam_refined,
@@ -73,8 +79,9 @@ MUPVSS_MAPS: dict[str, MapFunction] = {
 CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
 
 
-def _attended_activation(features: Features, config: SearchConfig) -> Tensor:
-    return (class_attention(features, config) * class_activation(features)).sqrt()
+def _attended(features: Features, config: SearchConfig) -> Tensor:
+    """Square root of the class attention: it is peaked, the search is broad."""
+    return class_attention(features, config).sqrt()
 
 
 def _found(features: Features) -> Tensor:

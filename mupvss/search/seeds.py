@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mupvss.data.sample import DataError
+from mupvss.errors import DataError
 from mupvss.files import atomic_path
 from mupvss.search.multiscale import canvas_size
 

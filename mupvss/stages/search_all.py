@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.sample import Dataset, Sample
 from mupvss.engine.log import progress_bar
+from mupvss.errors import DataError
 from mupvss.evaluation.confusion import Scores, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
 from mupvss.predictor import Predictor

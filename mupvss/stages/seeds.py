@@ -13,12 +13,13 @@ from mupvss.stages.search_all import MapScores, score_maps, search_all, seed_pat
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "seeds"
-KINDS = ("default", "prototype", "prototype_only", "without_prototype", "class_attention", "cam")
+KINDS = ("default", "prototype", "prototype_only", "without_prototype", "attended_cam", "class_attention", "cam")
 ORACLE_KEYS = {
     "default": "miou_oracle",
     "prototype": "prototype_oracle",
     "prototype_only": "prototype_unrefined_oracle",
     "without_prototype": "without_prototype_oracle",
+    "attended_cam": "attended_cam_oracle",
     "cam": "cam_oracle",
 }
 

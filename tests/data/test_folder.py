@@ -13,8 +13,8 @@ from mupvss.config.schema import DataConfig
 from mupvss.data.check import check_data
 from mupvss.data.folder import load_folder
 from mupvss.data.images import read_image
-from mupvss.data.sample import DataError
 from mupvss.data.tag_table import read_tag_table
+from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_palette_png
 
 

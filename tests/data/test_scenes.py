@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mupvss.config.schema import DataConfig, ScenesConfig
-from mupvss.data.sample import DataError
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.data.scenes.source import load_scenes
+from mupvss.errors import DataError
 
 FROZEN = "6b452147cbc9fd68fdf781e7994ea7e00174e172f06696cf3f6b92510c311310"
 

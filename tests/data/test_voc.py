@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mupvss.config.schema import DataConfig
-from mupvss.data.sample import DataError
 from mupvss.data.sources import load_dataset
 from mupvss.data.voc import CLASSES, load_voc
+from mupvss.errors import DataError
 
 
 def config(root, **options):

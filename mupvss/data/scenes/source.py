@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 from mupvss.config.schema import DataConfig
-from mupvss.data.sample import DataError, Dataset, Sample
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.errors import DataError
 
 _scene = functools.lru_cache(maxsize=20_000)(draw_scene)
 
