@@ -42,6 +42,8 @@ def search_maps(
     """
     size = canvas_size(*image.size)
     sums = {kind: torch.zeros(len(classes), *size) for kind in kinds}
+    if not classes:
+        return sums
     prototypes = global_prototypes(network, image, config, patch_size, train_size) if config.global_prototypes else None
     for scale in config.scales:
         features = _features(network, image, scale, config, patch_size, need_attention=True)
