@@ -52,9 +52,10 @@ def _stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
         run_all(run) if name == "run" else run_one(run, name)
 
     command.__doc__ = {
-        "run": "The whole job of a config: train, cam, seeds, evaluate, report.",
+        "run": "The whole job of a config: train, seeds, evaluate, a plain CAM beside it, report.",
         "train": "Only train the classifier with its prototypes.",
-        "cam": "Only train and score the plain CAM beside it.",
+        "cam_train": "Only train the plain CAM beside it.",
+        "cam": "Only search and score with the plain CAM.",
         "seeds": "Only search for seeds with a trained classifier.",
         "report": "Only write the report page of what is there.",
     }[name]
@@ -125,7 +126,7 @@ def data(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
-    **{name: _stage_command(name) for name in ("run", "train", "cam", "seeds")},
+    **{name: _stage_command(name) for name in ("run", "train", "seeds", "cam_train", "cam")},
     "evaluate": evaluate,
     "report": _stage_command("report"),
     "data": data,

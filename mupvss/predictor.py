@@ -56,7 +56,7 @@ class Predictor:
         return self.info.classes
 
     def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Tensor]:
-        """RGB picture -> per kind of map (len(classes), h, w) in [0, 1] on the canvas of one cell per 4x4 pixels."""
+        """RGB picture -> per kind of map (len(classes), h, w) in [0, 1] on the canvas of the search's stride."""
         model = self.info.model
         return search_maps(self.network, image, classes, kinds, self.config, model.patch_size, model.image_size)
 
@@ -88,7 +88,7 @@ class Predictor:
         index = [i for i, name in enumerate(self.classes) if name in tags]
         kind = "cam" if self.info.model.method == "cam" else self.config.maps
         maps = self.search(picture, index, [kind])[kind].numpy()
-        seeds = Seeds(np.array(index, np.int16) + 1, maps, (picture.height, picture.width))
+        seeds = Seeds(np.array(index, np.int16) + 1, maps, (picture.height, picture.width), self.config.canvas_stride)
         value, label = seeds.best()
         threshold = 0.5 if self.threshold is None else self.threshold
         labels = np.where(value >= threshold, label, 0).astype(np.uint8)

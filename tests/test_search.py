@@ -13,6 +13,7 @@ from mupvss.model.build import build_model
 from mupvss.search.affinity import affinity, refine
 from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, default, prototype, without_prototype
 from mupvss.search.multiscale import canvas_size, global_prototypes, search_maps
+from mupvss.search.pixel_affinity import refine_by_pixels
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import prototype_map
 from mupvss.search.threshold import otsu
@@ -31,12 +32,12 @@ def picture():
 
 def test_prototype_map_in_loops():
     patches, prototypes = torch.randn(1, 5, 4), torch.randn(1, 2, 4)
-    found = prototype_map(patches, prototypes)[0]
+    bias = torch.tensor([0.5, 2.0])
+    found = prototype_map(patches, prototypes, 7.0, -bias)[0]
     for c in range(2):
         cosines = [torch.cosine_similarity(patches[0, i], prototypes[0, c], dim=0).item() for i in range(5)]
         for i in range(5):
-            expected = (cosines[i] - min(cosines)) / (max(cosines) - min(cosines))
-            assert found[c, i].item() == pytest.approx(expected, abs=1e-5)
+            assert found[c, i].item() == pytest.approx(max(0, 7 * cosines[i] - bias[c].item()), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["patch", "attention", "both"])
@@ -51,6 +52,29 @@ def test_affinity_averages(kind):
     assert refine(maps, [operator])[1, 2, 4].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
+def test_pixel_affinity_in_loops_and_along_an_edge():
+    image, maps = torch.rand(3, 6, 7), torch.rand(2, 6, 7)
+    found = refine_by_pixels(maps, image, 1, (1, 3))
+    y, x = 2, 5
+    values, logits = [], []
+    around = [
+        (min(max(y + dy, 0), 5), min(max(x + dx, 0), 6)) for d in (1, 3) for dy in (-d, 0, d) for dx in (-d, 0, d) if dy or dx
+    ]
+    colours = torch.stack([image[:, a, b] for a, b in around] + [image[:, y, x]])
+    for a, b in around:
+        unlike = 10 * (image[:, a, b] - image[:, y, x]).abs() / (colours.std(0) + 1e-5)
+        logits.append(-unlike.mean())
+        values.append(maps[:, a, b])
+    expected = (torch.stack(logits).softmax(0).unsqueeze(1) * torch.stack(values)).sum(0)
+    torch.testing.assert_close(found[:, y, x], expected)
+    two = torch.zeros(3, 8, 8)
+    two[:, :, 4:] = 1
+    spot = torch.zeros(1, 8, 8)
+    spot[0, 4, 1] = 1
+    spread = refine_by_pixels(spot, two, 20, (1, 2))[0]
+    assert spread[:, :4].min() > 20 * spread[:, 4:].max()  # it fills its own side and stays there
+
+
 def test_affinity_without_attention_says_so():
     with pytest.raises(ValueError, match="need_attention"):
         affinity("attention", torch.randn(1, 2, 3), None, 1.0)
@@ -60,9 +84,10 @@ def test_every_kind_of_map(network, picture):
     config = SearchConfig(scales=(1.0, 0.5))
     found = search_maps(network, picture, [2, 0], list(MUPVSS_MAPS), config, 8, 32)
     for maps in found.values():
-        assert maps.shape == (2, *canvas_size(61, 45))
-        assert maps.amin((1, 2)).tolist() == pytest.approx([0, 0])
-        assert maps.amax((1, 2)).tolist() == pytest.approx([1, 1], abs=1e-5)
+        assert maps.shape == (2, *canvas_size(61, 45, 4))
+        assert maps.min() >= 0
+        assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in maps.amax((1, 2)).tolist())
+    assert found["prototype"].max() > 0
 
 
 def test_prototype_maps_use_neither_the_classifier_nor_class_attention(network, picture):
@@ -109,9 +134,9 @@ def test_pictures_of_any_size(network, size):
 
 
 def test_seeds_come_back_as_written(tmp_path):
-    maps = np.random.default_rng(0).random((2, *canvas_size(61, 45))).astype(np.float16)
+    maps = np.random.default_rng(0).random((2, *canvas_size(61, 45, 4))).astype(np.float16)
     path = tmp_path / "a" / "x.npz"
-    write_seeds(path, Seeds(np.array([3, 1]), maps, (45, 61)))
+    write_seeds(path, Seeds(np.array([3, 1]), maps, (45, 61), 4))
     back = read_seeds(path)
     np.testing.assert_array_equal(back.maps, maps)
     assert back.ids.tolist() == [3, 1]
@@ -119,12 +144,12 @@ def test_seeds_come_back_as_written(tmp_path):
     assert set(np.unique(back.labels(0.4))) <= {0, 1, 3}
     assert [p.name for p in path.parent.iterdir()] == ["x.npz"]
     with np.load(path, allow_pickle=False) as file:
-        assert sorted(file) == ["ids", "maps", "size"]
+        assert sorted(file) == ["ids", "maps", "size", "stride"]
         assert file["maps"].dtype == np.float16
 
 
 def test_seeds_without_a_tag_are_background(tmp_path):
-    write_seeds(tmp_path / "x.npz", Seeds(np.array([]), np.zeros((0, 12, 16)), (45, 61)))
+    write_seeds(tmp_path / "x.npz", Seeds(np.array([]), np.zeros((0, 12, 16)), (45, 61), 4))
     assert not read_seeds(tmp_path / "x.npz").labels(0.0).any()
 
 
@@ -135,10 +160,10 @@ def test_bad_seed_files(tmp_path):
     path.write_bytes(b"PK\x03\x04 torn")
     with pytest.raises(DataError, match="not a readable seed file"):
         read_seeds(path)
-    write_seeds(path, Seeds(np.array([1]), np.zeros((1, 5, 5)), (45, 61)))
+    write_seeds(path, Seeds(np.array([1]), np.zeros((1, 5, 5)), (45, 61), 4))
     with pytest.raises(DataError, match="45x61"):
         read_seeds(path)
-    np.savez(path, ids=np.array([object()]), maps=np.zeros((1, 12, 16)), size=np.array([45, 61]))
+    np.savez(path, ids=np.array([object()]), maps=np.zeros((1, 12, 16)), size=np.array([45, 61]), stride=4)
     with pytest.raises(DataError):
         read_seeds(path)
 

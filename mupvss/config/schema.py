@@ -169,12 +169,20 @@ class SearchConfig(Section):
     global_prototypes: bool = True
     """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise
     each scale uses its own, which fail on pictures much larger than those trained on."""
-    sharpness: float = Field(default=3.0, gt=0)
-    """Power of the stretched similarity before it is refined, where it stands alone."""
+    decision: Literal["learned", "zero"] = "learned"
+    """Under which similarity a patch is not the class at all: P2P's learned scale and bias, or a cosine of zero."""
+    sharpness: float = Field(default=1.0, gt=0)
+    """Power of the similarity before it is refined."""
     affinity: tuple[Literal["patch", "attention", "both"], ...] = ("attention", "patch")
     """What spreads a map over similar patches, one after the other: patch affinity, self-attention, or their product."""
     affinity_power: float = Field(default=6.0, gt=0)
     """Power of the patch affinity before its rows are normalised."""
+    pixel_steps: int = Field(default=10, ge=0)
+    """How often the refined maps are averaged over neighbouring pixels of like colour; 0: never."""
+    pixel_distances: tuple[Positive, ...] = (1, 2, 4, 8)
+    """How far away those neighbours are, in cells of the canvas."""
+    canvas_stride: Positive = 4
+    """Maps of all scales meet, and are stored, at one cell per this many pixels in either direction."""
     precision: Literal["bf16", "fp32"] = "fp32"
 
 

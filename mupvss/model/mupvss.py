@@ -71,6 +71,8 @@ class MuPVSSNetwork(nn.Module):
             patch_logits=logits,
             patch_score=self.head.pool(logits),
             prototypes=prototypes,
+            decision_scale=self.p2p_scale.exp(),
+            decision_bias=self.p2p_bias,
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
             prototype_score=x[:, n:].float().mean(-1),
             patch_attention=_mean(patch_attention),

@@ -21,6 +21,10 @@ class Features:
     """Pooled patch logits (B, C)."""
     prototypes: Tensor | None = None
     """P: last block's prototypes after the final norm (B, C, D); None for a method without."""
+    decision_scale: Tensor | None = None
+    """Learned factor on the cosine of patch and prototype, a scalar; with the bias, P2P's decision."""
+    decision_bias: Tensor | None = None
+    """Learned bias per class (C,)."""
     prototype_score: Tensor | None = None
     """Mean over D of the prototypes before the final norm (B, C); None for a method without."""
     patch_attention: Tensor | None = None

@@ -36,17 +36,17 @@ def cam_refined(features: Features, config: SearchConfig) -> Tensor:
 
 def prototype(features: Features, config: SearchConfig) -> Tensor:
     """The paper's search and nothing else: prototypes against patches, refined. No classifier map, no class attention."""
-    return _refined(_found(features) ** config.sharpness, features, config)
+    return _refined(_found(features, config), features, config)
 
 
 def prototype_only(features: Features, config: SearchConfig) -> Tensor:
     """The search before any refinement."""
-    return _found(features)
+    return _found(features, config)
 
 
 def default(features: Features, config: SearchConfig) -> Tensor:
     """The search, weighed by what the prototypes attend to in the blocks, refined. No classifier map."""
-    return _refined(_attended(features, config) * _found(features), features, config)
+    return _refined(_attended(features, config) * _found(features, config), features, config)
 
 
 def without_prototype(features: Features, config: SearchConfig) -> Tensor:
@@ -79,15 +79,23 @@ MUPVSS_MAPS: dict[str, MapFunction] = {
 CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
 
 
+REFINED = frozenset({"default", "prototype", "without_prototype", "attended_cam", "cam_refined"})
+"""Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are."""
+
+
 def _attended(features: Features, config: SearchConfig) -> Tensor:
     """Square root of the class attention: it is peaked, the search is broad."""
     return class_attention(features, config).sqrt()
 
 
-def _found(features: Features) -> Tensor:
+def _found(features: Features, config: SearchConfig) -> Tensor:
     if features.prototypes is None:
         raise ValueError("this network has no prototypes; a plain CAM offers the maps " + ", ".join(CAM_MAPS))
-    return prototype_map(features.patches, features.prototypes)
+    if config.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
+        found = prototype_map(features.patches, features.prototypes)
+    else:
+        found = prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
+    return found**config.sharpness
 
 
 def _refined(maps: Tensor, features: Features, config: SearchConfig) -> Tensor:

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -14,15 +15,13 @@ from torch import Tensor, nn
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.model.outputs import Features
-from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS
-
-CANVAS_STRIDE = 4
-"""Maps of all scales meet on a canvas of one cell per 4x4 pixels; the network's own cells are 8 or 16 pixels wide."""
+from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, REFINED
+from mupvss.search.pixel_affinity import refine_by_pixels
 
 
-def canvas_size(width: int, height: int) -> tuple[int, int]:
-    """(h, w) of the canvas for a picture of width x height pixels."""
-    return -(-height // CANVAS_STRIDE), -(-width // CANVAS_STRIDE)
+def canvas_size(width: int, height: int, stride: int) -> tuple[int, int]:
+    """(h, w) of the canvas, one cell per stride x stride pixels, for a picture of width x height pixels."""
+    return -(-height // stride), -(-width // stride)
 
 
 @torch.no_grad()
@@ -40,7 +39,7 @@ def search_maps(
     classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a
     batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more.
     """
-    size = canvas_size(*image.size)
+    size = canvas_size(*image.size, config.canvas_stride)
     sums = {kind: torch.zeros(len(classes), *size) for kind in kinds}
     if not classes:
         return sums
@@ -53,7 +52,17 @@ def search_maps(
         for kind in kinds:
             maps = {**CAM_MAPS, **MUPVSS_MAPS}[kind](chosen, config)
             sums[kind] += _to_canvas(maps, features.grid, size)
-    return {kind: stretch(total) for kind, total in sums.items()}
+    return {kind: _finished(total, kind, image, config) for kind, total in sums.items()}
+
+
+def _finished(maps: Tensor, kind: str, image: Image.Image, config: SearchConfig) -> Tensor:
+    """Maps summed over the scales -> in [0, 1], and along the picture's edges if their kind is refined."""
+    maps = stretch(maps)
+    if kind not in REFINED or config.pixel_steps == 0:
+        return maps
+    small = image.resize((maps.shape[-1], maps.shape[-2]), Image.Resampling.BOX)
+    pixels = torch.from_numpy(np.array(small, np.float32) / 255).permute(2, 0, 1)
+    return stretch(refine_by_pixels(maps, pixels, config.pixel_steps, config.pixel_distances))
 
 
 def global_prototypes(
@@ -99,6 +108,8 @@ def _only(features: Features, classes: Sequence[int]) -> Features:
         patch_logits=features.patch_logits[:, index],
         patch_score=features.patch_score[:, index],
         prototypes=pick(features.prototypes),
+        decision_scale=features.decision_scale,
+        decision_bias=None if features.decision_bias is None else features.decision_bias[index],
         prototype_score=pick(features.prototype_score),
         patch_attention=features.patch_attention,
         class_attention=pick(features.class_attention),

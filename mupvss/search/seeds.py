@@ -1,7 +1,7 @@
 """Seeds on disk: one .npz per picture with plain arrays, readable by anyone with numpy.
 
-ids (K,) int16: class ids from 1. maps (K, h, w) float16 in [0, 1]: one cell per 4x4 pixels. size (2,) int32: the
-picture's (height, width); `read_seeds` brings the maps to it.
+ids (K,) int16: class ids from 1. maps (K, h, w) float16 in [0, 1], one cell per stride x stride pixels. size (2,) int32:
+the picture's (height, width), to which `Seeds.best` brings the maps. stride () int32.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ class Seeds:
     """(K, h, w) float in [0, 1]."""
     size: tuple[int, int]
     """(height, width) of the picture."""
+    stride: int
+    """Pixels per cell of the maps, in either direction."""
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """At the picture's size: the highest value over the classes (H, W) float32, and its class id (H, W) uint8."""
@@ -50,6 +52,7 @@ def write_seeds(path: Path, seeds: Seeds) -> None:
             ids=seeds.ids.astype(np.int16),
             maps=seeds.maps.astype(np.float16),
             size=np.array(seeds.size, np.int32),
+            stride=np.int32(seeds.stride),
         )
 
 
@@ -57,12 +60,12 @@ def read_seeds(path: Path) -> Seeds:
     """DataError for a file that is missing, cut off, or not of this form."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            ids, maps, size = file["ids"], file["maps"], file["size"]
+            ids, maps, size, stride = file["ids"], file["maps"], file["size"], int(file["stride"])
     except FileNotFoundError:
         raise DataError(f"{path}: no such seeds; run the stage 'seeds' first") from None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: not a readable seed file ({error}); delete it and run the stage 'seeds' again") from None
     height, width = (int(side) for side in size)
-    if maps.shape != (len(ids), *canvas_size(width, height)):
+    if maps.shape != (len(ids), *canvas_size(width, height, stride)):
         raise DataError(f"{path}: {len(ids)} ids and a picture of {height}x{width}, but maps {maps.shape}; run 'seeds' again")
-    return Seeds(ids, maps, (height, width))
+    return Seeds(ids, maps, (height, width), stride)

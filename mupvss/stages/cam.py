@@ -1,38 +1,51 @@
-"""Stage `cam`: a plain CAM trained separately in the same budget, with the same backbone, decay and augmentation."""
+"""Stages `cam_train` and `cam`: a plain CAM trained separately in the same budget, and what its maps score.
+
+Same backbone, pooling decay, augmentation and number of picture steps as MuP-VSS; same scales and mirror in the search.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mupvss.config.schema import ModelConfig, RunConfig
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
 from mupvss.search.maps import CAM_MAPS
 from mupvss.stages.search_all import score_maps, search_all
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 from mupvss.stages.train import fit, training_fingerprint
 
-NAME = "cam"
-KEYS = {"cam": "oracle", "cam_attention": "attention_oracle", "cam_refined": "refined_oracle"}
+TRAIN, NAME = "cam_train", "cam"
+KEYS = {"cam": "", "cam_attention": "attention_", "cam_refined": "refined_"}
+
+
+def run_cam_train(run: Run) -> Metrics:
+    """-> DIR/cam_train/model.safetensors."""
+    config, model = run.config, _model(run.config)
+    dataset = load_dataset(config.data, "train", config.limit)
+    depends_on = training_fingerprint(config, model, dataset)
+    return run_stage(run, TRAIN, depends_on, lambda folder: fit(config, model, dataset, folder, TRAIN))
 
 
 def run_cam(run: Run) -> Metrics:
-    """-> DIR/cam/model.safetensors, its maps, and their oracle figures where there are masks."""
+    """-> DIR/cam/maps/KIND/NAME.npz, and their figures where there are masks."""
     config = run.config
-    model = config.model.model_copy(update={"method": "cam"})
-    train, seeds = (load_dataset(config.data, purpose, config.limit) for purpose in ("train", "seeds"))
-    depends_on = fingerprint(NAME, training_fingerprint(config, model, train), config.search, dataset_identity(seeds))
+    dataset = load_dataset(config.data, "seeds", config.limit)
+    depends_on = fingerprint(NAME, stage_fingerprint(run.folder(TRAIN)), config.search, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
+        predictor = Predictor(run.folder(TRAIN) / "model.safetensors", config.search, None, config.device)
+        search_all(predictor, dataset, list(CAM_MAPS), folder)
         metrics: Metrics = {}
-        if not (folder / "model.safetensors").is_file():
-            metrics = fit(config, model, train, folder, NAME)
-        predictor = Predictor(folder / "model.safetensors", config.search, None, config.device)
-        search_all(predictor, seeds, list(CAM_MAPS), folder)
-        for kind, key in KEYS.items():
-            found = score_maps(seeds, folder, kind)
+        for kind, prefix in KEYS.items():
+            found = score_maps(dataset, folder, kind)
             if found.oracle is not None and found.plain is not None:
-                metrics |= {key: found.oracle.miou, key.replace("oracle", "miou"): found.plain.miou}
-                metrics[key.replace("oracle", "threshold")] = found.threshold
+                metrics |= {f"{prefix}oracle": found.oracle.miou, f"{prefix}miou": found.plain.miou}
+                metrics[f"{prefix}threshold"] = found.threshold
         return metrics
 
     return run_stage(run, NAME, depends_on, work)
+
+
+def _model(config: RunConfig) -> ModelConfig:
+    return config.model.model_copy(update={"method": "cam"})

@@ -37,11 +37,11 @@ COLUMNS = (
 def run_report(run: Run) -> Metrics:
     """-> DIR/report/index.html."""
     dataset = load_dataset(run.config.data, "seeds", run.config.limit)
-    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "cam", "seeds", "evaluate")]
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds", "evaluate", "cam_train", "cam")]
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
-        metrics = {s: _metrics(run.folder(s)) for s in ("train", "cam", "seeds", "evaluate")}
+        metrics = {s: _metrics(run.folder(s)) for s in ("train", "seeds", "evaluate", "cam_train", "cam")}
         sections = [
             ("Result", _headline(metrics)),
             ("Pictures", _pictures(run, dataset)),
@@ -67,6 +67,7 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
         ("Seeds, <i>oracle</i> threshold", seeds.get("miou_oracle")),
         ("Prototype search alone, refined, <i>oracle</i>", seeds.get("prototype_oracle")),
         ("Seeds without the prototypes, <i>oracle</i>", seeds.get("without_prototype_oracle")),
+        ("The classifier's map in the prototypes' place, <i>oracle</i>", seeds.get("attended_cam_oracle")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
         ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),
     ]

@@ -29,7 +29,9 @@ def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], fol
                 found = predictor.search(image, classes, kinds)
                 for kind, path in paths.items():
                     ids = np.array(classes, np.int16) + 1
-                    write_seeds(path, Seeds(ids, found[kind].numpy(), (image.height, image.width)))
+                    write_seeds(
+                        path, Seeds(ids, found[kind].numpy(), (image.height, image.width), predictor.config.canvas_stride)
+                    )
             advance(1)
 
 
