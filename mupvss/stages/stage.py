@@ -66,7 +66,8 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     try:
         metrics = work(folder)
     except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
-        write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
+        with contextlib.suppress(OSError):  # what stopped it may be a full disk
+            write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
     seconds = earlier + time.monotonic() - begin
     metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
@@ -98,9 +99,15 @@ def gather_metrics(run: Run) -> Metrics:
     """Flat keys STAGE/NAME of every finished stage, written to metrics.json in the run's folder."""
     gathered: Metrics = {}
     for path in sorted(run.out.glob("*/metrics.json")):
-        gathered |= {f"{path.parent.name}/{key}": value for key, value in read_json(path).items()}
+        gathered |= _flat(path.parent.name, read_json(path))
     write_json(run.out / "metrics.json", gathered)
     return gathered
+
+
+def _flat(prefix: str, value: Any) -> Metrics:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {key: entry for name, part in value.items() for key, entry in _flat(f"{prefix}/{name}", part).items()}
 
 
 def dataset_identity(dataset: Dataset) -> list[Any]:
