@@ -181,6 +181,8 @@ class SearchConfig(Section):
     """How often the refined maps are averaged over neighbouring pixels of like colour; 0: never."""
     pixel_distances: tuple[Positive, ...] = (1, 2, 4, 8)
     """How far away those neighbours are, in cells of the canvas."""
+    gamma: float = Field(default=1.0, gt=0)
+    """Power of the finished maps; under 1 it lifts the body of an object that one telling part outshines."""
     canvas_stride: Positive = 4
     """Maps of all scales meet, and are stored, at one cell per this many pixels in either direction."""
     precision: Literal["bf16", "fp32"] = "fp32"

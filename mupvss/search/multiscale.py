@@ -52,17 +52,19 @@ def search_maps(
         for kind in kinds:
             maps = {**CAM_MAPS, **MUPVSS_MAPS}[kind](chosen, config)
             sums[kind] += _to_canvas(maps, features.grid, size)
-    return {kind: _finished(total, kind, image, config) for kind, total in sums.items()}
+    return _along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config)
 
 
-def _finished(maps: Tensor, kind: str, image: Image.Image, config: SearchConfig) -> Tensor:
-    """Maps summed over the scales -> in [0, 1], and along the picture's edges if their kind is refined."""
-    maps = stretch(maps)
-    if kind not in REFINED or config.pixel_steps == 0:
+def _along_edges(maps: dict[str, Tensor], image: Image.Image, config: SearchConfig) -> dict[str, Tensor]:
+    """Maps in [0, 1] on the canvas -> the same, those of refined kinds drawn to the picture's own edges."""
+    refined = [kind for kind in maps if kind in REFINED]
+    if not refined:
         return maps
-    small = image.resize((maps.shape[-1], maps.shape[-2]), Image.Resampling.BOX)
+    stacked = torch.cat([maps[kind] for kind in refined])  # all kinds share the picture's weights
+    small = image.resize((stacked.shape[-1], stacked.shape[-2]), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.array(small, np.float32) / 255).permute(2, 0, 1)
-    return stretch(refine_by_pixels(maps, pixels, config.pixel_steps, config.pixel_distances))
+    drawn = refine_by_pixels(stacked, pixels, config.pixel_steps, config.pixel_distances).chunk(len(refined))
+    return maps | {kind: stretch(part) ** config.gamma for kind, part in zip(refined, drawn, strict=True)}
 
 
 def global_prototypes(

@@ -6,7 +6,7 @@ relative to the contrast around it; repeated. The idea is that of pixel-adaptive
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,25 +20,26 @@ def refine_by_pixels(maps: Tensor, image: Tensor, steps: int, distances: Sequenc
     """maps (C, h, w), image (3, h, w) in [0, 1] at the same size -> maps (C, h, w), averages of the old values."""
     if steps == 0 or len(maps) == 0:
         return maps
-    weights = _weights(image, distances)  # (K, 1, h, w)
+    weights = _weights(image, distances)  # (K, h, w)
     for _ in range(steps):
-        maps = (_neighbours(maps, distances) * weights).sum(0)
+        old, maps = maps, torch.zeros_like(maps)
+        for neighbour, weight in zip(_neighbours(old, distances), weights, strict=True):
+            maps.addcmul_(neighbour, weight)
     return maps
 
 
 def _weights(image: Tensor, distances: Sequence[int]) -> Tensor:
-    around = _neighbours(image, distances)  # (K, 3, h, w)
+    around = torch.stack(list(_neighbours(image, distances)))  # (K, 3, h, w)
     contrast = torch.cat((around, image.unsqueeze(0))).std(0, keepdim=True)
     unlike = SHARPNESS * (around - image).abs() / (contrast + 1e-5)
-    return (-unlike.mean(1, keepdim=True)).softmax(0)
+    return (-unlike.mean(1)).softmax(0)
 
 
-def _neighbours(x: Tensor, distances: Sequence[int]) -> Tensor:
-    """x (C, h, w) -> the eight neighbours of each cell at each distance (K, C, h, w); edges are repeated outwards."""
+def _neighbours(x: Tensor, distances: Sequence[int]) -> Iterator[Tensor]:
+    """x (C, h, w) -> the eight neighbours of each cell at each distance, each (C, h, w); edges are repeated outwards."""
     h, w = x.shape[-2:]
-    parts = []
+    margin = max(distances)
+    padded = F.pad(x.unsqueeze(0), (margin,) * 4, mode="replicate")[0]
     for d in distances:
-        padded = F.pad(x.unsqueeze(0), (d, d, d, d), mode="replicate")[0]
-        offsets = [(dy, dx) for dy in (0, d, 2 * d) for dx in (0, d, 2 * d) if (dy, dx) != (d, d)]
-        parts += [padded[:, dy : dy + h, dx : dx + w] for dy, dx in offsets]
-    return torch.stack(parts)
+        for dy, dx in ((a, b) for a in (-d, 0, d) for b in (-d, 0, d) if a or b):
+            yield padded[:, margin + dy : margin + dy + h, margin + dx : margin + dx + w]
