@@ -64,6 +64,8 @@ def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, f
         batch_sampler=_Range(first_step, steps, config.batch_size),
         num_workers=config.workers,
         collate_fn=_collate,
+        # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
+        generator=torch.Generator(),
         prefetch_factor=4 if config.workers else None,
     )
 
