@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -72,6 +73,12 @@ def test_shipped_configs_are_valid(request):
     assert {f.stem for f in files} >= {"scenes", "voc-animals", "paper-literal"}
     for file in files:
         assert load_config(file).name
+
+
+def test_presets_go_with_the_package(request):
+    assert load_config(Path("scenes")) == load_config(request.config.rootpath / "configs" / "scenes.toml")
+    with pytest.raises(ConfigError, match="no such config"):
+        load_config(Path("scenery"))
 
 
 def test_commands(capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import tomllib
 from pathlib import Path
@@ -17,7 +18,12 @@ from mupvss.files import write_text
 
 
 def load_config(path: Path) -> RunConfig:
-    """RunConfig from a TOML file. ConfigError for a missing file, invalid TOML, unknown keys and wrong values."""
+    """RunConfig from a TOML file, or from a preset of the installed package by its name ('scenes').
+
+    ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
+    """
+    if not path.suffix and not path.exists():
+        path = _preset(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -33,6 +39,14 @@ def load_config(path: Path) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+
+
+def _preset(name: Path) -> Path:
+    """The file of a preset; the name itself, for the error message, where there is none."""
+    spec = importlib.util.find_spec("mupvss.presets")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    found = [path for folder in folders if (path := Path(folder) / f"{name}.toml").is_file()]
+    return found[0] if found else name
 
 
 def dump_config(config: BaseModel) -> str:
