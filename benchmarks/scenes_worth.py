@@ -1,7 +1,7 @@
 """What the drawn scenes are worth: three yardsticks that say whether a good score on them means anything.
 
 A small supervised network must do well (the pictures hold what is needed), a classifier that sees one pixel's colour and a
-centred box must not (nothing is given away). Run: python benchmarks/scenes_worth.py [--seed 1] [--images 19200]
+centred box must not (nothing is given away). Run: python benchmarks/scenes_worth.py [--seed 1] [--images 44800]
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def centred_box(test: tuple[Tensor, Tensor]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--images", type=int, default=19_200, help="image steps of the supervised network")
-    parser.add_argument("--pictures", type=int, default=3000, help="different training pictures")
+    parser.add_argument("--images", type=int, default=44_800, help="image steps of the supervised network")
+    parser.add_argument("--pictures", type=int, default=4000, help="different training pictures")
     parser.add_argument("--size", type=int, default=96)
     options = parser.parse_args()
     begin = time.monotonic()

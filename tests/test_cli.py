@@ -83,7 +83,8 @@ def test_presets_go_with_the_package(request):
 
 def test_commands(capsys):
     assert main(["--help"]) == 0
-    assert all(name in capsys.readouterr().out for name in COMMANDS)
+    said = capsys.readouterr().out
+    assert all(name in said for name in COMMANDS)
     assert main([]) == 2
     assert "did you mean 'run'" in fails(capsys, "rum")
     assert "no such config" in fails(capsys, "run", "nowhere.toml")

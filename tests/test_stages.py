@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
     config = RunConfig.model_validate_json(
         """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
             "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
-            "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]}}"""
+            "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]}}"""
     )
     run = Run(config, tmp_path_factory.mktemp("run"))
     run_all(run)
@@ -69,6 +69,7 @@ def test_nothing_is_done_twice_and_changes_are(finished, capsys):
 
 
 def test_a_lost_seed_file_is_made_again(finished):
+    run_all(finished)
     (finished.out / "seeds" / "metrics.json").unlink()
     lost = next((finished.out / "seeds" / "maps" / "default").glob("*.npz"))
     whole = lost.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import tomllib
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
+import mupvss
 from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
@@ -43,10 +43,11 @@ def load_config(path: Path) -> RunConfig:
 
 def _preset(name: Path) -> Path:
     """The file of a preset; the name itself, for the error message, where there is none."""
-    spec = importlib.util.find_spec("mupvss.presets")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    found = [path for folder in folders if (path := Path(folder) / f"{name}.toml").is_file()]
-    return found[0] if found else name
+    package = Path(mupvss.__file__).parent
+    for folder in (package / "presets", package.parent / "configs"):  # installed, or in a source tree
+        if (folder / f"{name}.toml").is_file():
+            return folder / f"{name}.toml"
+    return name
 
 
 def dump_config(config: BaseModel) -> str:
