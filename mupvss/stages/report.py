@@ -25,7 +25,7 @@ from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run
 NAME = "report"
 PICTURES = 16
 COLUMNS = (
-    ("plain CAM", "cam", "cam_attention"),
+    ("plain CAM + attention", "cam", "cam_attention"),
     ("class attention", "seeds", "class_attention"),
     ("prototypes", "seeds", "prototype_only"),
     ("prototypes refined", "seeds", "prototype"),
