@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.evaluation.confusion import confusion_matrix, scores
 
 K = len(CLASSES) + 1
 TEST_FIRST = 10_000_000
@@ -29,9 +30,7 @@ def pictures(seed: int, first: int, count: int, size: int) -> tuple[Tensor, Tens
 
 
 def mean_iou(prediction: Tensor, truth: Tensor) -> float:
-    table = torch.bincount((truth * K + prediction).flatten(), minlength=K * K).reshape(K, K).double()
-    overlap = table.diag()
-    return (100 * overlap / (table.sum(0) + table.sum(1) - overlap)).mean().item()
+    return scores(confusion_matrix(prediction.numpy(), truth.numpy(), K)).miou
 
 
 class SmallUNet(nn.Module):

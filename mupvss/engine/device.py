@@ -27,7 +27,8 @@ def prepare(seed: int, threads: int) -> None:
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    torch.set_num_threads(threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or 1)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    torch.set_num_threads(threads or cores)
     # Lets the CPU use oneDNN's matrix product, up to twice as fast on AMD processors, at an error of some 1e-7.
     torch.set_float32_matmul_precision("medium")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,6 @@ class _PlainProgress:
     """A line per tenth, for logs."""
 
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
-        import time
-
         self.clock, self.begin = time.monotonic, time.monotonic()
         self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
 

@@ -66,6 +66,7 @@ def class_attention(features: Features, config: SearchConfig) -> Tensor:
     return features.class_attention
 
 
+CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
 MUPVSS_MAPS: dict[str, MapFunction] = {
     "default": default,
     "prototype": prototype,
@@ -73,10 +74,8 @@ MUPVSS_MAPS: dict[str, MapFunction] = {
     "without_prototype": without_prototype,
     "attended_cam": attended_cam,
     "class_attention": class_attention,
-    "cam": cam,
-    "cam_refined": cam_refined,
+    **CAM_MAPS,
 }
-CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
 
 
 REFINED = frozenset({"default", "prototype", "without_prototype", "attended_cam", "cam_refined"})

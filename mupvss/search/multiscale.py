@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.model.outputs import Features
-from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, REFINED
+from mupvss.search.maps import MUPVSS_MAPS, REFINED
 from mupvss.search.pixel_affinity import refine_by_pixels
 
 
@@ -50,7 +50,7 @@ def search_maps(
             features = dataclasses.replace(features, prototypes=prototypes.expand_as(features.prototypes))
         chosen = _only(features, classes)
         for kind in kinds:
-            maps = {**CAM_MAPS, **MUPVSS_MAPS}[kind](chosen, config)
+            maps = MUPVSS_MAPS[kind](chosen, config)
             sums[kind] += _to_canvas(maps, features.grid, size)
     return _along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config)
 
