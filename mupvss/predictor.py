@@ -20,6 +20,7 @@ from mupvss.engine.checkpoint import read_model
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
 from mupvss.model.build import build_model
+from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 
@@ -52,6 +53,19 @@ class Predictor:
         self.config, self.threshold = search, threshold
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """The maps that are made: `search.kinds`, or all that the network offers, its own first."""
+        unknown = [kind for kind in self.config.kinds if kind not in self.network.kinds]
+        if unknown:
+            raise ValueError(f"search.kinds has '{unknown[0]}', and this network offers {', '.join(self.network.kinds)}")
+        return self.config.kinds or self.network.kinds
+
+    @property
+    def kind(self) -> str:
+        """The maps that become masks."""
+        return chosen_kind(self.network.kinds, self.config.maps)
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.info.classes
 
@@ -69,8 +83,8 @@ class Predictor:
         with autocast(self.device, self.config.precision):
             features = self.network(tensor)
         logits = features.patch_score[0]
-        if features.prototype_score is not None:
-            logits = (logits + features.prototype_score[0]) / 2
+        if features.token_score is not None:
+            logits = (logits + features.token_score[0]) / 2
         return dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True))
 
     def __call__(self, image: Image.Image | np.ndarray | str | Path, tags: Sequence[str] | None = None) -> Prediction:
@@ -86,7 +100,7 @@ class Predictor:
         if unknown:
             raise ValueError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
         index = [i for i, name in enumerate(self.classes) if name in tags]
-        kind = "cam" if self.info.model.method == "cam" else self.config.maps
+        kind = self.kind
         maps = self.search(picture, index, [kind])[kind].numpy()
         seeds = Seeds(np.array(index, np.int16) + 1, maps, (picture.height, picture.width), self.config.canvas_stride)
         value, label = seeds.best()

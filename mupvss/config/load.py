@@ -17,11 +17,33 @@ from mupvss.errors import ConfigError
 from mupvss.files import write_text
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: Path, base: Path | None = None) -> RunConfig:
     """RunConfig from a TOML file, or from a preset of the installed package by its name ('scenes').
 
+    base: a config whose values hold wherever `path` says nothing; so a method is one small file for every data set.
     ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
     """
+    values = _read(path)
+    if base is not None:
+        values = _over(_read(base), values)
+    try:
+        # Through JSON, since pydantic's strict mode takes lists for tuples and text for paths only from there.
+        return RunConfig.model_validate_json(json.dumps(values, default=str))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Table by table, the values of `above` where it has them."""
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(below.get(key), dict)
+        merged[key] = _over(below[key], value) if both else value
+    return merged
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win)."""
     if not path.suffix and not path.exists():
         path = _preset(path)
     try:
@@ -31,14 +53,13 @@ def load_config(path: Path) -> RunConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     try:
-        values = tomllib.loads(text)
+        own = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
-    try:
-        # Through JSON, since pydantic's strict mode takes lists for tuples and text for paths only from there.
-        return RunConfig.model_validate_json(json.dumps(values, default=str))
-    except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+    values: dict[str, Any] = {}
+    for name in own.pop("extends", []):
+        values = _over(values, _read(path.parent / name))
+    return _over(values, own)
 
 
 def _preset(name: Path) -> Path:

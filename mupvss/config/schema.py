@@ -51,6 +51,8 @@ class DataConfig(Section):
     """voc: name of the folder with the masks; folder: folder with palette PNGs, if any."""
     train_split: str = "train"
     """voc: split list whose pictures train the classifier."""
+    seed_every: Positive = 1
+    """Only every n-th picture gets seeds and is scored, for quick comparisons."""
     seed_split: str = "train"
     """voc: split list whose pictures get seeds and are scored."""
     scenes: ScenesConfig = ScenesConfig()
@@ -75,16 +77,30 @@ class PEMConfig(Section):
 class ModelConfig(Section):
     """The network."""
 
-    method: Literal["mupvss", "cam"] = "mupvss"
-    """cam: the plain patch classifier on the same backbone, the baseline."""
+    method: Literal["mupvss", "cam", "mctformer"] = "mupvss"
+    """cam: the plain patch classifier, on a ViT or a CNN; mctformer: class tokens, MCTformer and MCTformer+."""
     backbone: str = "tiny"
-    """tiny, small, base (ViT-Ti/S/B) or micro (for training from scratch on a CPU)."""
+    """tiny, small, base (ViT-Ti/S/B), micro (for training from scratch on a CPU), resnet38 or efficientnet-lite0 (CNNs)."""
     patch_size: Positive = 16
-    """Side of a patch in pixels."""
+    """Side of a patch in pixels; for a CNN its stride: 8 for resnet38, 16 for efficientnet-lite0."""
+    registers: int = Field(default=0, ge=0)
+    """Register tokens of the ViT, as its pretrained weights have them."""
+    layer_scale: bool = False
+    """Whether the ViT's residual branches have a learned factor per channel, as those of DINOv2 have."""
+    channels: float = Field(default=1.0, gt=0)
+    """resnet38 only: factor on every number of channels; 0.125 runs on a CPU."""
+    recam: bool = False
+    """CNN only: ReCAM's second classifier (see losses.reactivation)."""
+    attention_skip: Fraction = 0.25
+    """Share of the blocks, from the first on, left out of the class attention."""
     image_size: Positive = 224
     """Side of the pictures during training, in pixels; any size works afterwards."""
     weights: str | None = None
-    """Pretrained backbone: a path, a URL (https://...#sha256=...), or a hub name (timm/deit_...)."""
+    """Pretrained backbone: a path, a URL (https://...#sha256=...), a hub name (timm/deit_...), or package:efficientnet-lite0. An
+    empty text: from scratch."""
+    weights_pixels: Literal["imagenet", "half"] = "imagenet"
+    """How the weights' pixels were normalised: ImageNet's mean and deviation, or half: 0.5 and 0.5, as AugReg's were. Folded
+    into the patch embedding, so that there is one preprocessing."""
     global_embedding: Literal["flatten", "pool", "copy"] = "flatten"
     """Reading of the per-class convolution; copy: no global embedding, copied class tokens (Base-R)."""
     token_start: Literal["class_token", "zero"] = "class_token"
@@ -108,6 +124,10 @@ class LossConfig(Section):
     ccp: float = Field(default=0.1, ge=0)
     cip: float = Field(default=0.1, ge=0)
     p2p: float = Field(default=1.0, ge=0)
+    token_contrast: float = Field(default=0.0, ge=0)
+    """MCTformer+'s contrast between class tokens."""
+    reactivation: float = Field(default=0.0, ge=0)
+    """ReCAM's softmax loss on class-wise features; needs model.recam."""
     reduction: Literal["mean", "sum"] = "mean"
     """Over the pairs of CCP and CIP; sum is the paper's."""
     cip_form: Literal["shifted", "literal"] = "shifted"
@@ -153,6 +173,8 @@ class TrainConfig(Section):
     """Processes that read and augment pictures."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints."""
+    snapshots: int = Field(default=0, ge=0)
+    """Networks kept along the way, evenly spaced, so that a learning curve can be measured afterwards."""
     tensorboard: bool = False
     """Also log for TensorBoard (needs the extra `tensorboard`)."""
 
@@ -164,8 +186,10 @@ class SearchConfig(Section):
     """Sizes the picture is searched at, relative to its own, rounded to whole patches."""
     flip: bool = True
     """Also search the mirrored picture, in the same batch."""
-    maps: Literal["default", "prototype", "without_prototype", "attended_cam", "cam"] = "default"
-    """Which maps become masks."""
+    maps: str = "default"
+    """Which maps become masks; default: the network's own."""
+    kinds: tuple[str, ...] = ()
+    """Which maps are made and scored; empty: all that the network offers."""
     global_prototypes: bool = True
     """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise
     each scale uses its own, which fail on pictures much larger than those trained on."""

@@ -23,6 +23,8 @@ class Sample:
     """-> RGB picture, upright."""
     open_mask: Callable[[], np.ndarray] | None = None
     """-> class ids (H, W) uint8: 0 background, 1... classes, 255 ignore. None where there is no mask."""
+    open_part: Callable[[], np.ndarray] | None = None
+    """-> where the telling parts of the objects are (H, W) bool; known for drawn scenes only."""
 
 
 @dataclass(frozen=True)

@@ -26,4 +26,5 @@ def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None)
     if config.source == "voc":
         split = config.train_split if purpose == "train" else config.seed_split
     dataset = SOURCES[config.source](config, split)
-    return dataset if limit is None else Dataset(dataset.classes, dataset.samples[:limit])
+    every = config.seed_every if purpose == "seeds" else 1
+    return Dataset(dataset.classes, dataset.samples[:limit:every])

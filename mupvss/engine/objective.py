@@ -10,7 +10,11 @@ from torch import Tensor
 from mupvss.config.schema import LossConfig, ModelConfig
 from mupvss.losses import ccp, cip, classification, p2p
 from mupvss.losses.p2p_dense import p2p_dense
-from mupvss.model.cam import CAMNetwork
+from mupvss.losses.reactivation import reactivation
+from mupvss.losses.token_contrast import token_contrast
+from mupvss.model.build import Network
+from mupvss.model.cnn_cam import CNNCAMNetwork
+from mupvss.model.mctformer import MCTformerNetwork
 from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.model.outputs import Features
 from mupvss.search.affinity import patch_affinity, refine
@@ -19,14 +23,26 @@ TEACHER_POWER = 4.0
 """Power of the patch affinity that refines the classifier's maps before they teach."""
 
 
-def loss_terms(
-    network: CAMNetwork | MuPVSSNetwork, features: Features, tags: Tensor, config: LossConfig, model: ModelConfig
-) -> dict[str, Tensor]:
+def loss_terms(network: Network, features: Features, tags: Tensor, config: LossConfig, model: ModelConfig) -> dict[str, Tensor]:
     """Unweighted losses by name, each a scalar in float32. tags (B, C) of 0 and 1."""
     terms = {"classification": classification(features.patch_score, tags)}
-    if not isinstance(network, MuPVSSNetwork) or features.prototypes is None or features.prototype_score is None:
-        return terms
-    terms["classification"] = terms["classification"] + classification(features.prototype_score, tags)
+    if features.token_score is not None:
+        terms["classification"] = terms["classification"] + classification(features.token_score, tags)
+    if isinstance(network, MuPVSSNetwork):
+        terms |= _prototype_terms(network, features, tags, config, model)
+    if isinstance(network, MCTformerNetwork) and config.token_contrast > 0 and features.block_tokens is not None:
+        terms["token_contrast"] = token_contrast(features.block_tokens)
+    if isinstance(network, CNNCAMNetwork) and network.reactivation is not None and config.reactivation > 0:
+        weight = network.reactivation.weight
+        terms["reactivation"] = reactivation(features.patches, features.patch_logits, tags, weight)
+    return terms
+
+
+def _prototype_terms(
+    network: MuPVSSNetwork, features: Features, tags: Tensor, config: LossConfig, model: ModelConfig
+) -> dict[str, Tensor]:
+    assert features.prototypes is not None
+    terms = {}
     if config.ccp > 0:
         terms["ccp"] = ccp(features.prototypes, config.reduction)
     if config.cip > 0:
@@ -95,5 +111,7 @@ def total_loss(terms: dict[str, Tensor], config: LossConfig, progress: float) ->
         "cip": config.cip * ramp,
         "p2p": config.p2p,
         "p2p_dense": config.p2p_dense * dense,
+        "token_contrast": config.token_contrast,
+        "reactivation": config.reactivation,
     }
     return torch.stack([weights[name] * value for name, value in terms.items()]).sum()

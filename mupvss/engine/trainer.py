@@ -22,6 +22,8 @@ from mupvss.errors import DataError, TrainingDivergedError
 from mupvss.model.build import build_model
 
 LOG_EVERY = 10
+WITHOUT_EFFECT = ("workers", "checkpoint_every", "tensorboard", "snapshots")
+"""Options of the training that do not change its result."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,9 @@ class Training:
     def identity(self) -> str:
         """Changes with anything that changes the result, so that only the same training is resumed."""
         parts = [
-            self.model.model_dump(mode="json"),
-            self.losses.model_dump(mode="json"),
-            self.train.model_dump(mode="json", exclude={"workers", "checkpoint_every", "tensorboard"}),
+            self.model.model_dump(mode="json", exclude_defaults=True),
+            self.losses.model_dump(mode="json", exclude_defaults=True),
+            self.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT)),
             self.seed,
             self.dataset.classes,
             [(sample.name, sorted(sample.tags)) for sample in self.dataset.samples],
@@ -69,6 +71,7 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
         console.print(f"{title}: going on from step {first}", highlight=False)
     journal = Journal(folder / "log.jsonl", first, config.tensorboard)
     loader = batches(training.dataset, config, training.model.image_size, training.seed, first, training.steps)
+    kept = {training.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
     begin = time.monotonic()
     entry: dict[str, float] = {}
     with progress_bar(title, training.steps * config.batch_size, "images", first * config.batch_size) as advance:
@@ -80,12 +83,19 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
                 rate = (done - first) * config.batch_size / (time.monotonic() - begin)
                 entry = {"step": done, **figures, "images_per_s": round(rate, 2)}
                 journal.write(entry)
+            if done in kept:
+                save_model(snapshot_path(folder, done * config.batch_size), network, training.dataset.classes, training.model)
             if done % config.checkpoint_every == 0 and done < training.steps:
                 save_state(state, done, network, optimizer, training.identity)
             advance(config.batch_size, f"loss {figures['loss']:.3f}")
     save_model(folder / "model.safetensors", network, training.dataset.classes, training.model)
     state.unlink(missing_ok=True)
     return entry
+
+
+def snapshot_path(folder: Path, image_steps: int) -> Path:
+    """Where the network is kept that has seen `image_steps` pictures."""
+    return folder / "snapshots" / f"{image_steps:08d}.safetensors"
 
 
 def _step(network, optimizer, batch: Batch, training: Training, progress: float) -> dict[str, float]:  # type: ignore[no-untyped-def]

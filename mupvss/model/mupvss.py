@@ -6,17 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import ModelConfig
+from mupvss.model.attention_mean import RunningMean
 from mupvss.model.global_embedding import GlobalEmbedding
 from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.prototype_embedding import PrototypeEmbedding
 from mupvss.model.vit import VisionTransformer
 
-EARLY = 4
-"""The first quarter of the blocks is left out of the class attention: prototypes have not yet found their class there."""
-
 
 class MuPVSSNetwork(nn.Module):
+    kinds = ("default", "prototype", "prototype_only", "without_prototype", "attended_cam", "class_attention", "cam")
+
     def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, config: ModelConfig) -> None:
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
@@ -40,7 +40,7 @@ class MuPVSSNetwork(nn.Module):
         vit = self.backbone
         start = self.class_position.expand(len(images), -1, -1)
         if self.config.token_start == "class_token" or self.global_embedding is None:
-            start = start + vit.cls_token + vit.pos_embed[:, :1]
+            start = start + vit.class_token()
         if self.global_embedding is not None:
             start = start + self.config.global_scale * self.global_embedding(images)
         return start
@@ -50,19 +50,21 @@ class MuPVSSNetwork(nn.Module):
         vit = self.backbone
         patches, grid = vit.embed(images)
         n = patches.shape[1]
-        x = torch.cat((patches, self.embed_prototypes(images)), 1)  # (B, N+C, D)
-        patch_attention: list[Tensor] = []
-        class_attention: list[Tensor] = []
+        prototypes = self.embed_prototypes(images)
+        m = n + prototypes.shape[1]
+        x = torch.cat((patches, prototypes, vit.registers(len(images))), 1)  # (B, N+C+R, D)
+        patch_attention, class_attention = RunningMean(), RunningMean()
+        attention_from = first_attention_block(self.config.attention_skip, len(vit.blocks))
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             if str(i) in self.pem:
-                x = torch.cat(self.pem[str(i)](x[:, :n], x[:, n:]), 1)
+                x = torch.cat((*self.pem[str(i)](x[:, :n], x[:, n:m]), x[:, m:]), 1)
             x = block.mlp_unit(x)
             if weights is not None:
-                patch_attention.append(weights[:, :n, :n])
-            if weights is not None and i >= len(vit.blocks) // EARLY:
-                class_attention.append(weights[:, n:, :n])
-        normed = vit.norm(x)
+                patch_attention.add(weights[:, :n, :n])
+                if i >= attention_from:
+                    class_attention.add(weights[:, n:m, :n])
+        normed = vit.norm(x[:, :m])
         patches, prototypes = normed[:, :n], normed[:, n:]
         logits = self.head(patches, grid)
         return Features(
@@ -74,9 +76,9 @@ class MuPVSSNetwork(nn.Module):
             decision_scale=self.p2p_scale.exp(),
             decision_bias=self.p2p_bias,
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
-            prototype_score=x[:, n:].float().mean(-1),
-            patch_attention=_mean(patch_attention),
-            class_attention=_mean(class_attention),
+            token_score=x[:, n:m].float().mean(-1),
+            patch_attention=patch_attention.value,
+            class_attention=class_attention.value,
         )
 
 
@@ -84,6 +86,6 @@ def _pem_blocks(which: str, depth: int) -> range:
     return {"all": range(depth), "late": range(depth - depth // 3, depth), "none": range(0)}[which]
 
 
-def _mean(parts: list[Tensor]) -> Tensor | None:
-    """Mean of equal shapes without stacking them, since attention maps of large pictures fill the memory."""
-    return sum(parts[1:], start=parts[0]) / len(parts) if parts else None
+def first_attention_block(skip: float, depth: int) -> int:
+    """The first block whose class attention counts: tokens have not yet found their class in the earliest ones."""
+    return min(depth - 1, int(skip * depth))

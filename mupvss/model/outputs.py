@@ -25,9 +25,15 @@ class Features:
     """Learned factor on the cosine of patch and prototype, a scalar; with the bias, P2P's decision."""
     decision_bias: Tensor | None = None
     """Learned bias per class (C,)."""
-    prototype_score: Tensor | None = None
-    """Mean over D of the prototypes before the final norm (B, C); None for a method without."""
+    token_score: Tensor | None = None
+    """Mean over D of the prototypes or class tokens before the final norm (B, C); None for a method without."""
+    block_tokens: Tensor | None = None
+    """MCTformer's class tokens after every block (L, B, C, D)."""
+    reactivated_logits: Tensor | None = None
+    """ReCAM's class activation maps (B, C, N)."""
     patch_attention: Tensor | None = None
-    """Self-attention between patches, mean over heads and blocks (B, N, N), rows sum to at most 1; None unless asked for."""
+    """Self-attention between patches, mean over heads and blocks (B, N, N), rows sum to at most 1; None unless asked for, and
+    for a CNN."""
     class_attention: Tensor | None = None
-    """Attention from the prototypes to the patches, mean over heads and later blocks (B, C, N); None unless asked for."""
+    """Attention from the prototypes or class tokens to the patches, mean over heads and later blocks (B, C, N); None unless asked
+    for."""

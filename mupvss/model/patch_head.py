@@ -1,4 +1,7 @@
-"""The patch classifier: a 3x3 convolution over the patch grid, pooled by GWRP (the paper's CLS branch on patches)."""
+"""The patch classifier: a convolution over the patch grid, pooled by GWRP (the paper's CLS branch on patches).
+
+3x3 with a bias on a ViT, as the paper has it; a CNN's is CAM's own, 1x1 without a bias.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ from mupvss.ops.gwrp import gwrp, rescaled_decay
 
 
 class PatchHead(nn.Module):
-    def __init__(self, width: int, classes: int, decay: float, reference_patches: int) -> None:
+    def __init__(self, width: int, classes: int, decay: float, reference_patches: int, kernel: int = 3) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(width, classes, 3, padding=1)
+        self.conv = nn.Conv2d(width, classes, kernel, padding=kernel // 2, bias=kernel > 1)
         self.decay, self.reference_patches = decay, reference_patches
 
     def forward(self, patches: Tensor, grid: tuple[int, int]) -> Tensor:

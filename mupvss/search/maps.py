@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from mupvss.config.schema import SearchConfig
 from mupvss.model.outputs import Features
-from mupvss.search.affinity import affinity, refine
+from mupvss.search.affinity import Kind, affinity, refine
 from mupvss.search.spatial_search import prototype_map
 
 MapFunction = Callable[[Features, SearchConfig], Tensor]
@@ -34,6 +34,24 @@ def cam_refined(features: Features, config: SearchConfig) -> Tensor:
     return _refined(class_activation(features), features, config)
 
 
+def recam(features: Features, config: SearchConfig) -> Tensor:
+    """ReCAM's maps, class weights corrected by the second classifier."""
+    if features.reactivated_logits is None:
+        raise ValueError("this network has no second classifier; train it with model.recam = true")
+    return features.reactivated_logits.float().relu()
+
+
+def recam_refined(features: Features, config: SearchConfig) -> Tensor:
+    """ReCAM's maps with the very refinement the search gets."""
+    return _refined(recam(features, config), features, config)
+
+
+def mctformer(features: Features, config: SearchConfig) -> Tensor:
+    """MCTformer's own maps: class attention x CAM, square root, refined by self-attention once."""
+    fused = (class_attention(features, config) * class_activation(features)).sqrt()
+    return refine(fused, [affinity("attention", features.patches, features.patch_attention, 1.0)])
+
+
 def prototype(features: Features, config: SearchConfig) -> Tensor:
     """The paper's search and nothing else: prototypes against patches, refined. No classifier map, no class attention."""
     return _refined(_found(features, config), features, config)
@@ -55,31 +73,48 @@ def without_prototype(features: Features, config: SearchConfig) -> Tensor:
 
 
 def attended_cam(features: Features, config: SearchConfig) -> Tensor:
-    """Class attention x CAM, refined (MCTformer's fusion, on this network): the default with the classifier for the search."""
+    """Class attention x CAM (MCTformer's fusion) with the search's refinement: the default with the classifier for the search."""
     return _refined((class_attention(features, config) * class_activation(features)).sqrt(), features, config)
 
 
 def class_attention(features: Features, config: SearchConfig) -> Tensor:
-    """What the prototypes attend to in the blocks, mean over heads and blocks: shown beside the search, never part of it."""
+    """What the prototypes or class tokens attend to in the blocks, mean over heads and blocks."""
     if features.class_attention is None:
         raise ValueError("this map needs the network's attention; call it with need_attention=True")
     return features.class_attention
 
 
-CAM_MAPS: dict[str, MapFunction] = {"cam": cam, "cam_attention": cam_attention, "cam_refined": cam_refined}
-MUPVSS_MAPS: dict[str, MapFunction] = {
+MAPS: dict[str, MapFunction] = {
     "default": default,
     "prototype": prototype,
     "prototype_only": prototype_only,
     "without_prototype": without_prototype,
     "attended_cam": attended_cam,
     "class_attention": class_attention,
-    **CAM_MAPS,
+    "mctformer": mctformer,
+    "mctformer_refined": attended_cam,
+    "cam": cam,
+    "cam_attention": cam_attention,
+    "cam_refined": cam_refined,
+    "recam": recam,
+    "recam_refined": recam_refined,
 }
+"""Which of them a network offers stands in its `kinds`."""
 
 
-REFINED = frozenset({"default", "prototype", "without_prototype", "attended_cam", "cam_refined"})
+REFINED = frozenset(
+    {"default", "prototype", "without_prototype", "attended_cam", "mctformer_refined", "cam_refined", "recam_refined"}
+)
 """Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are."""
+
+
+def chosen_kind(kinds: Sequence[str], wanted: str) -> str:
+    """The kind behind `search.maps` for a network that offers `kinds`, its own first; ValueError if it has no such maps."""
+    if wanted == "default":
+        return kinds[0]
+    if wanted not in kinds:
+        raise ValueError(f"search.maps is '{wanted}', and this network offers {', '.join(kinds)}")
+    return wanted
 
 
 def _attended(features: Features, config: SearchConfig) -> Tensor:
@@ -89,7 +124,7 @@ def _attended(features: Features, config: SearchConfig) -> Tensor:
 
 def _found(features: Features, config: SearchConfig) -> Tensor:
     if features.prototypes is None:
-        raise ValueError("this network has no prototypes; a plain CAM offers the maps " + ", ".join(CAM_MAPS))
+        raise ValueError("this network has no prototypes to search with")
     if config.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
         found = prototype_map(features.patches, features.prototypes)
     else:
@@ -98,5 +133,8 @@ def _found(features: Features, config: SearchConfig) -> Tensor:
 
 
 def _refined(maps: Tensor, features: Features, config: SearchConfig) -> Tensor:
-    steps = (affinity(k, features.patches, features.patch_attention, config.affinity_power) for k in config.affinity)
-    return refine(maps, steps)
+    """A CNN has no self-attention, so there the patch affinity alone refines."""
+    kinds: tuple[Kind, ...] = config.affinity
+    if features.patch_attention is None and kinds:
+        kinds = ("patch",)
+    return refine(maps, (affinity(k, features.patches, features.patch_attention, config.affinity_power) for k in kinds))

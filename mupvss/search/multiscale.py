@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.model.outputs import Features
-from mupvss.search.maps import MUPVSS_MAPS, REFINED
+from mupvss.search.maps import MAPS, REFINED
 from mupvss.search.pixel_affinity import refine_by_pixels
 
 
@@ -50,7 +50,7 @@ def search_maps(
             features = dataclasses.replace(features, prototypes=prototypes.expand_as(features.prototypes))
         chosen = _only(features, classes)
         for kind in kinds:
-            maps = MUPVSS_MAPS[kind](chosen, config)
+            maps = MAPS[kind](chosen, config)
             sums[kind] += _to_canvas(maps, features.grid, size)
     return _along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config)
 
@@ -104,17 +104,16 @@ def _only(features: Features, classes: Sequence[int]) -> Features:
     def pick(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[:, index]
 
-    return Features(
-        grid=features.grid,
-        patches=features.patches,
+    return dataclasses.replace(
+        features,
         patch_logits=features.patch_logits[:, index],
         patch_score=features.patch_score[:, index],
         prototypes=pick(features.prototypes),
-        decision_scale=features.decision_scale,
         decision_bias=None if features.decision_bias is None else features.decision_bias[index],
-        prototype_score=pick(features.prototype_score),
-        patch_attention=features.patch_attention,
+        token_score=pick(features.token_score),
+        reactivated_logits=pick(features.reactivated_logits),
         class_attention=pick(features.class_attention),
+        block_tokens=None,
     )
 
 

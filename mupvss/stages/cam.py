@@ -10,8 +10,8 @@ from pathlib import Path
 from mupvss.config.schema import ModelConfig, RunConfig
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
-from mupvss.search.maps import CAM_MAPS
-from mupvss.stages.search_all import score_maps, search_all
+from mupvss.stages.scoring import score_maps
+from mupvss.stages.search_all import search_all
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 from mupvss.stages.train import fit, training_fingerprint
 
@@ -33,12 +33,15 @@ def run_cam(run: Run) -> Metrics:
     dataset = load_dataset(config.data, "seeds", config.limit)
     depends_on = fingerprint(NAME, stage_fingerprint(run.folder(TRAIN)), config.search, dataset_identity(dataset))
 
+    search = config.search.model_copy(update={"maps": "default", "kinds": ()})
+
     def work(folder: Path) -> Metrics:
-        predictor = Predictor(run.folder(TRAIN) / "model.safetensors", config.search, None, config.device)
-        search_all(predictor, dataset, list(CAM_MAPS), folder)
+        predictor = Predictor(run.folder(TRAIN) / "model.safetensors", search, None, config.device)
+        kinds = [kind for kind in KEYS if kind in predictor.network.kinds]
+        search_all(predictor, dataset, kinds, folder)
         metrics: Metrics = {}
-        for kind, prefix in KEYS.items():
-            found = score_maps(dataset, folder, kind)
+        for kind in kinds:
+            prefix, found = KEYS[kind], score_maps(dataset, folder, kind)
             if found.oracle is not None and found.plain is not None:
                 metrics |= {f"{prefix}oracle": found.oracle.miou, f"{prefix}miou": found.plain.miou}
                 metrics[f"{prefix}threshold"] = found.threshold

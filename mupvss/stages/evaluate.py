@@ -11,7 +11,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.engine.log import console
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.table import as_json, as_table
-from mupvss.stages.search_all import read_mask
+from mupvss.stages.scoring import read_mask
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "evaluate"

@@ -7,25 +7,18 @@ from pathlib import Path
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.evaluation.palette import write_palette_png
+from mupvss.files import write_json
 from mupvss.predictor import Predictor
 from mupvss.search.seeds import read_seeds
-from mupvss.stages.search_all import MapScores, score_maps, search_all, seed_path
+from mupvss.stages.scoring import MapScores, as_record, score_maps
+from mupvss.stages.search_all import search_all, seed_path
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "seeds"
-KINDS = ("default", "prototype", "prototype_only", "without_prototype", "attended_cam", "class_attention", "cam")
-ORACLE_KEYS = {
-    "default": "miou_oracle",
-    "prototype": "prototype_oracle",
-    "prototype_only": "prototype_unrefined_oracle",
-    "without_prototype": "without_prototype_oracle",
-    "attended_cam": "attended_cam_oracle",
-    "cam": "cam_oracle",
-}
 
 
 def run_seeds(run: Run) -> Metrics:
-    """-> DIR/seeds/maps/KIND/NAME.npz and, at the mask-free threshold, DIR/seeds/masks/NAME.png."""
+    """-> DIR/seeds/maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     config = run.config
     dataset = load_dataset(config.data, "seeds", config.limit)
     trained = stage_fingerprint(run.folder("train"))
@@ -33,11 +26,13 @@ def run_seeds(run: Run) -> Metrics:
 
     def work(folder: Path) -> Metrics:
         predictor = Predictor(run.folder("train") / "model.safetensors", config.search, None, config.device)
-        search_all(predictor, dataset, KINDS, folder)
-        found = {kind: score_maps(dataset, folder, kind) for kind in ORACLE_KEYS}
-        threshold = found[config.search.maps].threshold
-        write_masks(dataset, folder, config.search.maps, threshold)
-        return {"threshold": threshold, **_figures(found, config.search.maps, dataset.classes)}
+        kinds = sorted({*predictor.kinds, predictor.kind})
+        search_all(predictor, dataset, kinds, folder)
+        found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
+        threshold = found[predictor.kind].threshold
+        write_masks(dataset, folder, predictor.kind, threshold)
+        write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
+        return {"maps": predictor.kind, "threshold": threshold, **_figures(found, predictor.kind, dataset.classes)}
 
     return run_stage(run, NAME, depends_on, work)
 
@@ -52,9 +47,10 @@ def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -
     chosen = found[kind]
     if chosen.plain is None or chosen.oracle is None:
         return {}
-    figures: Metrics = {"miou": chosen.plain.miou, "threshold_oracle": chosen.threshold_oracle}
-    figures |= {key: entry.oracle.miou for k, key in ORACLE_KEYS.items() if (entry := found[k]).oracle is not None}
-    figures["prototype_miou"] = found["prototype"].plain.miou if found["prototype"].plain else None
-    names = ("background", *classes)
-    figures["iou"] = dict(zip(names, chosen.plain.iou, strict=True))
+    figures: Metrics = {"miou": chosen.plain.miou, "miou_oracle": chosen.oracle.miou}
+    figures["threshold_oracle"] = chosen.threshold_oracle
+    for name, entry in found.items():
+        if entry.plain is not None and entry.oracle is not None:
+            figures |= {f"{name}_miou": entry.plain.miou, f"{name}_oracle": entry.oracle.miou}
+    figures["iou"] = dict(zip(("background", *classes), chosen.plain.iou, strict=True))
     return figures

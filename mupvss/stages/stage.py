@@ -37,9 +37,11 @@ class Run:
 
     config: RunConfig
     out: Path
+    trained_by: Path | None = None
+    """The folder of another run whose training is the same; None: its own."""
 
     def folder(self, stage: str) -> Path:
-        return self.out / stage
+        return (self.trained_by or self.out) / stage if stage == "train" else self.out / stage
 
 
 def fingerprint(*parts: Any) -> str:
@@ -142,4 +144,6 @@ def peak_memory_mb() -> float:
 
 
 def _plain(part: Any) -> Any:
-    return part.model_dump(mode="json") if isinstance(part, BaseModel) else part
+    """Options at their defaults are left out, so that a new option does not undo finished work. A default that changes is a
+    change of version."""
+    return part.model_dump(mode="json", exclude_defaults=True) if isinstance(part, BaseModel) else part

@@ -8,7 +8,7 @@ from mupvss.config.schema import ModelConfig, RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import pick_device
-from mupvss.engine.trainer import Training, train
+from mupvss.engine.trainer import WITHOUT_EFFECT, Training, train
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
 
 NAME = "train"
@@ -23,7 +23,8 @@ def run_train(run: Run) -> Metrics:
 
 
 def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset) -> str:
-    return fingerprint(NAME, model, config.losses, config.train, config.seed, dataset_identity(dataset))
+    train = config.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT))
+    return fingerprint(NAME, model, config.losses, train, config.seed, dataset_identity(dataset))
 
 
 def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:

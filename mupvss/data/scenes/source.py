@@ -40,6 +40,7 @@ def _sample(config: DataConfig, classes: tuple[str, ...], table: np.ndarray, ind
         _tags(scenes.seed, index, scenes.size) & frozenset(classes),
         functools.partial(_image, scenes.seed, index, scenes.size),
         functools.partial(_mask, scenes.seed, index, scenes.size, table.tobytes()),
+        functools.partial(_part, scenes.seed, index, scenes.size),
     )
 
 
@@ -49,6 +50,10 @@ def _tags(seed: int, index: int, size: int) -> frozenset[str]:
 
 def _image(seed: int, index: int, size: int) -> Image.Image:
     return Image.fromarray(_scene(seed, index, size).image)
+
+
+def _part(seed: int, index: int, size: int) -> np.ndarray:
+    return _scene(seed, index, size).part
 
 
 def _mask(seed: int, index: int, size: int, table: bytes) -> np.ndarray:

@@ -1,0 +1,68 @@
+"""Completeness: which share of each object a map covers. mIoU hides it, and it is what the paper's claim is about.
+
+A region is the pixels of one class in one picture. Its values are kept as a histogram, so that the share covered at any
+threshold can be read off afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.sweep import BINS, levels
+
+
+@dataclass(frozen=True)
+class Region:
+    """One class in one picture."""
+
+    picture: str
+    class_id: int
+    size: float
+    """Share of the picture's pixels that are counted."""
+    covered: np.ndarray
+    """(BINS + 1,) int64: pixels of the region that have its class at the threshold k / BINS; entry 0 at no threshold."""
+    pixels: int
+    body_covered: np.ndarray | None
+    """The same for the region without its telling part; None where parts are not known."""
+    body_pixels: int = 0
+
+    def completeness(self, threshold: float) -> float:
+        """Share of the region covered at the threshold, in [0, 1]."""
+        return float(self.covered[round(threshold * BINS)] / self.pixels)
+
+    def body_completeness(self, threshold: float) -> float | None:
+        """Share of the plain body covered; None where parts are not known or nothing of the body shows."""
+        if self.body_covered is None or self.body_pixels == 0:
+            return None
+        return float(self.body_covered[round(threshold * BINS)] / self.body_pixels)
+
+
+def regions(picture: str, value: np.ndarray, label: np.ndarray, truth: np.ndarray, part: np.ndarray | None) -> list[Region]:
+    """Best map value, its class id, the true class ids (255: not counted), where the telling parts are (bool): all (H, W)."""
+    level = levels(value)
+    counted = int((truth != IGNORE).sum())
+    found = []
+    for class_id in np.unique(truth[(truth != IGNORE) & (truth > 0)]):
+        inside = truth == class_id
+        right = inside & (label == class_id)
+        body = None if part is None else inside & ~part
+        found.append(
+            Region(
+                picture,
+                int(class_id),
+                float(inside.sum() / counted),
+                _at_least(level[right]),
+                int(inside.sum()),
+                None if body is None else _at_least(level[right & body]),
+                0 if body is None else int(body.sum()),
+            )
+        )
+    return found
+
+
+def _at_least(level: np.ndarray) -> np.ndarray:
+    """Levels of some pixels -> for each k how many are at level k or over."""
+    return np.cumsum(np.bincount(level.ravel(), minlength=BINS + 1)[::-1])[::-1]

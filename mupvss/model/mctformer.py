@@ -1,0 +1,55 @@
+"""MCTformer (Xu et al. 2022): one class token per class beside the patches; where it looks is where its class is.
+
+The paper's second family. Class tokens are copies of the pretrained one, told apart by a learned class position. The plus
+variant (Xu et al. 2024) adds a contrast between the class tokens of every block (losses/token_contrast.py) and GWRP.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mupvss.model.attention_mean import RunningMean
+from mupvss.model.outputs import Features
+from mupvss.model.patch_head import PatchHead
+from mupvss.model.vit import VisionTransformer
+
+
+class MCTformerNetwork(nn.Module):
+    kinds = ("mctformer", "mctformer_refined", "cam", "cam_attention", "class_attention")
+
+    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, attention_from: int) -> None:
+        super().__init__()
+        self.backbone, self.head, self.attention_from = backbone, head, attention_from
+        self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
+        nn.init.trunc_normal_(self.class_position, std=0.02)
+
+    def forward(self, images: Tensor, need_attention: bool = False) -> Features:
+        """images (B, 3, H, W), normalised -> Features with class attention, without prototypes."""
+        vit = self.backbone
+        patches, grid = vit.embed(images)
+        n, c = patches.shape[1], self.class_position.shape[1]
+        tokens = (vit.class_token() + self.class_position).expand(len(images), -1, -1)
+        x = torch.cat((patches, tokens, vit.registers(len(images))), 1)  # (B, N+C+R, D)
+        patch_attention, class_attention = RunningMean(), RunningMean()
+        per_block = []
+        for i, block in enumerate(vit.layers()):
+            x, weights = block.attention_unit(x, need_attention)
+            x = block.mlp_unit(x)
+            per_block.append(x[:, n : n + c])
+            if weights is not None:
+                patch_attention.add(weights[:, :n, :n])
+                if i >= self.attention_from:
+                    class_attention.add(weights[:, n : n + c, :n])
+        patches = vit.norm(x[:, :n])
+        logits = self.head(patches, grid)
+        return Features(
+            grid=grid,
+            patches=patches,
+            patch_logits=logits,
+            patch_score=self.head.pool(logits),
+            token_score=x[:, n : n + c].float().mean(-1),
+            block_tokens=torch.stack(per_block),
+            patch_attention=patch_attention.value,
+            class_attention=class_attention.value,
+        )
