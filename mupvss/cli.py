@@ -25,10 +25,10 @@ def _run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
     argv = list(argv)
     known = RunConfig()
-    path = None
+    path, base = None, _take_base(argv)
     if argv and not argv[0].startswith("-"):
         path = Path(argv.pop(0))
-        known = load_config(path)
+        known = load_config(path, base)
     elif not {"-h", "--help"} & set(argv):
         raise ConfigError(f"{prog} needs a config, as in: {prog} configs/scenes.toml")
 
@@ -39,6 +39,17 @@ def _run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
     parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
     return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
+
+
+def _take_base(argv: list[str]) -> Path | None:
+    """Takes --base CONFIG out of the arguments: it decides the options' defaults, so it is read before them."""
+    if "--base" not in argv:
+        return None
+    index = argv.index("--base")
+    if index + 1 == len(argv):
+        raise ConfigError("--base needs a config, as in --base configs/voc-animals.toml")
+    argv.pop(index)
+    return Path(argv.pop(index))
 
 
 def _stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
@@ -111,6 +122,38 @@ def _stage_command_evaluate(argv: Sequence[str]) -> None:
     run_one(Run(config, out), "evaluate")
 
 
+@dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Configs to compare, each a row; a preset like methods/mctformer needs --base."""
+    base: Path | None = None
+    """Config whose values hold wherever the others say nothing: pictures, backbone, budget."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the trainings."""
+    out: Path = Path("runs/compare")
+    """Folder of the comparison."""
+    reference: str | None = None
+    """Config that differences are taken from, by its file's stem; default: the last one."""
+    curve: int = 0
+    """Pictures for a learning curve of the first seed, which needs train.snapshots; 0: none."""
+    pictures: int = 6
+    """Pictures shown side by side."""
+    report_only: bool = False
+    """Train and search nothing; tables and pictures of what is there."""
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Several configs, several seeds, one table with pictures: trains what is missing."""
+    arguments = tyro.cli(CompareArguments, prog="mupvss compare", args=list(argv))
+    from mupvss.compare.run import Comparison
+    from mupvss.compare.run import compare as run_comparison
+
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
+    if not arguments.configs or not arguments.seeds:
+        raise ConfigError("mupvss compare needs at least one config and one seed")
+    run_comparison(Comparison(**values | {"reference": arguments.reference or arguments.configs[-1].stem}))
+
+
 def data(argv: Sequence[str]) -> int:
     """Look at a data set: `mupvss data check CONFIG` or with --source, --root, --tags."""
     if not argv or argv[0] != "check":
@@ -127,6 +170,7 @@ def data(argv: Sequence[str]) -> int:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     **{name: _stage_command(name) for name in ("run", "train", "seeds", "cam_train", "cam")},
+    "compare": compare,
     "evaluate": evaluate,
     "report": _stage_command("report"),
     "data": data,

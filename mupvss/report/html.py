@@ -16,6 +16,7 @@ td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.big{font-
 .curves{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:300px}figcaption{font-weight:600}
 svg polyline{fill:none;stroke:var(--mark);stroke-width:1.6}svg .axis{fill:none;stroke:var(--line)}
 svg text{font-size:10px;fill:var(--ink)}pre{overflow-x:auto;border:1px solid var(--line);padding:.8rem}
+.plot{max-width:760px;width:100%}.plot text{font-size:11px}.plot polyline{stroke-width:2}img.wide{max-width:100%}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
 """
 

@@ -1,0 +1,1 @@
+"""Several configs, several seeds, one table: `mupvss compare`."""

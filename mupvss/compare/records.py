@@ -1,0 +1,115 @@
+"""What the finished runs of a comparison say, and the statistics over seeds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mupvss.compare.cost import network_cost
+from mupvss.compare.plan import Entry
+from mupvss.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run."""
+
+    entry: Entry
+    maps: str
+    """The kind of map that became masks."""
+    kinds: dict[str, dict[str, Any]]
+    """Per kind of map what `seeds/kinds.json` holds."""
+    train: dict[str, Any]
+    seeds: dict[str, Any]
+    cost: dict[str, float]
+    curve: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's one kind of map, over its seeds."""
+
+    name: str
+    kind: str
+    records: list[Record]
+
+    def values(self, key: str) -> list[float]:
+        """One figure of the kind, per seed; runs without masks have none."""
+        return [record.kinds[self.kind][key] for record in self.records if key in record.kinds[self.kind]]
+
+    @property
+    def own(self) -> bool:
+        return self.kind == self.records[0].maps
+
+
+def read_record(entry: Entry) -> Record | None:
+    """None while the run is not finished."""
+    train, seeds = entry.run.folder("train"), entry.run.folder("seeds")
+    if not (seeds / "metrics.json").is_file() or not (train / "metrics.json").is_file():
+        return None
+    cost = entry.run.out / "cost.json"
+    if not cost.is_file():
+        write_json(cost, network_cost(train / "model.safetensors"))
+    curve = entry.run.folder("curve") / "metrics.json"
+    figures = read_json(seeds / "metrics.json")
+    return Record(
+        entry,
+        figures["maps"],
+        read_json(seeds / "kinds.json"),
+        read_json(train / "metrics.json"),
+        figures,
+        read_json(cost),
+        read_json(curve)["points"] if curve.is_file() else [],
+    )
+
+
+def rows(records: Sequence[Record]) -> list[Row]:
+    """In the order of the configs, each method's kinds in the order of its config."""
+    found: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        order = record.entry.run.config.search.kinds
+        for kind in sorted(record.kinds, key=lambda k: order.index(k) if k in order else len(order)):
+            found.setdefault((record.entry.name, kind), []).append(record)
+    names = list(dict.fromkeys(record.entry.name for record in records))
+    return sorted((Row(name, kind, members) for (name, kind), members in found.items()), key=lambda row: names.index(row.name))
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Standard deviation over seeds (n - 1); None for one seed."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row less the reference, seed by seed."""
+
+    mean: float
+    error: float | None
+    """Standard error of the mean; None for one pair."""
+    pairs: int
+
+
+def difference(row: Row, reference: Sequence[Row], key: str) -> Difference | None:
+    """Paired by seed, against the reference's same kind of map if it has one, else against its own kind; None without a pair."""
+    same = [other for other in reference if other.kind == row.kind] or [other for other in reference if other.own]
+    if not same:
+        return None
+    theirs = {record.entry.seed: record.kinds[same[0].kind].get(key) for record in same[0].records}
+    pairs = []
+    for record in row.records:
+        mine, other = record.kinds[row.kind].get(key), theirs.get(record.entry.seed)
+        if mine is not None and other is not None:
+            pairs.append(mine - other)
+    if not pairs:
+        return None
+    deviation = spread(pairs)
+    return Difference(mean(pairs), None if deviation is None else deviation / math.sqrt(len(pairs)), len(pairs))

@@ -1,0 +1,101 @@
+"""Trains what is missing, one run after the other, and writes the comparison again after each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from mupvss.compare.pictures import draw_all
+from mupvss.compare.plan import Entry, load_configs, plan
+from mupvss.compare.plots import completeness_plot, learning_curve
+from mupvss.compare.records import Record, read_record, rows
+from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
+from mupvss.data.sources import load_dataset
+from mupvss.engine.device import prepare
+from mupvss.engine.log import console
+from mupvss.errors import ConfigError
+from mupvss.files import write_text
+from mupvss.report.html import page, table
+from mupvss.stages.curve import run_curve
+from mupvss.stages.seeds import run_seeds
+from mupvss.stages.train import run_train
+
+
+@dataclass(frozen=True)
+class Comparison:
+    configs: Sequence[Path]
+    base: Path | None
+    seeds: Sequence[int]
+    out: Path
+    reference: str
+    """Name of the config that differences are taken from."""
+    curve: int
+    """Pictures for the learning curve of the first seed; 0: none."""
+    pictures: int
+    """Pictures shown."""
+    report_only: bool
+    """Train and search nothing; show what is there."""
+
+
+def compare(comparison: Comparison) -> None:
+    """-> OUT/index.html, table.md, table.csv, figures/*.png; OUT/CONFIG/seed-N hold the runs."""
+    configs = load_configs(comparison.configs, comparison.base)
+    if comparison.reference not in configs:
+        raise ConfigError(f"--reference is '{comparison.reference}'; choose one of {', '.join(configs)}")
+    entries = plan(configs, comparison.seeds, comparison.out)
+    for number, entry in enumerate([] if comparison.report_only else entries, 1):
+        console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
+        _work(entry, comparison.curve if entry.seed == comparison.seeds[0] else 0)
+        _write(comparison, entries)
+    found = _write(comparison, entries)
+    console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _work(entry: Entry, curve: int) -> None:
+    for stage in (run_train, run_seeds):
+        prepare(entry.seed, entry.run.config.threads)
+        stage(entry.run)
+    if curve:
+        prepare(entry.seed, entry.run.config.threads)
+        run_curve(entry.run, curve)
+
+
+def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
+    records = [record for entry in entries if (record := read_record(entry)) is not None]
+    if not records:
+        return 0
+    dataset = load_dataset(entries[0].run.config.data, "seeds", entries[0].run.config.limit)
+    found = rows(records)
+    tables = {
+        "Seeds": headline(found, comparison.reference),
+        "Per class, oracle threshold": per_class(found, dataset.classes),
+        "Cost": costs(found),
+    }
+    first = [record for record in records if record.entry.seed == records[0].entry.seed]
+    figures = draw_all(first, dataset, comparison.pictures, comparison.out / "figures")
+    write_text(comparison.out / "table.md", "\n".join(f"## {title}\n\n{markdown(t)}" for title, t in tables.items()))
+    write_text(comparison.out / "table.csv", as_csv(tables["Seeds"]))
+    sections = [(title, table(*html_cells(t))) for title, t in tables.items()]
+    sections[0] = (sections[0][0], sections[0][1] + NOTE)
+    sections += _plots(found, records)
+    sections += [(title, f'<img class="wide" src="figures/{escape(name)}" alt="{escape(title)}">') for title, name in figures]
+    write_text(comparison.out / "index.html", page("Comparison", sections))
+    return len(records)
+
+
+NOTE = (
+    "<p>Mean ± standard deviation over the seeds; differences are paired by seed, in brackets their standard error. "
+    "<i>Oracle</i>: the threshold was chosen with the masks; <i>mask-free</i>: without. Covered: mean share of an object's "
+    "pixels found at the oracle threshold.</p>"
+)
+
+
+def _plots(found, records: Sequence[Record]) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
+    shown = [row for row in found if row.own or row.kind == "prototype"]
+    return [
+        ("Completeness against size", completeness_plot(shown)),
+        ("Completeness of the plain body", completeness_plot(shown, "body")),
+        ("Learning curve", learning_curve(records)),
+    ]

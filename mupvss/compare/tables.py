@@ -1,0 +1,125 @@
+"""The comparison as tables: one list of columns, written as Markdown, CSV and HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from html import escape
+
+from mupvss.compare.records import Difference, Row, difference, mean, spread
+
+KIND_NAMES = {
+    "cam": "CAM",
+    "cam_attention": "CAM + attention",
+    "cam_refined": "CAM, our refinement",
+    "recam": "ReCAM",
+    "recam_refined": "ReCAM, our refinement",
+    "mctformer": "class attention × CAM + attention",
+    "mctformer_refined": "class attention × CAM, our refinement",
+    "prototype": "prototypes alone",
+    "prototype_only": "prototypes, unrefined",
+    "default": "default maps",
+    "attended_cam": "classifier in the prototypes' place",
+    "without_prototype": "class attention alone",
+    "class_attention": "class attention, unrefined",
+}
+Table = tuple[list[str], list[list[str]]]
+"""Header and cells, as text."""
+
+
+def headline(rows: Sequence[Row], reference: str) -> Table:
+    """Seed mIoU with oracle and mask-free threshold, and the oracle's paired difference from the reference."""
+    header = ["config", "maps", "seeds", "mIoU, oracle", "mIoU, mask-free", f"oracle − {reference}", "covered", "body covered"]
+    against = [row for row in rows if row.name == reference]
+    body = []
+    for row in rows:
+        gap = difference(row, against, "miou_oracle")
+        body.append(
+            [
+                row.name,
+                KIND_NAMES.get(row.kind, row.kind),
+                str(len(row.records)),
+                _figure(row.values("miou_oracle")),
+                _figure(row.values("miou")),
+                "" if row.name == reference else _difference(gap),
+                *_completeness(row),
+            ]
+        )
+    return header, body
+
+
+def per_class(rows: Sequence[Row], classes: Sequence[str]) -> Table:
+    """IoU of each class at the oracle threshold, mean over seeds."""
+    body = []
+    for row in rows:
+        lists = [values for values in (record.kinds[row.kind].get("iou_oracle") for record in row.records) if values]
+        cells = []
+        for index in range(len(classes) + 1):
+            known = [values[index] for values in lists if values[index] is not None]
+            cells.append(f"{mean(known):.1f}" if known else "")
+        body.append([row.name, KIND_NAMES.get(row.kind, row.kind), *cells])
+    return ["config", "maps", "background", *classes], body
+
+
+def costs(rows: Sequence[Row]) -> Table:
+    """One line per config: time, memory, size, operations."""
+    header = ["config", "training, s", "search and scoring, s", "largest memory, MB", "parameters, M", "GFLOP forward"]
+    body = []
+    for row in {row.name: row for row in rows}.values():
+        records = row.records
+        shared = records[0].entry.run.trained_by is not None
+        peak = max(max(r.train["peak_mb"], r.seeds["peak_mb"]) for r in records)
+        body.append(
+            [
+                row.name,
+                "shared" if shared else f"{mean([r.train['seconds'] for r in records]):.0f}",
+                f"{mean([r.seeds['seconds'] for r in records]):.0f}",
+                f"{peak:.0f}",
+                f"{records[0].cost['parameters'] / 1e6:.2f}",
+                f"{records[0].cost['gflops']:.2f}",
+            ]
+        )
+    return header, body
+
+
+def markdown(table: Table) -> str:
+    header, body = table
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) + "\n"
+
+
+def as_csv(table: Table) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(table[0])
+    writer.writerows(table[1])
+    return stream.getvalue()
+
+
+def html_cells(table: Table) -> tuple[list[str], list[list[str]]]:
+    return table[0], [[escape(cell) for cell in row] for row in table[1]]
+
+
+def _figure(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    deviation = spread(values)
+    return f"{mean(values):.1f}" if deviation is None else f"{mean(values):.1f} ± {deviation:.1f}"
+
+
+def _difference(gap: Difference | None) -> str:
+    if gap is None:
+        return ""
+    error = "" if gap.error is None else f" (± {gap.error:.2f})"
+    return f"{gap.mean:+.1f}{error}".replace("-", "−")
+
+
+def _completeness(row: Row) -> list[str]:
+    """Mean share covered over all regions and seeds, of the whole region and of its plain body, at the oracle threshold."""
+    regions = [region for record in row.records for region in record.kinds[row.kind].get("regions", [])]
+    cells = []
+    for key in ("completeness", "body"):
+        known = [region[key] for region in regions if region[key] is not None]
+        cells.append(f"{100 * mean(known):.1f} %" if known else "")
+    return cells

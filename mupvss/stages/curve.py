@@ -1,0 +1,52 @@
+"""Stage `curve`: what the maps are worth along the training, from the networks kept by `train.snapshots`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.predictor import Predictor
+from mupvss.stages.scoring import score_maps
+from mupvss.stages.search_all import search_all
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "curve"
+
+
+def run_curve(run: Run, pictures: int) -> Metrics:
+    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle.
+
+    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still
+    high, so the points before the last are lower than a training of that length would be.
+    """
+    config = run.config
+    dataset = _evenly(load_dataset(config.data, "seeds", config.limit), pictures)
+    trained = run.folder("train")
+    depends_on = fingerprint(NAME, stage_fingerprint(trained), config.search, dataset_identity(dataset))
+    steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
+    networks = {int(path.stem): path for path in sorted((trained / "snapshots").glob("*.safetensors"))}
+    networks[steps] = trained / "model.safetensors"
+
+    def work(folder: Path) -> Metrics:
+        points = [{"image_steps": n, **_score(run, path, dataset, folder / str(n))} for n, path in sorted(networks.items())]
+        return {"pictures": len(dataset.samples), "points": points}
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:
+    predictor = Predictor(checkpoint, run.config.search, None, run.config.device)
+    kinds = sorted({*predictor.kinds, predictor.kind})
+    search_all(predictor, dataset, kinds, folder)
+    found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
+    return {
+        kind: {"miou": entry.plain.miou, "oracle": entry.oracle.miou}
+        for kind, entry in found.items()
+        if entry.plain is not None and entry.oracle is not None
+    }
+
+
+def _evenly(dataset: Dataset, count: int) -> Dataset:
+    step = max(1, len(dataset.samples) // count)
+    return Dataset(dataset.classes, dataset.samples[::step][:count])
