@@ -89,6 +89,8 @@ class ModelConfig(Section):
     """Whether the ViT's residual branches have a learned factor per channel, as those of DINOv2 have."""
     channels: float = Field(default=1.0, gt=0)
     """resnet38 only: factor on every number of channels; 0.125 runs on a CPU."""
+    frozen_stages: int = Field(default=0, ge=0)
+    """CNN only: this many first stages keep their pretrained weights."""
     recam: bool = False
     """CNN only: ReCAM's second classifier (see losses.reactivation)."""
     attention_skip: Fraction = 0.25

@@ -15,6 +15,8 @@ def build_optimizer(network: nn.Module, model: ModelConfig, train: TrainConfig) 
     """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         groups.setdefault((is_new(name, model), is_decayed(name, parameter)), []).append(parameter)
     return torch.optim.AdamW(
         [

@@ -42,7 +42,8 @@ def build_model(config: ModelConfig, classes: int, pretrained: bool = True) -> N
 def _build_cnn(config: ModelConfig, classes: int, pretrained: bool) -> CNNCAMNetwork:
     if config.method != "cam":
         raise ValueError(f'model.method = "{config.method}" needs a ViT, and {config.backbone} is a CNN; set method = "cam"')
-    backbone = ResNet38(config.channels) if config.backbone == "resnet38" else EfficientNetLite0()
+    frozen = config.frozen_stages
+    backbone = ResNet38(config.channels, frozen) if config.backbone == "resnet38" else EfficientNetLite0(frozen)
     if config.patch_size != backbone.stride:
         raise ValueError(f"{config.backbone} has one cell per {backbone.stride} pixels; set model.patch_size = {backbone.stride}")
     if pretrained and config.weights:

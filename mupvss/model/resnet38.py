@@ -5,8 +5,11 @@ The tensors' names are those of the checkpoint `res38_cls.pth` that users of PSA
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mupvss.model.frozen import freeze
 
 STRIDE = 8
 FULL_WIDTH = 4096
@@ -53,10 +56,14 @@ class Bottleneck(nn.Module):
 
 
 class ResNet38(nn.Module):
-    """width: factor on every number of channels; 1 is the original with 4096 features, 1/8 runs on a CPU."""
+    """width: factor on every number of channels; 1 is the original with 4096 features, 1/8 runs on a CPU.
 
-    def __init__(self, width: float = 1.0) -> None:
+    frozen_stages: 1 keeps the pretrained weights of conv1a, 2 those of b2 as well (PSA's choice), and so on.
+    """
+
+    def __init__(self, width: float = 1.0, frozen_stages: int = 0) -> None:
         super().__init__()
+        self.frozen_stages = frozen_stages
         c = [max(8, int(n * width)) // 8 * 8 for n in (64, 128, 256, 512, 1024, 2048, FULL_WIDTH)]
         self.width, self.stride = c[6], STRIDE
         self.conv1a = nn.Conv2d(3, c[0], 3, padding=1, bias=False)
@@ -73,9 +80,18 @@ class ResNet38(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.train()
+
+    def train(self, mode: bool = True) -> ResNet38:
+        super().train(mode)
+        stages = ["conv1a", *(f"b{k}" for k in range(2, 8))][: self.frozen_stages]
+        freeze(module for name, module in self.named_children() if name.split("_")[0] in stages)
+        return self
+
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), normalised -> features (B, width, ceil(H/8), ceil(W/8)), not negative."""
-        x = images
+        x = images.contiguous(memory_format=torch.channels_last)
         for layer in self.children():
             x = layer(x)
         return F.relu(x)
