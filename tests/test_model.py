@@ -102,10 +102,13 @@ def test_flattened_reading_says_what_width_it_needs():
         GlobalEmbedding(3, 100, 16, "flatten")
 
 
-@pytest.mark.parametrize("backbone", SIZES)
-@pytest.mark.parametrize("method", ["mupvss", "cam"])
-def test_every_backbone_takes_any_size_and_learns(backbone, method):
-    network = build_model(ModelConfig(method=method, backbone=backbone, image_size=32), classes=4)
+WITH_EXTRAS = [*((name, {}) for name in SIZES), ("micro", {"registers": 2, "layer_scale": True})]
+
+
+@pytest.mark.parametrize(("backbone", "extra"), WITH_EXTRAS)
+@pytest.mark.parametrize("method", ["mupvss", "cam", "mctformer"])
+def test_every_backbone_takes_any_size_and_learns(backbone, method, extra):
+    network = build_model(ModelConfig(method=method, backbone=backbone, image_size=32, **extra), classes=4)
     images = torch.randn(2, 3, 32, 64)
     out = network(images, need_attention=True)
     assert out.grid == (2, 4)
@@ -116,7 +119,12 @@ def test_every_backbone_takes_any_size_and_learns(backbone, method):
     if method == "mupvss":
         assert out.prototypes.shape == (2, 4, SIZES[backbone].width)
         assert out.class_attention.shape == (2, 4, 8)
-        total = total + out.prototype_score.sum() + out.prototypes.square().sum() + network.p2p_scale + network.p2p_bias.sum()
+        total = total + out.token_score.sum() + out.prototypes.square().sum() + network.p2p_scale + network.p2p_bias.sum()
+    if method == "mctformer":
+        assert out.prototypes is None
+        assert out.class_attention.shape == (2, 4, 8)
+        assert out.block_tokens.shape == (SIZES[backbone].depth, 2, 4, SIZES[backbone].width)
+        total = total + out.token_score.sum()
     total.backward()
     without = [name for name, parameter in network.named_parameters() if parameter.grad is None]
     assert without == []

@@ -11,7 +11,7 @@ from mupvss.config.schema import SearchConfig
 from mupvss.errors import DataError
 from mupvss.model.build import build_model
 from mupvss.search.affinity import affinity, refine
-from mupvss.search.maps import CAM_MAPS, MUPVSS_MAPS, default, prototype, without_prototype
+from mupvss.search.maps import MAPS, chosen_kind, default, prototype, without_prototype
 from mupvss.search.multiscale import canvas_size, global_prototypes, search_maps
 from mupvss.search.pixel_affinity import refine_by_pixels
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
@@ -80,14 +80,41 @@ def test_affinity_without_attention_says_so():
         affinity("attention", torch.randn(1, 2, 3), None, 1.0)
 
 
-def test_every_kind_of_map(network, picture):
+NETWORKS = {
+    "prototypes": {},
+    "class tokens": {"method": "mctformer", "attention_skip": 0.0},
+    "vit": {"method": "cam"},
+    "cnn": {"method": "cam", "backbone": "resnet38", "channels": 1 / 32, "recam": True},
+}
+
+
+@pytest.mark.parametrize("which", NETWORKS)
+def test_every_kind_of_map(tiny_model, picture, which):
+    network = build_model(tiny_model.model_copy(update=NETWORKS[which]), 3).eval()
     config = SearchConfig(scales=(1.0, 0.5))
-    found = search_maps(network, picture, [2, 0], list(MUPVSS_MAPS), config, 8, 32)
+    found = search_maps(network, picture, [2, 0], network.kinds, config, 8, 32)
+    assert set(found) <= set(MAPS)
     for maps in found.values():
         assert maps.shape == (2, *canvas_size(61, 45, 4))
         assert maps.min() >= 0
         assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in maps.amax((1, 2)).tolist())
-    assert found["prototype"].max() > 0
+    assert found[network.kinds[0]].max() > 0
+
+
+def test_a_cnn_is_refined_without_attention(tiny_model, picture):
+    """Its only affinity is that between patches, whatever the config asks for."""
+    network = build_model(tiny_model.model_copy(update=NETWORKS["cnn"]), 3).eval()
+    configs = [SearchConfig(affinity=kinds, pixel_steps=0) for kinds in (("attention",), ("patch",), ())]
+    attention, patch, none = (search_maps(network, picture, [1], ["cam_refined"], c, 8, 32)["cam_refined"] for c in configs)
+    torch.testing.assert_close(attention, patch)
+    assert not torch.allclose(none, patch)
+
+
+def test_the_kind_that_becomes_masks():
+    assert chosen_kind(("mctformer", "cam"), "default") == "mctformer"
+    assert chosen_kind(("mctformer", "cam"), "cam") == "cam"
+    with pytest.raises(ValueError, match="offers mctformer, cam"):
+        chosen_kind(("mctformer", "cam"), "prototype")
 
 
 def test_prototype_maps_use_neither_the_classifier_nor_class_attention(network, picture):
@@ -113,7 +140,7 @@ def test_mirrored_picture_gives_mirrored_maps(network, picture):
     picture = picture.resize((64, 48))  # whole patches: no resampling, whose rounding an untrained network's maps enlarge
     config = SearchConfig(scales=(1.0,), global_prototypes=False)
     mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    kinds = ["cam", "cam_attention"]
+    kinds = ["cam", "cam_attention"]  # every network's parts allow them
     straight, back = (search_maps(network, p, [0, 1, 2], kinds, config, 8, 32) for p in (picture, mirrored))
     for kind in kinds:
         torch.testing.assert_close(straight[kind], back[kind].flip(-1), atol=2e-3, rtol=0)
@@ -131,7 +158,7 @@ def test_global_prototypes_come_from_the_training_size(network, picture):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8)])
 def test_pictures_of_any_size(network, size):
-    maps = search_maps(network, Image.new("RGB", size, (9, 90, 200)), [1], list(CAM_MAPS), SearchConfig(), 8, 32)
+    maps = search_maps(network, Image.new("RGB", size, (9, 90, 200)), [1], network.kinds, SearchConfig(), 8, 32)
     assert all(torch.isfinite(m).all() for m in maps.values())
 
 

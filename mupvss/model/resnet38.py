@@ -5,7 +5,6 @@ The tensors' names are those of the checkpoint `res38_cls.pth` that users of PSA
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -79,8 +78,8 @@ class ResNet38(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        # Not channels-last: the CPU's gradient of narrow dilated convolutions then writes outside its memory (PyTorch 2.13).
 
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.train()
 
     def train(self, mode: bool = True) -> ResNet38:
@@ -91,7 +90,7 @@ class ResNet38(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), normalised -> features (B, width, ceil(H/8), ceil(W/8)), not negative."""
-        x = images.contiguous(memory_format=torch.channels_last)
+        x = images
         for layer in self.children():
             x = layer(x)
         return F.relu(x)

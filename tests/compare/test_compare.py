@@ -1,0 +1,192 @@
+"""A whole comparison on a few tiny scenes, and its statistics by hand."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mupvss.cli import main
+from mupvss.compare.plan import load_configs, plan
+from mupvss.compare.plots import completeness_plot
+from mupvss.compare.records import Record, Row, difference, spread
+from mupvss.config.load import load_config
+from mupvss.errors import ConfigError
+from mupvss.evaluation.completeness import regions
+from mupvss.files import read_json
+from mupvss.report.plot import Series, plot
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+BASE = """
+[data.scenes]
+size = 32
+train = 16
+seeds = 8
+[model]
+backbone = "micro"
+patch_size = 8
+image_size = 32
+[train]
+image_steps = 32
+batch_size = 8
+workers = 0
+warmup_steps = 1
+snapshots = 1
+[search]
+pixel_steps = 2
+canvas_stride = 1
+"""
+METHODS = ("cnn-cam-scratch", "vit-cam", "mctformer", "mctformer-plus", "paper-literal", "mupvss")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "base.toml").write_text(BASE)
+    paths = [CONFIGS / "methods" / f"{name}.toml" for name in METHODS]
+    paths += [CONFIGS / "ablations" / f"{name}.toml" for name in ("base-o", "affinity-none", "full")]
+    arguments = ["compare", *map(str, paths), "--base", str(folder / "base.toml"), "--out", str(folder / "out")]
+    arguments += ["--reference", "mupvss", "--curve", "4", "--pictures", "2"]
+    assert main([*arguments, "--seeds", "0"]) == 0
+    assert main([*arguments, "--seeds", "0", "1"]) == 0  # the second seed is added to the first
+    return folder / "out", arguments
+
+
+def test_one_table_for_all(compared):
+    out, _ = compared
+    table = list(csv.DictReader((out / "table.csv").open()))
+    rows = {(row["config"], row["maps"]): row for row in table}
+    assert {name for name, _ in rows} == {*METHODS, "base-o", "affinity-none", "full"}
+    assert all(row["seeds"] == "2" and "±" in row["mIoU, oracle"] for row in table)
+    assert ("vit-cam", "CAM + attention") in rows
+    assert rows["mupvss", "default maps"]["oracle − mupvss"] == ""
+    # The same config under another name is the same training with the same seeds: no difference at all.
+    assert rows["full", "default maps"]["oracle − mupvss"] == "+0.0 (± 0.00)"
+    assert rows["full", "default maps"]["body covered"].endswith("%")
+    text = (out / "table.md").read_text()
+    assert "GFLOP" in text
+    assert "| full | shared |" in text
+
+
+def test_page_with_pictures_and_plots(compared):
+    out, _ = compared
+    page = (out / "index.html").read_text()
+    for name in ("families", "maps", "masks", "one-class"):
+        assert f"figures/{name}.png" in page
+        with Image.open(out / "figures" / f"{name}.png") as picture:
+            assert min(picture.size) > 100
+    assert page.count('<svg class="plot"') == 3
+    assert "http" not in re.sub(r"http://www\.w3\.org", "", page)
+
+
+def test_configs_that_differ_in_the_search_share_a_training(compared):
+    out, _ = compared
+    assert (out / "mupvss" / "seed-1" / "train" / "model.safetensors").is_file()
+    assert not (out / "affinity-none" / "seed-1" / "train").exists()
+    kinds = read_json(out / "affinity-none" / "seed-1" / "seeds" / "kinds.json")
+    assert set(kinds) == {"prototype", "default", "attended_cam"}
+
+
+def test_nothing_is_done_twice_and_report_only_does_nothing(compared, capsys):
+    out, arguments = compared
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert main([*arguments, "--seeds", "0", "1"]) == 0
+    (out / "vit-cam" / "seed-1" / "seeds" / "metrics.json").unlink()
+    assert main([*arguments, "--seeds", "0", "1", "--report-only"]) == 0
+    assert "17 of 18 runs" in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert main([*arguments, "--seeds", "0", "1"]) == 0
+
+
+def test_learning_curve_has_every_snapshot(compared):
+    out, _ = compared
+    points = read_json(out / "mctformer" / "seed-0" / "curve" / "metrics.json")["points"]
+    assert [point["image_steps"] for point in points] == [16, 32]
+    assert all(0 <= point["mctformer"]["oracle"] <= 100 for point in points)
+    assert not (out / "mctformer" / "seed-1" / "curve").exists()
+
+
+def test_errors(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    for path in (tmp_path / "c.toml", tmp_path / "a" / "c.toml"):
+        path.write_text('name = "c"')
+    with pytest.raises(ConfigError, match="another config is called c"):
+        load_configs([tmp_path / "c.toml", tmp_path / "a" / "c.toml"], None)
+    assert main(["compare", str(tmp_path / "c.toml"), "--reference", "d"]) == 1
+    assert "choose one of c" in capsys.readouterr().err
+    assert main(["compare"]) == 1
+
+
+def test_extends_and_base(tmp_path):
+    (tmp_path / "low.toml").write_text('[train]\nlr = 1e-3\nbatch_size = 4\n[model]\nbackbone = "micro"')
+    (tmp_path / "mid.toml").write_text('extends = ["low.toml"]\n[train]\nbatch_size = 8')
+    (tmp_path / "top.toml").write_text("[train]\nimage_steps = 9")
+    found = load_config(tmp_path / "top.toml", tmp_path / "mid.toml")
+    assert (found.train.lr, found.train.batch_size, found.train.image_steps) == (1e-3, 8, 9)
+    assert found.model.backbone == "micro"
+
+
+def test_every_preset_goes_over_every_base():
+    for base in sorted((CONFIGS / "comparisons").glob("*.toml")):
+        for path in sorted(CONFIGS.glob("[ma]*s/*.toml")):
+            config = load_config(path, base)
+            assert config.name
+            assert not config.baseline
+            assert config.train.image_steps == load_config(base).train.image_steps
+
+
+def test_plan_goes_seed_by_seed(tmp_path):
+    (tmp_path / "a.toml").write_text("")
+    (tmp_path / "b.toml").write_text("[search]\ngamma = 0.5")
+    (tmp_path / "c.toml").write_text("[losses]\nccp = 0.0")
+    entries = plan(load_configs([tmp_path / f"{n}.toml" for n in "abc"], None), [3, 4], tmp_path / "out")
+    assert [(e.name, e.seed) for e in entries] == [(n, s) for s in (3, 4) for n in "abc"]
+    assert [e.run.trained_by for e in entries[:3]] == [None, tmp_path / "out" / "a" / "seed-3", None]
+    assert entries[4].run.folder("train") == tmp_path / "out" / "a" / "seed-4" / "train"
+    assert entries[4].run.folder("seeds") == tmp_path / "out" / "b" / "seed-4" / "seeds"
+
+
+def record(tmp_path, name, seed, kinds, own):
+    (tmp_path / f"{name}.toml").write_text("")
+    entry = plan(load_configs([tmp_path / f"{name}.toml"], None), [seed], tmp_path)[0]
+    return Record(entry, own, {k: {"miou_oracle": v} for k, v in kinds.items()}, {}, {}, {}, [])
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    mine = [record(tmp_path, "a", s, {"x": v}, "x") for s, v in ((0, 50.0), (1, 60.0), (2, 90.0))]
+    theirs = [record(tmp_path, "b", s, {"x": v, "y": 0.0}, "y") for s, v in ((2, 70.0), (0, 40.0), (1, 58.0))]
+    gap = difference(Row("a", "x", mine), [Row("b", "y", theirs), Row("b", "x", theirs)], "miou_oracle")
+    assert gap.pairs == 3
+    assert gap.mean == pytest.approx((10 + 2 + 20) / 3)
+    deviations = [10 - gap.mean, 2 - gap.mean, 20 - gap.mean]
+    assert gap.error == pytest.approx(math.sqrt(sum(d * d for d in deviations) / 2 / 3))
+    other = difference(Row("a", "x", mine[:1]), [Row("b", "y", theirs)], "miou_oracle")  # no such kind: its own
+    assert (other.mean, other.error, other.pairs) == (50, None, 1)
+    assert spread([3.0]) is None
+
+
+def test_completeness_by_hand():
+    truth = np.array([[1, 1, 1, 0], [1, 255, 2, 2]], np.uint8)
+    label = np.array([[1, 1, 2, 1], [1, 1, 2, 1]], np.uint8)
+    value = np.array([[0.9, 0.2, 0.9, 0.9], [0.5, 0.9, 0.6, 0.9]], np.float32)
+    part = np.array([[True, False, False, False], [False] * 4])
+    one, two = regions("p", value, label, truth, part)
+    assert (one.class_id, one.pixels, one.size) == (1, 4, 4 / 7)
+    assert one.completeness(0.4) == 2 / 4  # the third has the wrong class, the second too low a value
+    assert one.completeness(0.1) == 3 / 4
+    assert one.body_completeness(0.4) == 1 / 3
+    assert two.completeness(0.6) == 1 / 2
+    assert regions("p", value, label, truth, None)[0].body_completeness(0.4) is None
+
+
+def test_plots():
+    assert plot([Series("none", [])], "x", "y") == ""
+    drawn = plot([Series("a <b>", [(0, 1), (2, 3)]), Series("c", [(1, 2)])], "x", "y")
+    assert "a &lt;b&gt;" in drawn
+    assert drawn.count("<polyline") == 2
+    assert completeness_plot([]) == ""
