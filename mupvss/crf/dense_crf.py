@@ -1,0 +1,111 @@
+"""One dense CRF, whatever computes it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+from typing import Literal
+
+import numpy as np
+
+from mupvss.crf.presets import CERTAINTY, EPSILON, PRESETS, Strengths
+
+Backend = Literal["auto", "numba", "torch"]
+
+
+def dense_crf(
+    image: np.ndarray,
+    probabilities: np.ndarray,
+    strengths: str | Strengths = "psa",
+    steps: int = 10,
+    threads: int = 0,
+    backend: Backend = "auto",
+    device: str = "cpu",
+) -> np.ndarray:
+    """RGB picture (H, W, 3) uint8 and probabilities (L, H, W) in [0, 1] -> refined probabilities (L, H, W) float32.
+
+    Give it the labels that can be there, the background and the tagged classes, and no others. strengths: a preset's name
+    or your own; threads: 0 for as many as the computer has cores (numba only); backend auto: torch on a GPU, else numba where it
+    is installed (the extra `crf`), else torch, which is slower there. ValueError for shapes that do not fit.
+    """
+    chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
+    if chosen is None:
+        raise ValueError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
+    if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
+        raise ValueError(f"the picture is {image.shape[:2]}, the probabilities {probabilities.shape}; expected (L, H, W)")
+    if steps < 0 or len(probabilities) == 0:
+        raise ValueError(f"expected at least one label and no less than 0 steps, not {len(probabilities)} and {steps}")
+    logs = np.log(np.maximum(probabilities.reshape(len(probabilities), -1), EPSILON), dtype=np.float32)
+    if pick_backend(backend, device) == "numba":
+        found = _with_numba(image, logs, chosen, steps, threads or _cores())
+    else:
+        from mupvss.crf.torch_backend import mean_field
+
+        found = mean_field(image, logs, chosen, steps, device)
+    return found.reshape(probabilities.shape)
+
+
+def probabilities_from_labels(labels: np.ndarray, count: int, certainty: float = CERTAINTY) -> np.ndarray:
+    """Label numbers (H, W) from 0 to count - 1 -> (count, H, W) float32: `certainty` for the label, the rest shared."""
+    if labels.size and labels.max() >= count:
+        raise ValueError(f"the labels go up to {labels.max()}, but there are {count} of them, from 0")
+    rest = (1 - certainty) / max(1, count - 1)
+    return np.where(labels[None] == np.arange(count)[:, None, None], certainty, rest).astype(np.float32)
+
+
+def pick_backend(backend: Backend, device: str) -> Literal["numba", "torch"]:
+    if backend != "auto":
+        return backend
+    usable = device.startswith("cpu") and importlib.util.find_spec("numba") is not None
+    return "numba" if usable else "torch"
+
+
+def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:
+    """Positions and colours (n, 5) float32, in standard deviations."""
+    h, w = image.shape[:2]
+    found = np.empty((h, w, 5), np.float32)
+    found[..., 0] = np.arange(w, dtype=np.float32) / np.float32(strengths.bilateral_xy)
+    found[..., 1] = (np.arange(h, dtype=np.float32) / np.float32(strengths.bilateral_xy))[:, None]
+    found[..., 2:] = image
+    found[..., 2:] /= np.float32(strengths.bilateral_rgb)
+    return found.reshape(-1, 5)
+
+
+def gaussian_features(height: int, width: int, deviation: float) -> np.ndarray:
+    """Positions (n, 2) float32, in standard deviations."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(deviation)
+    return np.stack((x.ravel(), y.ravel()), 1)
+
+
+def _with_numba(image: np.ndarray, logs: np.ndarray, strengths: Strengths, steps: int, threads: int) -> np.ndarray:
+    import numba
+
+    from mupvss.crf.lattice import build_lattice
+    from mupvss.crf.mean_field import kernel, mean_field
+
+    before = numba.get_num_threads()
+    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
+    numba.set_num_threads(threads)
+    try:
+        bilateral = kernel(build_lattice(bilateral_features(image, strengths)))
+        gaussian = _gaussian_kernel(image.shape[0], image.shape[1], strengths.gaussian_xy)
+        weights = [strengths.gaussian_weight, strengths.bilateral_weight]
+        return mean_field(logs, [gaussian, bilateral], weights, steps, threads)
+    finally:
+        numba.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=4)
+def _gaussian_kernel(height: int, width: int, deviation: float):  # type: ignore[no-untyped-def]
+    """Positions alone say nothing of the picture, and most pictures of a data set have one of a few sizes."""
+    from mupvss.crf.lattice import build_lattice
+    from mupvss.crf.mean_field import kernel
+
+    return kernel(build_lattice(gaussian_features(height, width, deviation)))
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

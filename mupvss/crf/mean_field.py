@@ -1,0 +1,185 @@
+"""Mean field over two lattices on the CPU: slicing, softmax and splatting in one pass over the pixels.
+
+A pixel's probabilities are never stored: they are read off the blurred lattices of the last step and given at once to those
+of the next. The symmetric normalisation is folded into the pixels' weights beforehand, and the lattices' vertices stand in
+one table, so that a pixel reads and writes nine rows of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import literally, njit, prange
+
+from mupvss.crf.lattice import Lattice
+from mupvss.crf.simd import ROWS, gather_rows, scatter_rows
+
+FAST = {"cache": True, "nogil": True, "fastmath": True}
+BLOCK = 16
+"""Pixels whose exponentials are taken together."""
+PAD = 4
+"""Labels are padded to a multiple of it, so that rows are whole vectors and there are few lengths to compile for."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A lattice with its normalisation, good for any labels."""
+
+    lattice: Lattice
+    weights: np.ndarray
+    """(n, d + 1) float32: barycentric weights times 1 / sqrt(K 1), on the way in and on the way out."""
+
+
+def kernel(lattice: Lattice) -> Kernel:
+    row = np.zeros((1, lattice.vertices + 1, PAD), np.float32)
+    _splat_ones(lattice.offsets, lattice.weights, row[0])
+    blurred = _filter(row, np.empty_like(row[0]), np.empty_like(row[0]), lattice, lattice.alpha)
+    return Kernel(lattice, _divided(lattice.offsets, lattice.weights, blurred))
+
+
+def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[float], steps: int, threads: int) -> np.ndarray:
+    """log_unary (L, n) float32: log-probabilities; -> probabilities (L, n) float32 after `steps` steps.
+
+    kernels: two, Gaussian and bilateral; strengths: their Potts weights.
+    """
+    labels, n = log_unary.shape
+    padded = -(-labels // PAD) * PAD
+    unary = _by_pixel(log_unary, padded)
+    bounds = np.cumsum([0, *(k.lattice.vertices + 1 for k in kernels)])
+    offsets = np.concatenate([k.lattice.offsets + np.int32(b) for k, b in zip(kernels, bounds[:-1], strict=True)], 1)
+    weights = np.concatenate([k.weights for k in kernels], 1)
+    given = np.zeros((threads, bounds[-1], padded), np.float32)
+    read, spare = np.zeros((bounds[-1], padded), np.float32), np.empty((bounds[-1], padded), np.float32)
+    for _ in range(steps):
+        _pixels(unary, offsets, weights, read, given, unary, False, threads, padded)
+        for k, strength, low, high in zip(kernels, strengths, bounds[:-1], bounds[1:], strict=True):
+            parts = given[:, low:high], read[low:high], spare[low:high]
+            _filter(*parts, k.lattice, strength * k.lattice.alpha)
+    out = np.empty((labels, n), np.float32)
+    _pixels(unary, offsets, weights, read, given, out, True, threads, padded)
+    return out
+
+
+def _filter(given: np.ndarray, one: np.ndarray, other: np.ndarray, lattice: Lattice, strength: float) -> np.ndarray:
+    """Sums the threads' tables and blurs the sum along every direction; the result ends up in `one`, `given` is zeroed."""
+    new, free = (one, other) if len(lattice.neighbours) % 2 else (other, one)
+    _blur_first(given, new, lattice.neighbours[0], np.float32(strength))
+    given[:] = 0
+    for neighbours in lattice.neighbours[1:]:
+        _blur(new, free, neighbours)
+        new, free = free, new
+    return new
+
+
+@njit(parallel=True, **FAST)
+def _by_pixel(log_unary, padded):  # type: ignore[no-untyped-def]
+    """(L, n) -> (n, padded), what is padded so unlikely that it takes no part."""
+    labels, n = log_unary.shape
+    out = np.empty((n, padded), np.float32)
+    for p in prange(n):
+        for c in range(labels):
+            out[p, c] = log_unary[c, p]
+        for c in range(labels, padded):
+            out[p, c] = -1e4
+    return out
+
+
+@njit(**FAST)
+def _splat_ones(offsets, weights, table):  # type: ignore[no-untyped-def]
+    for p in range(offsets.shape[0]):
+        for k in range(offsets.shape[1]):
+            table[offsets[p, k], 0] += weights[p, k]
+
+
+@njit(parallel=True, **FAST)
+def _divided(offsets, weights, blurred):  # type: ignore[no-untyped-def]
+    out = np.empty_like(weights)
+    for p in prange(offsets.shape[0]):
+        total = np.float32(1e-20)
+        for k in range(offsets.shape[1]):
+            total += weights[p, k] * blurred[offsets[p, k], 0]
+        factor = np.float32(1) / np.sqrt(total)
+        for k in range(offsets.shape[1]):
+            out[p, k] = weights[p, k] * factor
+    return out
+
+
+@njit(parallel=True, **FAST)
+def _blur_first(given, new, neighbours, factor):  # type: ignore[no-untyped-def]
+    """The blur along the first direction, of the sum over threads, times a factor."""
+    threads, rows, labels = given.shape
+    for v in prange(rows - 1):
+        a, b = np.uint32(neighbours[v, 0]), np.uint32(neighbours[v, 1])
+        for c in range(labels):
+            new[v, c] = factor * (given[0, v, c] + np.float32(0.5) * (given[0, a, c] + given[0, b, c]))
+        for t in range(1, threads):
+            for c in range(labels):
+                new[v, c] += factor * (given[t, v, c] + np.float32(0.5) * (given[t, a, c] + given[t, b, c]))
+    new[rows - 1, :] = 0
+
+
+@njit(parallel=True, **FAST)
+def _blur(old, new, neighbours):  # type: ignore[no-untyped-def]
+    """new = old + (one neighbour + the other) / 2; the last row stays zero and stands for a missing neighbour."""
+    rows, labels = old.shape
+    for v in prange(rows - 1):
+        a, b = np.uint32(neighbours[v, 0]), np.uint32(neighbours[v, 1])
+        for c in range(labels):
+            new[v, c] = old[v, c] + np.float32(0.5) * (old[a, c] + old[b, c])
+    new[rows - 1, :] = 0
+
+
+@njit
+def _pixels(unary, offsets, weights, read, given, out, last, threads, labels):  # type: ignore[no-untyped-def]
+    return _pixels_fixed(unary, offsets, weights, read, given, out, last, threads, literally(labels))
+
+
+@njit(parallel=True, **FAST)
+def _pixels_fixed(unary, offsets, weights, read, given, out, last, threads, labels):  # type: ignore[no-untyped-def]
+    """One pass: gather from the blurred table, softmax, and scatter into the thread's own table (or `out` at the last)."""
+    n = unary.shape[0]
+    flat_unary, flat_read = unary.ravel(), read.ravel()
+    flat_offsets, flat_weights = offsets.ravel(), weights.ravel()
+    for t in prange(threads):
+        mine = given[t].ravel()
+        q = np.empty((BLOCK, labels), np.float32)
+        flat, scale = q.ravel(), np.empty(BLOCK * labels, np.float32)
+        scale_bits = scale.view(np.int32)
+        stop = n * (t + 1) // threads
+        for start in range(n * t // threads, stop, BLOCK):
+            count = min(BLOCK, stop - start)
+            for i in range(count):
+                p = start + i
+                gather_rows(flat, i * labels, flat_unary, p * labels, flat_read, flat_offsets, flat_weights, p * ROWS, labels)
+                top = q[i, 0]
+                for c in range(labels):
+                    top = max(top, q[i, c])
+                for c in range(labels):
+                    q[i, c] -= top
+            _exp(flat, scale, scale_bits, BLOCK * labels)
+            for i in range(count):
+                total = np.float32(0)
+                for c in range(labels):
+                    total += q[i, c]
+                share = np.float32(1) / total
+                if last:
+                    for c in range(out.shape[0]):
+                        out[c, start + i] = q[i, c] * share
+                else:
+                    scatter_rows(flat, i * labels, mine, flat_offsets, flat_weights, (start + i) * ROWS, share, labels)
+
+
+@njit(inline="always", fastmath=True)
+def _exp(x, scale, scale_bits, count):  # type: ignore[no-untyped-def]
+    """x = exp(x) in place for x <= 0, as 2^whole * 2^rest in plain arithmetic that the compiler vectorises; error 2e-7."""
+    for c in range(count):
+        y = max(np.float32(-126), x[c] * np.float32(1.44269504))
+        whole = np.floor(y)
+        rest = y - whole
+        scale_bits[c] = (np.int32(whole) + np.int32(127)) << np.int32(23)
+        high = np.float32(0.00961833) + rest * (np.float32(0.00133335) + rest * np.float32(0.00015403))
+        low = np.float32(0.240226463) + rest * (np.float32(0.0555032887) + rest * high)
+        x[c] = np.float32(1) + rest * (np.float32(0.693147182) + rest * low)
+    for c in range(count):
+        x[c] *= scale[c]
