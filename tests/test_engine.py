@@ -18,7 +18,7 @@ from mupvss.config.schema import LossConfig, TrainConfig
 from mupvss.data.augment import augment, random_crop_box
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine import trainer
+from mupvss.engine import loop, trainer
 from mupvss.engine.batches import batches
 from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
 from mupvss.engine.objective import total_loss
@@ -66,7 +66,7 @@ def test_interrupted_training_resumes_bit_equal(training, tmp_path, monkeypatch,
 
     training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method}))
     train(training, tmp_path / "whole")
-    real, calls = trainer._step, 0
+    real, calls = loop._step, 0
 
     def interrupted(*arguments):
         nonlocal calls
@@ -75,7 +75,7 @@ def test_interrupted_training_resumes_bit_equal(training, tmp_path, monkeypatch,
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainer, "_step", interrupted)
+    monkeypatch.setattr(loop, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(training, tmp_path / "broken")
     assert (tmp_path / "broken" / "state.safetensors").is_file()

@@ -65,6 +65,7 @@ class ResNet38(nn.Module):
         self.frozen_stages = frozen_stages
         c = [max(8, int(n * width)) // 8 * 8 for n in (64, 128, 256, 512, 1024, 2048, FULL_WIDTH)]
         self.width, self.stride = c[6], STRIDE
+        self.stage_widths = (c[3], c[4], c[6])
         self.conv1a = nn.Conv2d(3, c[0], 3, padding=1, bias=False)
         for stage, entering, leaving, blocks in ((2, c[0], c[1], 3), (3, c[1], c[2], 3), (4, c[2], c[3], 6)):
             for k in range(blocks):
@@ -90,10 +91,18 @@ class ResNet38(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), normalised -> features (B, width, ceil(H/8), ceil(W/8)), not negative."""
+        return self.stages(images)[2]
+
+    def stages(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """images (B, 3, H, W) -> what AffinityNet reads, all at stride 8: (B, 512, ...) and (B, 1024, ...) as they enter the
+        fifth and sixth stage, (B, 4096, ...) at the end; at full width."""
+        kept = []
         x = images
-        for layer in self.children():
+        for name, layer in self.named_children():
+            if name in ("b5", "b6") and isinstance(layer, (Basic, Bottleneck)):
+                kept.append(F.relu(layer.bn_branch2a(x)))
             x = layer(x)
-        return F.relu(x)
+        return kept[0], kept[1], F.relu(x)
 
 
 def _name(stage: int, k: int) -> str:

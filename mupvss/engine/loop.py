@@ -1,0 +1,92 @@
+"""The optimisation loop every training shares: resumable at each checkpoint with the result of an unbroken run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mupvss.config.schema import TrainConfig
+from mupvss.engine.checkpoint import load_state, save_state
+from mupvss.engine.log import Journal, console, progress_bar
+from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
+from mupvss.errors import TrainingDivergedError
+
+LOG_EVERY = 10
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What is trained, on what, and how long."""
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+    batches: Callable[[int], Iterable[Any]]
+    """First step -> the batches from there on."""
+    loss: Callable[[Any, float], tuple[Tensor, dict[str, float]]]
+    """Batch, share of the training done -> the loss, and further figures for the log."""
+    origins: Callable[[Any], list[str]]
+    """Batch -> the files it is made of, for error messages."""
+    steps: int
+    config: TrainConfig
+    identity: str
+    """Changes with anything that changes the result, so that only the same training is resumed."""
+    snapshot: Callable[[int], None] | None = None
+    """Called with the number of pictures seen, where a network is to be kept."""
+
+
+def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
+    """Trains, resuming from folder/state.safetensors if that is a checkpoint of this very training; -> the last figures.
+
+    The caller saves the finished network, and only then removes the state.
+    """
+    config = loop.config
+    state = state_path(folder)
+    first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
+    if first:
+        console.print(f"{title}: going on from step {first}", highlight=False)
+    journal = Journal(folder / "log.jsonl", first, config.tensorboard)
+    kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)} if loop.snapshot else set()
+    begin = time.monotonic()
+    entry: dict[str, float] = {}
+    with progress_bar(title, loop.steps * config.batch_size, "images", first * config.batch_size) as advance:
+        for step, batch in enumerate(loop.batches(first), first):
+            set_learning_rate(loop.optimizer, learning_rate_factor(step, loop.steps, config.warmup_steps))
+            figures = _step(loop, batch, step / loop.steps)
+            done = step + 1
+            if done % LOG_EVERY == 0 or done == loop.steps:
+                rate = (done - first) * config.batch_size / (time.monotonic() - begin)
+                entry = {"step": done, **figures, "images_per_s": round(rate, 2)}
+                journal.write(entry)
+            if done in kept and loop.snapshot is not None:
+                loop.snapshot(done * config.batch_size)
+            if done % config.checkpoint_every == 0 and done < loop.steps:
+                save_state(state, done, loop.network, loop.optimizer, loop.identity)
+            advance(config.batch_size, f"loss {figures['loss']:.3f}")
+    return entry
+
+
+def state_path(folder: Path) -> Path:
+    return folder / "state.safetensors"
+
+
+def _step(loop: Loop, batch: Any, progress: float) -> dict[str, float]:
+    loss, further = loop.loss(batch, progress)
+    loop.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    trained = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(trained, loop.config.clip_norm)
+    figures = {"loss": loss.item(), **further}
+    if not torch.isfinite(norm) or not torch.isfinite(loss):
+        parts = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        raise TrainingDivergedError(
+            f"the loss or its gradient is no longer finite ({parts}, gradient norm {norm.item():.4g}). "
+            f"Lower train.lr, or look at the pictures of this batch: {', '.join(loop.origins(batch))}"
+        )
+    loop.optimizer.step()
+    return figures
