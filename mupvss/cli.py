@@ -63,11 +63,15 @@ def _stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
         run_all(run) if name == "run" else run_one(run, name)
 
     command.__doc__ = {
-        "run": "The whole job of a config: train, seeds, evaluate, a plain CAM beside it, report.",
+        "run": "The whole job of a config: train, seeds, affinity, masks, segment, evaluate, a plain CAM beside it, report.",
         "train": "Only train the classifier with its prototypes.",
         "cam_train": "Only train the plain CAM beside it.",
         "cam": "Only search and score with the plain CAM.",
         "seeds": "Only search for seeds with a trained classifier.",
+        "affinity": "Only train the affinity that refines seeds.",
+        "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
+        "segment": "Only train the segmentation network on the pseudo masks.",
+        "val": "Only score the segmentation network on pictures it has not seen.",
         "report": "Only write the report page of what is there.",
     }[name]
     return command
@@ -169,7 +173,10 @@ def data(argv: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
-    **{name: _stage_command(name) for name in ("run", "train", "seeds", "cam_train", "cam")},
+    **{
+        name: _stage_command(name)
+        for name in ("run", "train", "seeds", "affinity", "masks", "segment", "val", "cam_train", "cam")
+    },
     "compare": compare,
     "evaluate": evaluate,
     "report": _stage_command("report"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +13,17 @@ from torch import Tensor
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
-from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.engine.checkpoint import read_model
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
 from mupvss.model.build import build_model
+from mupvss.prediction import Prediction, as_picture, check_tags
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What was found in one picture of H x W pixels."""
-
-    classes: tuple[str, ...]
-    """Names behind the ids 1, 2, ... of `labels`."""
-    labels: np.ndarray
-    """(H, W) uint8 class ids, 0 background."""
-    confidence: np.ndarray
-    """(H, W) float32 in [0, 1]: the best map's value."""
-    tags: tuple[str, ...]
-    """The tags that were searched for: given, or predicted."""
-    scores: dict[str, float]
-    """Per class the probability that it is in the picture."""
+from mupvss.segmentation.build import is_segmenter
+from mupvss.segmentation.predictor import SegmentationPredictor
 
 
 class Predictor:
@@ -92,13 +77,11 @@ class Predictor:
 
         tags None: the classes found more likely than not. ValueError for a tag the network was not trained on.
         """
-        picture = _as_picture(image)
+        picture = as_picture(image)
         scores = self.scores(picture)
         if tags is None:
             tags = [name for name, score in scores.items() if score >= 0.5]
-        unknown = [tag for tag in tags if tag not in self.classes]
-        if unknown:
-            raise ValueError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
+        check_tags(tags, self.classes)
         index = [i for i, name in enumerate(self.classes) if name in tags]
         kind = self.kind
         maps = self.search(picture, index, [kind])[kind].numpy()
@@ -109,23 +92,23 @@ class Predictor:
         return Prediction(self.classes, labels, value, tuple(self.classes[i] for i in index), scores)
 
 
-def load(run: str | Path, device: str = "auto") -> Predictor:
-    """A finished run's folder, or one model.safetensors, -> Predictor with the run's search settings and threshold."""
+def load(run: str | Path, device: str = "auto") -> Predictor | SegmentationPredictor:
+    """A finished run's folder, or one model.safetensors, -> its predictor.
+
+    A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
+    threshold.
+    """
     path = Path(run)
     if path.is_file():
-        return Predictor(path, SearchConfig(), None, device)
-    seeds = path / "seeds"
+        return SegmentationPredictor(path, device=device) if is_segmenter(path) else Predictor(path, SearchConfig(), None, device)
+    segmenter = path / "segment" / "model.safetensors"
+    return SegmentationPredictor(segmenter, device=device) if segmenter.is_file() else load_classifier(path, device)
+
+
+def load_classifier(run: Path, device: str = "auto") -> Predictor:
+    """The search of a finished run's classifier, whether or not the run has a segmentation network too."""
+    seeds = run / "seeds"
     search = load_config(seeds / "config.toml").search if (seeds / "config.toml").is_file() else SearchConfig()
     metrics = seeds / "metrics.json"
     threshold = float(read_json(metrics)["threshold"]) if metrics.is_file() else None
-    return Predictor(path / "train" / "model.safetensors", search, threshold, device)
-
-
-def _as_picture(image: Image.Image | np.ndarray | str | Path) -> Image.Image:
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image))
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"expected an RGB array (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
-        return Image.fromarray(image)
-    return image.convert("RGB")
+    return Predictor(run / "train" / "model.safetensors", search, threshold, device)

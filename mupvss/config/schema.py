@@ -51,6 +51,8 @@ class DataConfig(Section):
     """voc: name of the folder with the masks; folder: folder with palette PNGs, if any."""
     train_split: str = "train"
     """voc: split list whose pictures train the classifier."""
+    val_split: str = "val"
+    """voc: split list that the segmentation network is scored on."""
     seed_every: Positive = 1
     """Only every n-th picture gets seeds and is scored, for quick comparisons."""
     seed_split: str = "train"
@@ -214,6 +216,65 @@ class SearchConfig(Section):
     precision: Literal["bf16", "fp32"] = "fp32"
 
 
+class AffinityConfig(Section):
+    """Learned pixel affinity: from seeds to maps that end where objects end."""
+
+    kind: Literal["none", "patch", "head", "net"] = "head"
+    """none: seeds as they are; patch: cosines of the classifier's patches, untrained; head: a small head trained on the
+    classifier; net: PSA's AffinityNet on ResNet38."""
+    radius: Positive = 5
+    """Cells up to this distance are compared."""
+    beta: float = Field(default=8.0, gt=0)
+    """Power of the affinity in the random walk."""
+    steps: int = Field(default=32, ge=0)
+    """Steps of the walk."""
+    crf: str = "psa"
+    """CRF preset (or none) for the labels the affinity learns from."""
+    margin: Fraction = 0.3
+    """Those labels: sure of an object over (1 + margin) times the mask-free threshold, of background under (1 - margin) times."""
+    channels: float = Field(default=1.0, gt=0)
+    """net only: factor on ResNet38's channels."""
+    weights: str | None = None
+    """net only: pretrained ResNet38 (res38_cls.pth)."""
+    crop: Positive = 224
+    """Side of the training crops in pixels."""
+    train: TrainConfig = TrainConfig(image_steps=3200, batch_size=8, lr=1e-3, new_lr_scale=1.0, warmup_steps=20)
+
+
+class MasksConfig(Section):
+    """From maps to pseudo masks."""
+
+    crf: str = "psa"
+    """Dense-CRF preset: psa, mctformer-test, irn, clip-es, toco, or none."""
+    crf_steps: int = Field(default=10, ge=0)
+    unsure: Fraction = 0.6
+    """Pixels whose best probability is under it become 255, which the segmentation network ignores."""
+
+
+class SegmentConfig(Section):
+    """The segmentation network, learned from pseudo masks."""
+
+    network: Literal["vit", "resnet38"] = "vit"
+    """vit: a light decoder on the classifier's backbone; resnet38: DeepLab-V1, as the paper has it."""
+    channels: float = Field(default=1.0, gt=0)
+    """resnet38 only: factor on its channels."""
+    weights: str | None = None
+    """Backbone to start from; None: the trained classifier's (vit), from scratch (resnet38)."""
+    crop: Positive = 224
+    """Side of the training crops in pixels."""
+    resize: tuple[float, float] = (0.6, 1.4)
+    """Random scale of the pictures before the crop."""
+    weigh: bool = True
+    """Weigh each pixel's loss by its mask's confidence."""
+    rounds: Positive = 1
+    """2 and more: train again on the network's own masks of the training pictures (self-training)."""
+    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    """Scales of the test, with mirror."""
+    crf: str = "mctformer-test"
+    """CRF preset of the test, or none."""
+    train: TrainConfig = TrainConfig(image_steps=12_800, batch_size=16, lr=2e-4, new_lr_scale=5.0)
+
+
 class RunConfig(Section):
     """One run, from pictures to report."""
 
@@ -233,3 +294,6 @@ class RunConfig(Section):
     losses: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
+    affinity: AffinityConfig = AffinityConfig()
+    masks: MasksConfig = MasksConfig()
+    segment: SegmentConfig = SegmentConfig()

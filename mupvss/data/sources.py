@@ -11,7 +11,7 @@ from mupvss.data.sample import Dataset
 from mupvss.data.scenes.source import load_scenes
 from mupvss.data.voc import load_voc
 
-Purpose = Literal["train", "seeds"]
+Purpose = Literal["train", "seeds", "val"]
 
 SOURCES: dict[str, Callable[[DataConfig, str], Dataset]] = {
     "scenes": load_scenes,
@@ -21,10 +21,11 @@ SOURCES: dict[str, Callable[[DataConfig, str], Dataset]] = {
 
 
 def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None) -> Dataset:
-    """The pictures that train the classifier, or those that get seeds; `limit` keeps the first few."""
+    """The pictures that train the classifier, those that get seeds and masks, or those the segmentation network is scored on;
+    `limit` keeps the first few."""
     split: str = purpose
     if config.source == "voc":
-        split = config.train_split if purpose == "train" else config.seed_split
+        split = {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
     dataset = SOURCES[config.source](config, split)
     every = config.seed_every if purpose == "seeds" else 1
     return Dataset(dataset.classes, dataset.samples[:limit:every])

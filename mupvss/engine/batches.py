@@ -45,7 +45,7 @@ class TrainingViews(TorchDataset):
         return normalise(view), torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
 
 
-class _Range(Sampler[list[int]]):
+class StepBatches(Sampler[list[int]]):
     def __init__(self, first_step: int, steps: int, batch_size: int) -> None:
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
 
@@ -61,7 +61,7 @@ def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, f
     """Loader of `Batch`es for the steps first_step, ..., steps - 1."""
     return DataLoader(
         TrainingViews(dataset, config, image_size, seed),
-        batch_sampler=_Range(first_step, steps, config.batch_size),
+        batch_sampler=StepBatches(first_step, steps, config.batch_size),
         num_workers=config.workers,
         collate_fn=_collate,
         # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -12,20 +13,24 @@ from mupvss.model.build import is_decayed, is_new
 
 
 def build_optimizer(network: nn.Module, model: ModelConfig, train: TrainConfig) -> torch.optim.AdamW:
-    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'."""
+    """For a classifier."""
+    return grouped_optimizer(network, train, lambda name: is_new(name, model))
+
+
+def grouped_optimizer(network: nn.Module, train: TrainConfig, new: Callable[[str], bool]) -> torch.optim.AdamW:
+    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; what is frozen is in none."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        groups.setdefault((is_new(name, model), is_decayed(name, parameter)), []).append(parameter)
+        if parameter.requires_grad:
+            groups.setdefault((new(name), is_decayed(name, parameter)), []).append(parameter)
     return torch.optim.AdamW(
         [
             {
                 "params": parameters,
-                "peak": train.lr * (train.new_lr_scale if new else 1.0),
+                "peak": train.lr * (train.new_lr_scale if is_recent else 1.0),
                 "weight_decay": train.weight_decay if decayed else 0.0,
             }
-            for (new, decayed), parameters in groups.items()
+            for (is_recent, decayed), parameters in groups.items()
         ],
         lr=train.lr,
     )

@@ -34,10 +34,15 @@ class Seeds:
         """At the picture's size: the highest value over the classes (H, W) float32, and its class id (H, W) uint8."""
         if len(self.ids) == 0:
             return np.zeros(self.size, np.float32), np.zeros(self.size, np.uint8)
-        maps = torch.from_numpy(self.maps.astype(np.float32)).unsqueeze(0)
-        full = F.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)[0]
-        value, index = full.max(0)
+        value, index = torch.from_numpy(self.full()).max(0)
         return value.numpy(), self.ids.astype(np.uint8)[index.numpy()]
+
+    def full(self) -> np.ndarray:
+        """The maps at the picture's size (K, H, W) float32."""
+        if len(self.ids) == 0:
+            return np.zeros((0, *self.size), np.float32)
+        maps = torch.from_numpy(self.maps.astype(np.float32)).unsqueeze(0)
+        return F.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)[0].numpy()
 
     def labels(self, threshold: float) -> np.ndarray:
         """Class ids (H, W) uint8, background (0) where no map reaches the threshold."""

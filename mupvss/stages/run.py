@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from mupvss.engine.device import prepare
 from mupvss.engine.log import console
+from mupvss.stages.affinity import run_affinity
 from mupvss.stages.cam import run_cam, run_cam_train
 from mupvss.stages.evaluate import run_evaluate
+from mupvss.stages.masks import run_masks
 from mupvss.stages.report import run_report
 from mupvss.stages.seeds import run_seeds
+from mupvss.stages.segment import run_segment
 from mupvss.stages.stage import Metrics, Run, gather_metrics
 from mupvss.stages.train import run_train
+from mupvss.stages.val import run_val
 
 STAGES = {
     "train": run_train,
     "seeds": run_seeds,
     "evaluate": run_evaluate,
+    "affinity": run_affinity,
+    "masks": run_masks,
+    "segment": run_segment,
+    "val": run_val,
     "cam_train": run_cam_train,
     "cam": run_cam,
     "report": run_report,
@@ -44,6 +52,9 @@ HEADLINE = {
     "seeds/miou_oracle": "seeds (oracle threshold)",
     "seeds/prototype_oracle": "prototype search alone (oracle)",
     "seeds/without_prototype_oracle": "seeds without the prototypes (oracle)",
+    "masks/miou": "pseudo masks",
+    "val/miou_single": "segmentation network on val, one scale",
+    "val/miou": "segmentation network on val",
     "cam/oracle": "plain CAM (oracle)",
     "cam/attention_oracle": "plain CAM + attention (oracle)",
 }

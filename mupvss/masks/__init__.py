@@ -1,0 +1,1 @@
+"""From maps to masks: background, dense CRF, and what stays unsure."""

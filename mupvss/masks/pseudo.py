@@ -1,0 +1,62 @@
+"""One picture's maps to probabilities, through the dense CRF, to a mask with its confidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mupvss.crf import dense_crf
+from mupvss.search.seeds import Seeds
+
+UNSURE = 255
+
+
+@dataclass(frozen=True)
+class Refined:
+    """Probabilities of the background and of a picture's tagged classes."""
+
+    ids: np.ndarray
+    """(K,) class ids from 1."""
+    probabilities: np.ndarray
+    """(K + 1, H, W) float32, the background first."""
+
+    def labels(self) -> np.ndarray:
+        """(H, W) uint8: the likeliest class id."""
+        return np.concatenate(([0], self.ids)).astype(np.uint8)[self.probabilities.argmax(0)]
+
+    def confidence(self) -> np.ndarray:
+        """(H, W) uint8: the probability of the likeliest, 255 for 1."""
+        return (255 * self.probabilities.max(0) + 0.5).astype(np.uint8)
+
+    def best(self) -> tuple[np.ndarray, np.ndarray]:
+        """The likeliest object class: its probability (H, W) in [0, 1] and id; zeros where there is no tag."""
+        if len(self.ids) == 0:
+            shape = self.probabilities.shape[1:]
+            return np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+        return self.probabilities[1:].max(0), self.ids.astype(np.uint8)[self.probabilities[1:].argmax(0)]
+
+
+def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10) -> Refined:
+    """Maps, the RGB picture (H, W, 3) uint8 and the map value that counts as background -> Refined at the picture's size.
+
+    crf: a preset's name, or none. A picture without a tag is background throughout.
+    """
+    values = np.concatenate((np.full((1, *seeds.size), max(background, 1e-3), np.float32), seeds.full()))
+    probabilities = values / values.sum(0)
+    if crf != "none" and len(seeds.ids):
+        probabilities = dense_crf(image, probabilities, crf, steps)
+    return Refined(seeds.ids, probabilities)
+
+
+def with_unsure(labels: np.ndarray, confidence: np.ndarray, unsure: float) -> np.ndarray:
+    """labels, 255 where the confidence (uint8, 255 for 1) is under `unsure` in [0, 1]."""
+    return np.where(confidence < 255 * unsure, UNSURE, labels).astype(np.uint8)
+
+
+def confident_labels(seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str) -> np.ndarray:
+    """Labels that an affinity can learn from (H, W) uint8: an object where a strict background still says so, background where
+    a lenient one does, 255 between."""
+    strict = refine_mask(seeds, image, threshold * (1 + margin), crf).labels()
+    lenient = refine_mask(seeds, image, threshold * (1 - margin), crf).labels()
+    return np.where(strict > 0, strict, np.where(lenient == 0, 0, UNSURE)).astype(np.uint8)

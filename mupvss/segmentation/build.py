@@ -1,0 +1,78 @@
+"""From a config to a segmentation network, and back from its checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mupvss.config.schema import ModelConfig, SegmentConfig
+from mupvss.data.preprocess import MEAN, STD
+from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.errors import CheckpointError
+from mupvss.model.pretrained import load_backbone
+from mupvss.model.resnet38 import ResNet38
+from mupvss.model.vit import SIZES, VisionTransformer
+from mupvss.segmentation.deeplab import DeepLab
+from mupvss.segmentation.vit_segmenter import ViTSegmenter
+
+Segmenter = ViTSegmenter | DeepLab
+
+
+@dataclass(frozen=True)
+class SegmenterInfo:
+    """What a segmentation checkpoint says about its network."""
+
+    classes: tuple[str, ...]
+    model: ModelConfig
+    segment: SegmentConfig
+
+
+def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, classifier: Path | None) -> Segmenter:
+    """The network for `classes` classes and the background. classifier: the checkpoint whose backbone it starts from; None, and no
+    config.weights: from scratch (or a checkpoint will fill it)."""
+    if config.network == "resnet38":
+        cnn = ResNet38(config.channels, frozen_stages=2 if config.weights else 0)
+        if classifier is not None and config.weights:
+            load_backbone(cnn, config.weights)
+        return DeepLab(cnn, classes + 1)
+    if model.backbone not in SIZES:
+        raise ValueError(f'segment.network = "vit" needs a classifier on a ViT, and it is {model.backbone}; set "resnet38"')
+    vit = VisionTransformer(
+        SIZES[model.backbone], model.patch_size, model.image_size, model.drop_path, model.registers, model.layer_scale
+    )
+    if classifier is not None:
+        if config.weights:
+            load_backbone(vit, config.weights, model.weights_pixels)
+        else:
+            tensors, _ = read_model(classifier)
+            vit.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")})
+    return ViTSegmenter(vit, classes + 1)
+
+
+def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:
+    header = {
+        "classes": list(info.classes),
+        "model": info.model.model_dump(mode="json"),
+        "segment": info.segment.model_dump(mode="json"),
+        "normalisation": {"mean": list(MEAN), "std": list(STD)},
+    }
+    save_tensors(path, network.state_dict(), header)
+
+
+def is_segmenter(path: Path) -> bool:
+    return "segment" in load_tensors(path)[1]
+
+
+def load_segmenter(path: Path) -> tuple[Segmenter, SegmenterInfo]:
+    tensors, header = load_tensors(path)
+    if "segment" not in header:
+        raise CheckpointError(f"{path}: not a segmentation network; run the stage 'segment' first")
+    info = SegmenterInfo(
+        tuple(header["classes"]),
+        ModelConfig.model_validate_json(json.dumps(header["model"])),
+        SegmentConfig.model_validate_json(json.dumps(header["segment"])),
+    )
+    network = build_segmenter(info.segment, info.model, len(info.classes), None)
+    network.load_state_dict(tensors)
+    return network, info

@@ -1,0 +1,52 @@
+"""A segmentation network on the classifier's own ViT, with a light decoder: tokens of several depths, and the picture's edges.
+
+Tokens live on a grid of patches; a few convolutions over the picture at a quarter of its size bring back where objects end.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mupvss.model.vit import VisionTransformer
+
+WIDTH, EDGES = 128, 48
+DEPTHS = (0.5, 0.75, 1.0)
+"""Shares of the blocks after which tokens are taken."""
+
+
+class ViTSegmenter(nn.Module):
+    def __init__(self, backbone: VisionTransformer, labels: int) -> None:
+        super().__init__()
+        self.backbone, self.stride = backbone, backbone.patch_size
+        depth = len(backbone.blocks)
+        self.taken = sorted({max(1, round(share * depth)) for share in DEPTHS})
+        self.tokens = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(backbone.width), nn.Linear(backbone.width, WIDTH)) for _ in self.taken
+        )
+        self.edges = nn.Sequential(_conv(3, 32, stride=2), _conv(32, EDGES, stride=2), _conv(EDGES, EDGES))
+        self.join = nn.Sequential(_conv(WIDTH, WIDTH), _conv(WIDTH, WIDTH))
+        self.fuse = nn.Sequential(_conv(WIDTH + EDGES, WIDTH), nn.Conv2d(WIDTH, labels, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """images (B, 3, H, W), normalised, whole patches -> logits (B, labels, H/4, W/4), the background first."""
+        vit = self.backbone
+        patches, grid = vit.embed(images)
+        n = patches.shape[1]
+        x = torch.cat((patches, vit.class_token().expand(len(images), -1, -1), vit.registers(len(images))), 1)
+        total = torch.zeros((), device=images.device)
+        for number, block in enumerate(vit.layers(), 1):
+            x = block.mlp_unit(block.attention_unit(x)[0])
+            if number in self.taken:
+                total = total + self.tokens[self.taken.index(number)](x[:, :n])
+        square = self.join(total.transpose(1, 2).unflatten(2, grid))
+        edges = self.edges(images)
+        large = F.interpolate(square.float(), size=edges.shape[2:], mode="bilinear", align_corners=False)
+        return self.fuse(torch.cat((large.to(edges.dtype), edges), 1))
+
+
+def _conv(entering: int, leaving: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(entering, leaving, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(leaving), nn.ReLU()
+    )

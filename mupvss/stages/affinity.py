@@ -1,0 +1,117 @@
+"""Stage `affinity`: labels that the seeds are sure of, and a network that learns from them what belongs together."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mupvss.affinity.build import AffinityNetwork, build_affinity, save_affinity, trained_parameters
+from mupvss.affinity.loss import affinity_loss, pair_affinity
+from mupvss.config.schema import RunConfig
+from mupvss.data.images import read_label_image
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
+from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.log import progress_bar
+from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.files import read_json
+from mupvss.masks.pseudo import confident_labels
+from mupvss.search.seeds import read_seeds
+from mupvss.stages.search_all import seed_path
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "affinity"
+
+
+def run_affinity(run: Run) -> Metrics:
+    """-> DIR/affinity/labels/NAME.png and model.safetensors; nothing but a note for the kinds that need no training."""
+    config = run.config
+    dataset = load_dataset(config.data, "seeds", config.limit)
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds")]
+    depends_on = fingerprint(NAME, upstream, config.affinity, config.seed, dataset_identity(dataset))
+
+    def work(folder: Path) -> Metrics:
+        if config.affinity.kind in ("none", "patch"):
+            return {"kind": config.affinity.kind}
+        write_labels(run, dataset, folder)
+        return {"kind": config.affinity.kind, **_fit(run, dataset, folder)}
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
+    """Those that are there already stay."""
+    config, seeds = run.config.affinity, run.folder("seeds")
+    found = read_json(seeds / "metrics.json")
+    with progress_bar("affinity labels", len(dataset.samples), "pictures") as advance:
+        for sample in dataset.samples:
+            path = folder / "labels" / f"{sample.name}.png"
+            if not path.is_file():
+                image = np.array(sample.open_image())
+                maps = read_seeds(seed_path(seeds, found["maps"], sample.name))
+                write_palette_png(path, confident_labels(maps, image, found["threshold"], config.margin, config.crf))
+            advance(1)
+
+
+def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
+    config, device = run.config.affinity, pick_device(run.config.device)
+    torch.manual_seed(run.config.seed)
+    network = build_affinity(config, run.folder("train") / "model.safetensors").to(device).train()
+    samples = [
+        DenseSample(s.origin, s.open_image, functools.partial(read_label_image, folder / "labels" / f"{s.name}.png"))
+        for s in dataset.samples
+        if s.tags
+    ]
+    train = config.train
+    views = DenseViews(samples, config.crop, (0.7, 1.3), train.flip, train.brightness, run.config.seed)
+    steps = max(1, train.image_steps // train.batch_size)
+    parameters = trained_parameters(network)
+    loop = Loop(
+        network=network,
+        optimizer=torch.optim.AdamW([{"params": parameters, "peak": train.lr}], lr=train.lr, weight_decay=train.weight_decay),
+        batches=lambda first: dense_batches(views, train, first, steps),
+        loss=lambda batch, progress: _loss(network, batch, run.config, device),
+        origins=lambda batch: batch.origins,
+        steps=steps,
+        config=train,
+        identity=_identity(run, dataset),
+    )
+    figures = optimise(loop, folder, NAME)
+    save_affinity(folder / "model.safetensors", network, config)
+    state_path(folder).unlink(missing_ok=True)
+    return dict(figures)
+
+
+def _loss(
+    network: AffinityNetwork, batch: DenseBatch, config: RunConfig, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
+    with autocast(device, config.affinity.train.precision):
+        features = network(batch.images.to(device))
+    affinity = pair_affinity(features, config.affinity.radius)
+    h, w = features.shape[2:]
+    rows, columns = (_centres(size, cells) for size, cells in zip(batch.labels.shape[1:], (h, w), strict=True))
+    labels = batch.labels[:, rows][:, :, columns].to(device)
+    return affinity_loss(affinity, labels, config.affinity.radius), {}
+
+
+def _centres(size: int, cells: int) -> Tensor:
+    """The pixel in the middle of each cell."""
+    return ((torch.arange(cells) + 0.5) * size / cells).long()
+
+
+def _identity(run: Run, dataset: Dataset) -> str:
+    parts = [
+        run.config.affinity.model_dump(mode="json", exclude_defaults=True),
+        run.config.seed,
+        stage_fingerprint(run.folder("seeds")),
+        [s.name for s in dataset.samples],
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,115 @@
+"""Stage `masks`: pseudo masks from seeds, through affinity and the dense CRF, with a confidence per pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from mupvss.affinity.apply import walked
+from mupvss.affinity.build import load_affinity
+from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sources import load_dataset
+from mupvss.engine.checkpoint import read_model
+from mupvss.engine.device import pick_device
+from mupvss.engine.log import progress_bar
+from mupvss.evaluation.confusion import confusion_matrix, scores
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
+from mupvss.files import atomic_path, read_json
+from mupvss.masks.pseudo import Refined, refine_mask, with_unsure
+from mupvss.model.build import build_model
+from mupvss.search.seeds import Seeds, read_seeds, write_seeds
+from mupvss.stages.scoring import read_mask, score_maps
+from mupvss.stages.search_all import seed_path
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "masks"
+KIND = "walked"
+
+
+def run_masks(run: Run) -> Metrics:
+    """-> DIR/masks/full/NAME.png (every pixel), labels/NAME.png (255 where unsure), confidence/NAME.png (grey, 255 for 1)."""
+    config = run.config
+    dataset = load_dataset(config.data, "seeds", config.limit)
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds", "affinity")]
+    depends_on = fingerprint(NAME, upstream, config.affinity, config.masks, dataset_identity(dataset))
+
+    def work(folder: Path) -> Metrics:
+        walk_all(run, dataset, folder)
+        found = score_maps(dataset, folder, KIND)
+        metrics = {"threshold": found.threshold, **_write(run, dataset, folder, found.threshold)}
+        if found.plain is not None and found.oracle is not None:
+            metrics |= {"affinity_miou": found.plain.miou, "affinity_oracle": found.oracle.miou}
+            before = read_json(run.folder("seeds") / "metrics.json")
+            metrics |= {"seeds_miou": before["miou"], "seeds_oracle": before["miou_oracle"]}
+        return metrics
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def walk_all(run: Run, dataset: Dataset, folder: Path) -> None:
+    """-> folder/maps/walked/NAME.npz; those that are there already stay."""
+    seeds = run.folder("seeds")
+    kind = read_json(seeds / "metrics.json")["maps"]
+    walk = _walker(run)
+    with progress_bar("affinity walk", len(dataset.samples), "pictures") as advance:
+        for sample in dataset.samples:
+            path = seed_path(folder, KIND, sample.name)
+            if not path.is_file():
+                write_seeds(path, walk(read_seeds(seed_path(seeds, kind, sample.name)), sample))
+            advance(1)
+
+
+def _walker(run: Run) -> Callable[[Seeds, Sample], Seeds]:
+    config, device = run.config.affinity, pick_device(run.config.device)
+    checkpoint = run.folder("train") / "model.safetensors"
+    if config.kind == "none":
+        return lambda seeds, sample: seeds
+    tensors, info = read_model(checkpoint)
+    if config.kind == "patch":
+        network = build_model(info.model, len(info.classes), pretrained=False)
+        network.load_state_dict(tensors)
+        ready: torch.nn.Module = network
+    else:
+        ready = load_affinity(run.folder("affinity") / "model.safetensors", config, checkpoint)
+    ready = ready.to(device).eval()
+    return lambda seeds, sample: walked(seeds, sample.open_image(), ready, config, info.model.patch_size, device)  # type: ignore[arg-type]
+
+
+def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metrics:
+    config, size = run.config.masks, len(dataset.classes) + 1
+    matrix = np.zeros((size, size), np.int64)
+    histogram = np.zeros((BINS + 1, size, size), np.int64)
+    ignored, scored = 0.0, 0
+    with progress_bar(NAME, len(dataset.samples), "pictures") as advance:
+        for sample in dataset.samples:
+            seeds = read_seeds(seed_path(folder, KIND, sample.name))
+            refined = refine_mask(seeds, np.array(sample.open_image()), background, config.crf, config.crf_steps)
+            labels = write_mask(folder, sample.name, refined, config.unsure)
+            ignored += float((labels == 255).mean())
+            if sample.open_mask is not None:
+                truth = read_mask(sample, seeds.size)
+                matrix += confusion_matrix(refined.labels(), truth, size)
+                histogram += threshold_histogram(*refined.best(), truth, size)
+                scored += 1
+            advance(1)
+    metrics: Metrics = {"unsure_percent": 100 * ignored / max(1, len(dataset.samples))}
+    if scored:
+        # The oracle moves the background's probability after the CRF, without running it again.
+        metrics |= {"miou": scores(matrix).miou, "miou_oracle": max(scores(matrix).miou, best_threshold(histogram)[1].miou)}
+    return metrics
+
+
+def write_mask(folder: Path, name: str, refined: Refined, unsure: float) -> np.ndarray:
+    """The three files of a picture; -> its labels with 255 where unsure."""
+    full, confidence = refined.labels(), refined.confidence()
+    labels = with_unsure(full, confidence, unsure)
+    write_palette_png(folder / "full" / f"{name}.png", full)
+    write_palette_png(folder / "labels" / f"{name}.png", labels)
+    with atomic_path(folder / "confidence" / f"{name}.png") as temporary:
+        Image.fromarray(confidence).save(temporary, "PNG")
+    return labels

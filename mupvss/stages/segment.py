@@ -1,0 +1,131 @@
+"""Stage `segment`: the segmentation network learns from the pseudo masks, then, if asked for, again from its own."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mupvss.config.schema import RunConfig
+from mupvss.data.images import read_label_image
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.engine.checkpoint import read_model
+from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
+from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.log import progress_bar
+from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.engine.optimizer import grouped_optimizer
+from mupvss.errors import DataError
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.files import atomic_path
+from mupvss.masks.pseudo import UNSURE, with_unsure
+from mupvss.segmentation.build import Segmenter, SegmenterInfo, build_segmenter, save_segmenter
+from mupvss.segmentation.loss import segmentation_loss
+from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "segment"
+
+
+def run_segment(run: Run) -> Metrics:
+    """-> DIR/segment/model.safetensors and log.jsonl."""
+    config = run.config
+    dataset = load_dataset(config.data, "seeds", config.limit)
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "masks")]
+    depends_on = fingerprint(NAME, upstream, config.segment, config.seed, dataset_identity(dataset))
+
+    def work(folder: Path) -> Metrics:
+        masks = run.folder("masks")
+        figures: Metrics = {}
+        for number in range(1, config.segment.rounds + 1):
+            target = folder if number == config.segment.rounds else folder / f"round-{number}"
+            figures = fit_segmenter(run, dataset, masks, target, number)
+            if number < config.segment.rounds:
+                masks = _own_masks(run, dataset, target)
+        return figures
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number: int = 1) -> Metrics:
+    """Trains on masks/labels and masks/confidence into folder/model.safetensors."""
+    config, device = run.config, pick_device(run.config.device)
+    classifier = run.folder("train") / "model.safetensors"
+    _, info = read_model(classifier)
+    torch.manual_seed(config.seed)
+    network = build_segmenter(config.segment, info.model, len(dataset.classes), classifier).to(device).train()
+    train = config.segment.train
+    samples = _samples(dataset, masks, config.segment.weigh)
+    views = DenseViews(samples, config.segment.crop, config.segment.resize, train.flip, train.brightness, config.seed)
+    steps = max(1, train.image_steps // train.batch_size)
+    started = config.segment.network == "vit" or bool(config.segment.weights)
+    loop = Loop(
+        network=network,
+        optimizer=grouped_optimizer(network, train, lambda name: started and not name.startswith("backbone.")),
+        batches=lambda first: dense_batches(views, train, first, steps),
+        loss=lambda batch, progress: _loss(network, batch, config, device),
+        origins=lambda batch: batch.origins,
+        steps=steps,
+        config=train,
+        identity=_identity(run, dataset, number),
+    )
+    figures = optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}")
+    save_segmenter(folder / "model.safetensors", network, SegmenterInfo(dataset.classes, info.model, config.segment))
+    state_path(folder).unlink(missing_ok=True)
+    return dict(figures)
+
+
+def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
+    """Pictures whose mask is unsure throughout teach nothing and are left out; an error if that leaves none."""
+    found = []
+    for sample in dataset.samples:
+        labels = masks / "labels" / f"{sample.name}.png"
+        confidence = masks / "confidence" / f"{sample.name}.png"
+        if (read_label_image(labels) != UNSURE).any():
+            open_confidence = functools.partial(read_label_image, confidence) if weigh else None
+            found.append(
+                DenseSample(sample.origin, sample.open_image, functools.partial(read_label_image, labels), open_confidence)
+            )
+    if not found:
+        raise DataError(f"{masks / 'labels'}: every mask is unsure throughout; lower masks.unsure and run 'masks' again")
+    return found
+
+
+def _loss(network: Segmenter, batch: DenseBatch, config: RunConfig, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+    with autocast(device, config.segment.train.precision):
+        logits = network(batch.images.to(device))
+    return segmentation_loss(logits, batch.labels.to(device), batch.weights.to(device)), {}
+
+
+def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
+    """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
+    predictor = SegmentationPredictor(folder / "model.safetensors", device=run.config.device)
+    with progress_bar("own masks", len(dataset.samples), "pictures") as advance:
+        for sample in dataset.samples:
+            path = folder / "labels" / f"{sample.name}.png"
+            if not path.is_file():
+                found = predictor(sample.open_image(), sorted(sample.tags))
+                confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
+                with atomic_path(folder / "confidence" / path.name) as temporary:
+                    Image.fromarray(confidence).save(temporary, "PNG")
+                write_palette_png(path, with_unsure(found.labels, confidence, run.config.masks.unsure))
+            advance(1)
+    return folder
+
+
+def _identity(run: Run, dataset: Dataset, number: int) -> str:
+    parts = [
+        run.config.segment.model_dump(mode="json", exclude_defaults=True),
+        run.config.seed,
+        stage_fingerprint(run.folder("masks")),
+        [s.name for s in dataset.samples],
+        number,
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,62 @@
+"""Stage `val`: the segmentation network on pictures it has not seen, without tags."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.engine.log import console, progress_bar
+from mupvss.evaluation.confusion import confusion_matrix, scores
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.evaluation.table import as_json, as_table
+from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.stages.scoring import read_mask
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+
+NAME = "val"
+
+
+def run_val(run: Run) -> Metrics:
+    """-> DIR/val/results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, the layout VOC's server takes, and the figures.
+
+    single: one scale, no mirror, no CRF. The folder holds the masks with everything the config asks for.
+    """
+    config = run.config
+    dataset = load_dataset(config.data, "val", config.limit)
+    segmenter = run.folder("segment")
+    depends_on = fingerprint(NAME, stage_fingerprint(segmenter), config.segment, config.data.val_split, dataset_identity(dataset))
+
+    def work(folder: Path) -> Metrics:
+        checkpoint = segmenter / "model.safetensors"
+        single = SegmentationPredictor(checkpoint, (1.0,), "none", config.device, flip=False)
+        full = SegmentationPredictor(checkpoint, device=config.device)
+        masks = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{config.data.val_split}_cls"
+        return _score_all(dataset, single, full, masks)
+
+    return run_stage(run, NAME, depends_on, work)
+
+
+def _score_all(dataset: Dataset, single: SegmentationPredictor, full: SegmentationPredictor, masks: Path) -> Metrics:
+    names = ["background", *dataset.classes]
+    matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
+    scored = 0
+    with progress_bar(NAME, len(dataset.samples), "pictures") as advance:
+        for sample in dataset.samples:
+            image = sample.open_image()
+            labels = {"full": full(image).labels}
+            write_palette_png(masks / f"{sample.name}.png", labels["full"])
+            if sample.open_mask is not None:
+                labels["single"] = single(image).labels
+                truth = read_mask(sample, (image.height, image.width))
+                for name, matrix in matrices.items():
+                    matrix += confusion_matrix(labels[name], truth, len(names))
+                scored += 1
+            advance(1)
+    if not scored:
+        return {"pictures": 0}
+    found = {name: scores(matrix) for name, matrix in matrices.items()}
+    console.print(as_table(found["full"], names, f"segmentation network, {scored} pictures, no tags"))
+    return {"pictures": scored, "miou_single": found["single"].miou, **as_json(found["full"])}
