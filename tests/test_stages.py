@@ -15,12 +15,13 @@ from mupvss import load
 from mupvss.cli import main
 from mupvss.config.load import load_config, save_config
 from mupvss.data.sources import load_dataset
-from mupvss.stages.run import run_all
+from mupvss.predictor import load_classifier
+from mupvss.stages.run import STAGES, run_all
 from mupvss.stages.stage import Run
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",
-    "cam/oracle", "cam/attention_oracle",
+    "cam/oracle", "cam/attention_oracle", "masks/miou", "masks/miou_oracle", "masks/affinity_miou", "val/miou", "val/miou_single",
 )  # fmt: skip
 
 
@@ -31,7 +32,10 @@ def finished(tmp_path_factory):
     config = RunConfig.model_validate_json(
         """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
             "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
-            "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]}}"""
+            "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]},
+            "affinity": {"crop": 32, "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
+            "segment": {"crop": 32, "scales": [1.0],
+                        "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}"""
     )
     run = Run(config, tmp_path_factory.mktemp("run"))
     run_all(run)
@@ -42,7 +46,7 @@ def test_every_fixed_key(finished):
     metrics = json.loads((finished.out / "metrics.json").read_text())
     for key in KEYS:
         assert 0 <= metrics[key] <= 100
-    for stage in ("train", "seeds", "evaluate", "cam_train", "cam", "report"):
+    for stage in STAGES:
         assert metrics[f"{stage}/seconds"] >= 0
         assert metrics[f"{stage}/peak_mb"] > 0
         tomllib.loads((finished.out / stage / "config.toml").read_text())
@@ -60,7 +64,7 @@ def test_nothing_is_done_twice_and_changes_are(finished, capsys):
     before = {path: path.stat().st_mtime_ns for path in finished.out.rglob("*") if path.suffix in (".safetensors", ".npz")}
     run_all(finished)
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert capsys.readouterr().err.count("up to date") == 6
+    assert capsys.readouterr().err.count("up to date") == len(STAGES)
     changed = finished.config.model_copy(update={"search": finished.config.search.model_copy(update={"scales": (1.0,)})})
     run_all(Run(changed, finished.out))
     assert capsys.readouterr().err.count("up to date") == 2  # only the trainings do not depend on the search
@@ -80,7 +84,7 @@ def test_a_lost_seed_file_is_made_again(finished):
 
 def test_predictor_equals_the_stage(finished):
     run_all(finished)
-    predictor = load(finished.out)
+    predictor = load_classifier(finished.out)
     for sample in load_dataset(finished.config.data, "seeds").samples:
         prediction = predictor(sample.open_image(), sorted(sample.tags))
         with Image.open(finished.out / "seeds" / "masks" / f"{sample.name}.png") as mask:
@@ -88,6 +92,35 @@ def test_predictor_equals_the_stage(finished):
             assert np.mean(np.array(mask) == prediction.labels) > 0.99
         assert prediction.labels.shape == prediction.confidence.shape == (32, 32)
         assert set(prediction.scores) == set(predictor.classes)
+
+
+def test_segmentation_network_answers_without_tags(finished):
+    run_all(finished)
+    predictor = load(finished.out)
+    masks = finished.out / "val" / "results" / "VOC2012" / "Segmentation" / "comp6_val_cls"
+    for sample in load_dataset(finished.config.data, "val").samples:
+        prediction = predictor(sample.open_image())
+        with Image.open(masks / f"{sample.name}.png") as mask:
+            assert np.array_equal(np.array(mask), prediction.labels)
+    assert load(finished.out / "segment" / "model.safetensors").classes == predictor.classes
+
+
+def test_pseudo_masks_on_disk(finished):
+    run_all(finished)
+    for sample in load_dataset(finished.config.data, "seeds").samples:
+        full, labels, confidence = (
+            np.array(Image.open(finished.out / "masks" / kind / f"{sample.name}.png"))
+            for kind in ("full", "labels", "confidence")
+        )
+        assert full.shape == labels.shape == confidence.shape == (32, 32)
+        assert set(np.unique(full)) <= {0, *(i for i, name in enumerate(finished_classes(finished), 1) if name in sample.tags)}
+        sure = labels != 255
+        assert (labels[sure] == full[sure]).mean() > 0.99 if sure.any() else True
+        assert confidence.min() > 255 / 8
+
+
+def finished_classes(finished):
+    return load_dataset(finished.config.data, "seeds").classes
 
 
 def test_predictor_in_a_new_process_gives_the_same(finished, tmp_path):

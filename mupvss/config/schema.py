@@ -247,8 +247,9 @@ class MasksConfig(Section):
     crf: str = "psa"
     """Dense-CRF preset: psa, mctformer-test, irn, clip-es, toco, or none."""
     crf_steps: int = Field(default=10, ge=0)
-    unsure: Fraction = 0.6
-    """Pixels whose best probability is under it become 255, which the segmentation network ignores."""
+    margin: Fraction = 0.25
+    """Pixels become 255, which the segmentation network ignores, where a background threshold this share higher or lower would
+    change their label. 0: none does."""
 
 
 class SegmentConfig(Section):
@@ -268,6 +269,8 @@ class SegmentConfig(Section):
     """Weigh each pixel's loss by its mask's confidence."""
     rounds: Positive = 1
     """2 and more: train again on the network's own masks of the training pictures (self-training)."""
+    unsure: Fraction = 0.6
+    """Pixels of those masks whose probability is under it become 255."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.25)
     """Scales of the test, with mirror."""
     crf: str = "mctformer-test"

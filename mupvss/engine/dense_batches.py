@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mupvss.config.schema import TrainConfig
 from mupvss.data.preprocess import normalise
 from mupvss.engine.batches import StepBatches
+from mupvss.errors import DataError
 
 IGNORE = 255
 
@@ -64,7 +65,13 @@ class DenseViews(TorchDataset):
         rng = np.random.default_rng([self.seed, 3, n])
         labels = sample.open_labels()
         confidence = np.full(labels.shape, 255, np.uint8) if sample.open_confidence is None else sample.open_confidence()
-        parts = (sample.open_image(), Image.fromarray(labels), Image.fromarray(confidence))
+        picture = sample.open_image()
+        if labels.shape != (picture.height, picture.width) or confidence.shape != labels.shape:
+            raise DataError(
+                f"{sample.origin}: the picture is {picture.height}x{picture.width} pixels, its labels {labels.shape[0]}x"
+                f"{labels.shape[1]}, their confidence {confidence.shape[0]}x{confidence.shape[1]}; make the masks again"
+            )
+        parts = (picture, Image.fromarray(labels), Image.fromarray(confidence))
         image, label, weight = self._view(parts, rng)
         return image, label, weight, sample.origin
 

@@ -18,7 +18,7 @@ def build_optimizer(network: nn.Module, model: ModelConfig, train: TrainConfig) 
 
 
 def grouped_optimizer(network: nn.Module, train: TrainConfig, new: Callable[[str], bool]) -> torch.optim.AdamW:
-    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; what is frozen is in none."""
+    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; frozen ones are in none."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:

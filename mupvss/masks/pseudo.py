@@ -49,14 +49,9 @@ def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, st
     return Refined(seeds.ids, probabilities)
 
 
-def with_unsure(labels: np.ndarray, confidence: np.ndarray, unsure: float) -> np.ndarray:
-    """labels, 255 where the confidence (uint8, 255 for 1) is under `unsure` in [0, 1]."""
-    return np.where(confidence < 255 * unsure, UNSURE, labels).astype(np.uint8)
-
-
-def confident_labels(seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str) -> np.ndarray:
-    """Labels that an affinity can learn from (H, W) uint8: an object where a strict background still says so, background where
-    a lenient one does, 255 between."""
-    strict = refine_mask(seeds, image, threshold * (1 + margin), crf).labels()
-    lenient = refine_mask(seeds, image, threshold * (1 - margin), crf).labels()
-    return np.where(strict > 0, strict, np.where(lenient == 0, 0, UNSURE)).astype(np.uint8)
+def confident_labels(seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str, steps: int = 10) -> np.ndarray:
+    """Labels to learn from (H, W) uint8: an object where even a strong background leaves it one, background where even a weak
+    one does, 255 between. Strong and weak: the threshold times 1 + margin and 1 - margin."""
+    strong = refine_mask(seeds, image, threshold * (1 + margin), crf, steps).labels()
+    weak = refine_mask(seeds, image, threshold * (1 - margin), crf, steps).labels()
+    return np.where(strong > 0, strong, np.where(weak == 0, 0, UNSURE)).astype(np.uint8)

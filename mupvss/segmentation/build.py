@@ -29,8 +29,8 @@ class SegmenterInfo:
 
 
 def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, classifier: Path | None) -> Segmenter:
-    """The network for `classes` classes and the background. classifier: the checkpoint whose backbone it starts from; None, and no
-    config.weights: from scratch (or a checkpoint will fill it)."""
+    """The network for `classes` classes and the background. classifier: the checkpoint whose backbone it starts from; None: no
+    weights are loaded (a checkpoint will fill it)."""
     if config.network == "resnet38":
         cnn = ResNet38(config.channels, frozen_stages=2 if config.weights else 0)
         if classifier is not None and config.weights:

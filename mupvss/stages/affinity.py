@@ -24,8 +24,7 @@ from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import read_json
 from mupvss.masks.pseudo import confident_labels
-from mupvss.search.seeds import read_seeds
-from mupvss.stages.search_all import seed_path
+from mupvss.stages.search_all import read_seeds_for, seed_path
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "affinity"
@@ -55,9 +54,10 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
         for sample in dataset.samples:
             path = folder / "labels" / f"{sample.name}.png"
             if not path.is_file():
-                image = np.array(sample.open_image())
-                maps = read_seeds(seed_path(seeds, found["maps"], sample.name))
-                write_palette_png(path, confident_labels(maps, image, found["threshold"], config.margin, config.crf))
+                image = sample.open_image()
+                maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
+                labels = confident_labels(maps, np.array(image), found["threshold"], config.margin, config.crf)
+                write_palette_png(path, labels)
             advance(1)
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mupvss.affinity.apply import walked
 from mupvss.affinity.build import load_affinity
-from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import read_model
 from mupvss.engine.device import pick_device
@@ -20,11 +20,11 @@ from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import atomic_path, read_json
-from mupvss.masks.pseudo import Refined, refine_mask, with_unsure
+from mupvss.masks.pseudo import Refined, confident_labels, refine_mask
 from mupvss.model.build import build_model
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.stages.scoring import read_mask, score_maps
-from mupvss.stages.search_all import seed_path
+from mupvss.stages.search_all import read_seeds_for, seed_path
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "masks"
@@ -60,15 +60,16 @@ def walk_all(run: Run, dataset: Dataset, folder: Path) -> None:
         for sample in dataset.samples:
             path = seed_path(folder, KIND, sample.name)
             if not path.is_file():
-                write_seeds(path, walk(read_seeds(seed_path(seeds, kind, sample.name)), sample))
+                image = sample.open_image()
+                write_seeds(path, walk(read_seeds_for(image, sample, seed_path(seeds, kind, sample.name)), image))
             advance(1)
 
 
-def _walker(run: Run) -> Callable[[Seeds, Sample], Seeds]:
+def _walker(run: Run) -> Callable[[Seeds, Image.Image], Seeds]:
     config, device = run.config.affinity, pick_device(run.config.device)
     checkpoint = run.folder("train") / "model.safetensors"
     if config.kind == "none":
-        return lambda seeds, sample: seeds
+        return lambda seeds, image: seeds
     tensors, info = read_model(checkpoint)
     if config.kind == "patch":
         network = build_model(info.model, len(info.classes), pretrained=False)
@@ -77,7 +78,7 @@ def _walker(run: Run) -> Callable[[Seeds, Sample], Seeds]:
     else:
         ready = load_affinity(run.folder("affinity") / "model.safetensors", config, checkpoint)
     ready = ready.to(device).eval()
-    return lambda seeds, sample: walked(seeds, sample.open_image(), ready, config, info.model.patch_size, device)  # type: ignore[arg-type]
+    return lambda seeds, image: walked(seeds, image, ready, config, info.model.patch_size, device)  # type: ignore[arg-type]
 
 
 def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metrics:
@@ -88,8 +89,12 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
     with progress_bar(NAME, len(dataset.samples), "pictures") as advance:
         for sample in dataset.samples:
             seeds = read_seeds(seed_path(folder, KIND, sample.name))
-            refined = refine_mask(seeds, np.array(sample.open_image()), background, config.crf, config.crf_steps)
-            labels = write_mask(folder, sample.name, refined, config.unsure)
+            image = np.array(sample.open_image())
+            refined = refine_mask(seeds, image, background, config.crf, config.crf_steps)
+            labels = refined.labels()
+            if config.margin > 0:
+                labels = confident_labels(seeds, image, background, config.margin, config.crf, config.crf_steps)
+            write_mask(folder, sample.name, refined, labels)
             ignored += float((labels == 255).mean())
             if sample.open_mask is not None:
                 truth = read_mask(sample, seeds.size)
@@ -104,12 +109,9 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
     return metrics
 
 
-def write_mask(folder: Path, name: str, refined: Refined, unsure: float) -> np.ndarray:
-    """The three files of a picture; -> its labels with 255 where unsure."""
-    full, confidence = refined.labels(), refined.confidence()
-    labels = with_unsure(full, confidence, unsure)
-    write_palette_png(folder / "full" / f"{name}.png", full)
+def write_mask(folder: Path, name: str, refined: Refined, labels: np.ndarray) -> None:
+    """The three files of a picture."""
+    write_palette_png(folder / "full" / f"{name}.png", refined.labels())
     write_palette_png(folder / "labels" / f"{name}.png", labels)
     with atomic_path(folder / "confidence" / f"{name}.png") as temporary:
-        Image.fromarray(confidence).save(temporary, "PNG")
-    return labels
+        Image.fromarray(refined.confidence()).save(temporary, "PNG")

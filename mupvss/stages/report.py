@@ -24,6 +24,8 @@ from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run
 
 NAME = "report"
 PICTURES = 16
+SHOWN = ("train", "seeds", "evaluate", "affinity", "masks", "segment", "val", "cam_train", "cam")
+"""Stages whose figures and times the report has."""
 COLUMNS = (
     ("plain CAM + attention", "cam", "cam_attention"),
     ("class attention", "seeds", "class_attention"),
@@ -37,11 +39,11 @@ COLUMNS = (
 def run_report(run: Run) -> Metrics:
     """-> DIR/report/index.html."""
     dataset = load_dataset(run.config.data, "seeds", run.config.limit)
-    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds", "evaluate", "cam_train", "cam")]
+    upstream = [stage_fingerprint(run.folder(stage)) for stage in SHOWN]
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
-        metrics = {s: _metrics(run.folder(s)) for s in ("train", "seeds", "evaluate", "cam_train", "cam")}
+        metrics = {stage: _metrics(run.folder(stage)) for stage in SHOWN}
         sections = [
             ("Result", _headline(metrics)),
             ("Pictures", _pictures(run, dataset)),
@@ -68,6 +70,9 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
         ("Prototype search alone, refined, <i>oracle</i>", seeds.get("prototype_oracle")),
         ("Seeds without the prototypes, <i>oracle</i>", seeds.get("without_prototype_oracle")),
         ("The classifier's map in the prototypes' place, <i>oracle</i>", seeds.get("attended_cam_oracle")),
+        ("Pseudo masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
+        ("<b>Segmentation network</b> on pictures it has not seen, without tags", metrics["val"].get("miou")),
+        ("The same at one scale, without mirror and CRF", metrics["val"].get("miou_single")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
         ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),
     ]
@@ -81,7 +86,7 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
 def _pictures(run: Run, dataset: Dataset) -> str:
     tagged = [sample for sample in dataset.samples if sample.tags]
     step = max(1, len(tagged) // PICTURES)
-    header = ["picture", "tags", "truth", *(c[0] for c in COLUMNS), "mask"]
+    header = ["picture", "tags", "truth", *(c[0] for c in COLUMNS), "seed mask", "pseudo mask"]
     return table(header, [_row(run, dataset, sample) for sample in tagged[::step][:PICTURES]], "pictures")
 
 
@@ -98,8 +103,10 @@ def _row(run: Run, dataset: Dataset, sample: Sample) -> list[str]:
     for title, stage, kind in COLUMNS:
         path = seed_path(run.folder(stage), kind, sample.name)
         cells.append(_show(heat(image, _value(path)), title) if path.is_file() else "")
-    mask = read_label_image(run.folder("seeds") / "masks" / f"{sample.name}.png")
-    return [*cells, _show(overlay(image, mask), "mask")]
+    for title, folder in (("seed mask", run.folder("seeds") / "masks"), ("pseudo mask", run.folder("masks") / "full")):
+        path = folder / f"{sample.name}.png"
+        cells.append(_show(overlay(image, read_label_image(path)), title) if path.is_file() else "")
+    return cells
 
 
 def _value(path: Path) -> np.ndarray:

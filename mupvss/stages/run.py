@@ -33,7 +33,7 @@ BASELINE = ("cam_train", "cam")
 def run_all(run: Run) -> Metrics:
     """Every stage in turn, the plain CAM's only with `baseline`; returns the flat metrics."""
     for name in STAGES:
-        if name not in BASELINE or run.config.baseline:
+        if name not in BASELINE or (run.config.baseline and run.config.model.method != "cam"):
             run_one(run, name)
     metrics = gather_metrics(run)
     print_headline(run, metrics)

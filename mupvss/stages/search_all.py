@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from mupvss.data.sample import Dataset
+from mupvss.data.sample import Dataset, Sample
 from mupvss.engine.log import progress_bar
+from mupvss.errors import DataError
 from mupvss.predictor import Predictor
-from mupvss.search.seeds import Seeds, write_seeds
+from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 
 
 def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
@@ -32,3 +34,14 @@ def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], fol
 
 def seed_path(folder: Path, kind: str, name: str) -> Path:
     return folder / "maps" / kind / f"{name}.npz"
+
+
+def read_seeds_for(image: Image.Image, sample: Sample, path: Path) -> Seeds:
+    """The seeds of a picture, checked to be of its size."""
+    seeds = read_seeds(path)
+    if seeds.size != (image.height, image.width):
+        raise DataError(
+            f"{path}: seeds of a picture of {seeds.size[0]}x{seeds.size[1]} pixels, but {sample.origin} has "
+            f"{image.height}x{image.width}; delete the file and run 'seeds' again"
+        )
+    return seeds

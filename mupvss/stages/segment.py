@@ -25,7 +25,7 @@ from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import atomic_path
-from mupvss.masks.pseudo import UNSURE, with_unsure
+from mupvss.masks.pseudo import UNSURE
 from mupvss.segmentation.build import Segmenter, SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
 from mupvss.segmentation.predictor import SegmentationPredictor
@@ -88,13 +88,17 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
     for sample in dataset.samples:
         labels = masks / "labels" / f"{sample.name}.png"
         confidence = masks / "confidence" / f"{sample.name}.png"
-        if (read_label_image(labels) != UNSURE).any():
+        ids = np.unique(read_label_image(labels))
+        if ids[ids != UNSURE].max(initial=0) > len(dataset.classes):
+            wrong = ids[ids != UNSURE].max()
+            raise DataError(f"{labels}: class id {wrong}, but there are {len(dataset.classes)} classes; run 'masks' again")
+        if (ids != UNSURE).any():
             open_confidence = functools.partial(read_label_image, confidence) if weigh else None
             found.append(
                 DenseSample(sample.origin, sample.open_image, functools.partial(read_label_image, labels), open_confidence)
             )
     if not found:
-        raise DataError(f"{masks / 'labels'}: every mask is unsure throughout; lower masks.unsure and run 'masks' again")
+        raise DataError(f"{masks / 'labels'}: every mask is unsure throughout; lower masks.margin and run 'masks' again")
     return found
 
 
@@ -115,7 +119,8 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
                 confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
                 with atomic_path(folder / "confidence" / path.name) as temporary:
                     Image.fromarray(confidence).save(temporary, "PNG")
-                write_palette_png(path, with_unsure(found.labels, confidence, run.config.masks.unsure))
+                unsure = confidence < 255 * run.config.segment.unsure
+                write_palette_png(path, np.where(unsure, UNSURE, found.labels).astype(np.uint8))
             advance(1)
     return folder
 
