@@ -2,8 +2,8 @@
 
     python benchmarks/ceilings.py configs/methods/vit-cam.toml --base configs/comparisons/voc-animals.toml
 
-The classifier's network with a 3x3 convolution for a head, trained on the true masks of one half of the `train` pictures and scored
-on the other half, and the other way round; tagged classes only, one scale and mirror, as seeds are. Never a result of the method.
+The classifier's network with a 3x3 convolution for a head, trained on the true masks of one half of the `train` pictures and
+scored on the other half, and the other way round; tagged classes only, as seeds are. Never a result of the method.
 """
 
 from __future__ import annotations
