@@ -33,7 +33,8 @@ def finished(tmp_path_factory):
         """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
             "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
             "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]},
-            "affinity": {"crop": 32, "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
+            "affinity": {"kind": "head", "crop": 32,
+                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
             "segment": {"crop": 32, "scales": [1.0],
                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}"""
     )

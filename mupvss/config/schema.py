@@ -219,16 +219,16 @@ class SearchConfig(Section):
 class AffinityConfig(Section):
     """Learned pixel affinity: from seeds to maps that end where objects end."""
 
-    kind: Literal["none", "patch", "head", "net"] = "head"
-    """none: seeds as they are; patch: cosines of the classifier's patches, untrained; head: a small head trained on the
-    classifier; net: PSA's AffinityNet on ResNet38."""
+    kind: Literal["none", "patch", "head", "net"] = "none"
+    """none: seeds as they are, which pixel affinity has refined already; patch: cosines of the classifier's patches, untrained;
+    head: a small head trained on the classifier; net: PSA's AffinityNet on ResNet38."""
     radius: Positive = 5
     """Cells up to this distance are compared."""
     beta: float = Field(default=8.0, gt=0)
     """Power of the affinity in the random walk."""
     steps: int = Field(default=32, ge=0)
     """Steps of the walk."""
-    crf: str = "psa"
+    crf: str = "clip-es"
     """CRF preset (or none) for the labels the affinity learns from."""
     margin: Fraction = 0.3
     """Those labels: sure of an object over (1 + margin) times the mask-free threshold, of background under (1 - margin) times."""
@@ -244,8 +244,10 @@ class AffinityConfig(Section):
 class MasksConfig(Section):
     """From maps to pseudo masks."""
 
-    crf: str = "psa"
+    crf: str = "clip-es"
     """Dense-CRF preset: psa, mctformer-test, irn, clip-es, toco, or none."""
+    sharpness: float = Field(default=4.0, gt=0)
+    """Power of the maps and of their threshold before they become the CRF's probabilities."""
     crf_steps: int = Field(default=10, ge=0)
     margin: Fraction = 0.25
     """Pixels become 255, which the segmentation network ignores, where a background threshold this share higher or lower would

@@ -37,21 +37,25 @@ class Refined:
         return self.probabilities[1:].max(0), self.ids.astype(np.uint8)[self.probabilities[1:].argmax(0)]
 
 
-def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10) -> Refined:
+def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0) -> Refined:
     """Maps, the RGB picture (H, W, 3) uint8 and the map value that counts as background -> Refined at the picture's size.
 
-    crf: a preset's name, or none. A picture without a tag is background throughout.
+    crf: a preset's name, or none; sharpness: power of the values before they become probabilities, which moves no boundary by
+    itself but says how sure the maps are. A picture without a tag is background throughout.
     """
     values = np.concatenate((np.full((1, *seeds.size), max(background, 1e-3), np.float32), seeds.full()))
+    values **= sharpness
     probabilities = values / values.sum(0)
     if crf != "none" and len(seeds.ids):
         probabilities = dense_crf(image, probabilities, crf, steps)
     return Refined(seeds.ids, probabilities)
 
 
-def confident_labels(seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str, steps: int = 10) -> np.ndarray:
+def confident_labels(
+    seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str, steps: int = 10, sharpness: float = 1.0
+) -> np.ndarray:
     """Labels to learn from (H, W) uint8: an object where even a strong background leaves it one, background where even a weak
     one does, 255 between. Strong and weak: the threshold times 1 + margin and 1 - margin."""
-    strong = refine_mask(seeds, image, threshold * (1 + margin), crf, steps).labels()
-    weak = refine_mask(seeds, image, threshold * (1 - margin), crf, steps).labels()
+    strong = refine_mask(seeds, image, threshold * (1 + margin), crf, steps, sharpness).labels()
+    weak = refine_mask(seeds, image, threshold * (1 - margin), crf, steps, sharpness).labels()
     return np.where(strong > 0, strong, np.where(weak == 0, 0, UNSURE)).astype(np.uint8)

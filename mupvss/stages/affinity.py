@@ -35,7 +35,7 @@ def run_affinity(run: Run) -> Metrics:
     config = run.config
     dataset = load_dataset(config.data, "seeds", config.limit)
     upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds")]
-    depends_on = fingerprint(NAME, upstream, config.affinity, config.seed, dataset_identity(dataset))
+    depends_on = fingerprint(NAME, upstream, config.affinity, config.masks.sharpness, config.seed, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
         if config.affinity.kind in ("none", "patch"):
@@ -56,7 +56,9 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
             if not path.is_file():
                 image = sample.open_image()
                 maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
-                labels = confident_labels(maps, np.array(image), found["threshold"], config.margin, config.crf)
+                labels = confident_labels(
+                    maps, np.array(image), found["threshold"], config.margin, config.crf, sharpness=run.config.masks.sharpness
+                )
                 write_palette_png(path, labels)
             advance(1)
 

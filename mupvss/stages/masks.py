@@ -90,10 +90,11 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
         for sample in dataset.samples:
             seeds = read_seeds(seed_path(folder, KIND, sample.name))
             image = np.array(sample.open_image())
-            refined = refine_mask(seeds, image, background, config.crf, config.crf_steps)
+            crf = (config.crf, config.crf_steps, config.sharpness)
+            refined = refine_mask(seeds, image, background, *crf)
             labels = refined.labels()
             if config.margin > 0:
-                labels = confident_labels(seeds, image, background, config.margin, config.crf, config.crf_steps)
+                labels = confident_labels(seeds, image, background, config.margin, *crf)
             write_mask(folder, sample.name, refined, labels)
             ignored += float((labels == 255).mean())
             if sample.open_mask is not None:

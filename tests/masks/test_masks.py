@@ -38,6 +38,8 @@ def test_a_mask_follows_the_picture(square):
     value, label = refined.best()
     assert (label == 3).all()
     np.testing.assert_allclose(value, refined.probabilities[1])
+    for sharpness in (1.0, 4.0):  # it moves no boundary by itself
+        assert np.array_equal(refine_mask(seeds, image, 0.35, "none", sharpness=sharpness).labels() > 0, seeds.best()[0] > 0.35)
     plain = refine_mask(seeds, image, 0.35, "none")
     assert (plain.labels() == seeds.labels(0.35)).mean() > 0.99
 
