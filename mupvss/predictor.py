@@ -14,10 +14,9 @@ from torch import Tensor
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
-from mupvss.engine.checkpoint import read_model
+from mupvss.engine.checkpoint import load_network
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
-from mupvss.model.build import build_model
 from mupvss.prediction import Prediction, as_picture, check_tags
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
@@ -30,10 +29,8 @@ class Predictor:
     """Call it with a picture, and its tags if they are known."""
 
     def __init__(self, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> None:
-        tensors, self.info = read_model(checkpoint)
+        self.network, self.info = load_network(checkpoint)
         self.device = pick_device(device)
-        self.network = build_model(self.info.model, len(self.info.classes), pretrained=False)
-        self.network.load_state_dict(tensors)
         self.network.to(self.device).eval()
         self.config, self.threshold = search, threshold
 

@@ -9,9 +9,8 @@ from torch import nn
 from mupvss.affinity.affinitynet import AffinityNet
 from mupvss.affinity.vit_head import ViTAffinity
 from mupvss.config.schema import AffinityConfig
-from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.engine.checkpoint import load_network, load_tensors, save_tensors
 from mupvss.errors import CheckpointError
-from mupvss.model.build import build_model
 from mupvss.model.cnn_cam import CNNCAMNetwork
 from mupvss.model.pretrained import load_backbone
 from mupvss.model.resnet38 import ResNet38
@@ -26,9 +25,7 @@ def build_affinity(config: AffinityConfig, classifier: Path, pretrained: bool = 
         if config.weights and pretrained:
             load_backbone(backbone, config.weights)
         return AffinityNet(backbone)
-    tensors, info = read_model(classifier)
-    network = build_model(info.model, len(info.classes), pretrained=False)
-    network.load_state_dict(tensors)
+    network, _ = load_network(classifier)
     if isinstance(network, CNNCAMNetwork):
         raise ValueError('affinity.kind = "head" stands on a ViT, and this classifier is a CNN; set affinity.kind = "net"')
     return ViTAffinity(network)

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-IGNORE = 255
+from mupvss.evaluation.confusion import IGNORE
 
 
 def half_disc(radius: int) -> list[tuple[int, int]]:

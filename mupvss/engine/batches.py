@@ -26,19 +26,30 @@ class Batch:
     origins: list[str]
 
 
+class EpochOrder:
+    """Every sample once per epoch, in an order that follows from the seed, the stream and the epoch alone."""
+
+    def __init__(self, count: int, seed: int, stream: int) -> None:
+        self.count, self.seed, self.stream = count, seed, stream
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __call__(self, n: int) -> int:
+        """Which sample is the n-th of the run."""
+        epoch, place = divmod(n, self.count)
+        if self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, self.stream, epoch]).permutation(self.count))
+        return int(self._order[1][place])
+
+
 class TrainingViews(TorchDataset):
     """Item n is the n-th picture of the run: its epoch's permutation and its augmentation follow from (seed, n)."""
 
     def __init__(self, dataset: Dataset, config: TrainConfig, image_size: int, seed: int) -> None:
         self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self.order = EpochOrder(len(dataset.samples), seed, stream=0)
 
     def __getitem__(self, n: int) -> tuple[Tensor, Tensor, str]:
-        epoch, place = divmod(n, len(self.dataset.samples))
-        if self._order[0] != epoch:
-            rng = np.random.default_rng([self.seed, 0, epoch])
-            self._order = (epoch, rng.permutation(len(self.dataset.samples)))
-        sample = self.dataset.samples[int(self._order[1][place])]
+        sample = self.dataset.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
         view = augment(sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng)

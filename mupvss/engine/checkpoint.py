@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import mupvss
@@ -21,6 +21,7 @@ from mupvss.config.schema import ModelConfig
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import CheckpointError
 from mupvss.files import atomic_path
+from mupvss.model.build import Network, build_model
 
 FORMAT = 1
 
@@ -46,12 +47,20 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of a file written by `save_tensors`."""
+    header = read_header(path)
+    try:
+        return load_file(path), header
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What the file says of itself, without its tensors; CheckpointError if it is not one of ours."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first, or give the folder of a finished run")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
     if "mupvss" not in metadata:
@@ -62,7 +71,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{path}: format {header['format']} (written by {header['version']}), this version reads {FORMAT}; "
             "use the version that wrote it"
         )
-    return tensors, header
+    return dict(header)
 
 
 def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:
@@ -80,6 +89,14 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
         raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
     info = ModelInfo(tuple(header["classes"]), ModelConfig.model_validate_json(json.dumps(header["model"])), header["version"])
     return tensors, info
+
+
+def load_network(path: Path) -> tuple[Network, ModelInfo]:
+    """The classifier of a finished checkpoint, on the CPU, and what the checkpoint says about it."""
+    tensors, info = read_model(path)
+    network = build_model(info.model, len(info.classes), pretrained=False)
+    network.load_state_dict(tensors)
+    return network, info
 
 
 def save_state(path: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> None:

@@ -14,10 +14,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mupvss.config.schema import TrainConfig
 from mupvss.data.preprocess import normalise
-from mupvss.engine.batches import StepBatches
+from mupvss.engine.batches import EpochOrder, StepBatches
 from mupvss.errors import DataError
-
-IGNORE = 255
+from mupvss.evaluation.confusion import IGNORE
 
 
 @dataclass(frozen=True)
@@ -49,19 +48,12 @@ class DenseViews(TorchDataset):
     def __init__(
         self, samples: list[DenseSample], crop: int, resize: tuple[float, float], flip: bool, brightness: float, seed: int
     ) -> None:
-        self.samples, self.crop, self.resize, self.flip, self.brightness, self.seed = (
-            samples,
-            crop,
-            resize,
-            flip,
-            brightness,
-            seed,
-        )
+        self.samples, self.crop, self.resize, self.seed = samples, crop, resize, seed
+        self.flip, self.brightness = flip, brightness
+        self.order = EpochOrder(len(samples), seed, stream=2)
 
     def __getitem__(self, n: int) -> tuple[Tensor, Tensor, Tensor, str]:
-        epoch, place = divmod(n, len(self.samples))
-        order = np.random.default_rng([self.seed, 2, epoch]).permutation(len(self.samples))
-        sample = self.samples[int(order[place])]
+        sample = self.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 3, n])
         labels = sample.open_labels()
         confidence = np.full(labels.shape, 255, np.uint8) if sample.open_confidence is None else sample.open_confidence()

@@ -26,3 +26,9 @@ def write_palette_png(path: Path, labels: np.ndarray) -> None:
     image.putpalette(voc_palette().ravel().tolist())
     with atomic_path(path) as temporary:
         image.save(temporary, "PNG")
+
+
+def write_grey_png(path: Path, values: np.ndarray) -> None:
+    """(H, W) uint8 -> an 8-bit grey PNG."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(values).save(temporary, "PNG")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mupvss.model.attention_mean import RunningMean
+from mupvss.model.attention_mean import TokenAttention
 from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.vit import VisionTransformer
@@ -31,16 +31,13 @@ class MCTformerNetwork(nn.Module):
         n, c = patches.shape[1], self.class_position.shape[1]
         tokens = (vit.class_token() + self.class_position).expand(len(images), -1, -1)
         x = torch.cat((patches, tokens, vit.registers(len(images))), 1)  # (B, N+C+R, D)
-        patch_attention, class_attention = RunningMean(), RunningMean()
+        attention = TokenAttention(n, c, self.attention_from)
         per_block = []
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             x = block.mlp_unit(x)
             per_block.append(x[:, n : n + c])
-            if weights is not None:
-                patch_attention.add(weights[:, :n, :n])
-                if i >= self.attention_from:
-                    class_attention.add(weights[:, n : n + c, :n])
+            attention.add(i, weights)
         patches = vit.norm(x[:, :n])
         logits = self.head(patches, grid)
         return Features(
@@ -50,6 +47,6 @@ class MCTformerNetwork(nn.Module):
             patch_score=self.head.pool(logits),
             token_score=x[:, n : n + c].float().mean(-1),
             block_tokens=torch.stack(per_block),
-            patch_attention=patch_attention.value,
-            class_attention=class_attention.value,
+            patch_attention=attention.patch.value,
+            class_attention=attention.token.value,
         )

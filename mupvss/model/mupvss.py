@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import ModelConfig
-from mupvss.model.attention_mean import RunningMean
+from mupvss.model.attention_mean import TokenAttention
 from mupvss.model.global_embedding import GlobalEmbedding
 from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
@@ -53,17 +53,13 @@ class MuPVSSNetwork(nn.Module):
         prototypes = self.embed_prototypes(images)
         m = n + prototypes.shape[1]
         x = torch.cat((patches, prototypes, vit.registers(len(images))), 1)  # (B, N+C+R, D)
-        patch_attention, class_attention = RunningMean(), RunningMean()
-        attention_from = first_attention_block(self.config.attention_skip, len(vit.blocks))
+        attention = TokenAttention(n, m - n, first_attention_block(self.config.attention_skip, len(vit.blocks)))
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             if str(i) in self.pem:
                 x = torch.cat((*self.pem[str(i)](x[:, :n], x[:, n:m]), x[:, m:]), 1)
             x = block.mlp_unit(x)
-            if weights is not None:
-                patch_attention.add(weights[:, :n, :n])
-                if i >= attention_from:
-                    class_attention.add(weights[:, n:m, :n])
+            attention.add(i, weights)
         normed = vit.norm(x[:, :m])
         patches, prototypes = normed[:, :n], normed[:, n:]
         logits = self.head(patches, grid)
@@ -77,8 +73,8 @@ class MuPVSSNetwork(nn.Module):
             decision_bias=self.p2p_bias,
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
             token_score=x[:, n:m].float().mean(-1),
-            patch_attention=patch_attention.value,
-            class_attention=class_attention.value,
+            patch_attention=attention.patch.value,
+            class_attention=attention.token.value,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mupvss.config.schema import ModelConfig, SegmentConfig
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.engine.checkpoint import load_tensors, read_header, read_model, save_tensors
 from mupvss.errors import CheckpointError
 from mupvss.model.pretrained import load_backbone
 from mupvss.model.resnet38 import ResNet38
@@ -61,7 +61,7 @@ def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:
 
 
 def is_segmenter(path: Path) -> bool:
-    return "segment" in load_tensors(path)[1]
+    return "segment" in read_header(path)
 
 
 def load_segmenter(path: Path) -> tuple[Segmenter, SegmenterInfo]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-IGNORE = 255
+from mupvss.evaluation.confusion import IGNORE
 
 
 def segmentation_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

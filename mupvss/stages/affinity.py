@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +108,5 @@ def _centres(size: int, cells: int) -> Tensor:
 
 
 def _identity(run: Run, dataset: Dataset) -> str:
-    parts = [
-        run.config.affinity.model_dump(mode="json", exclude_defaults=True),
-        run.config.seed,
-        stage_fingerprint(run.folder("seeds")),
-        [s.name for s in dataset.samples],
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    seeds, names = stage_fingerprint(run.folder("seeds")), [s.name for s in dataset.samples]
+    return fingerprint(run.config.affinity, run.config.seed, seeds, names)

@@ -13,15 +13,14 @@ from mupvss.affinity.apply import walked
 from mupvss.affinity.build import load_affinity
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.checkpoint import read_model
+from mupvss.engine.checkpoint import load_network
 from mupvss.engine.device import pick_device
 from mupvss.engine.log import progress_bar
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
-from mupvss.files import atomic_path, read_json
+from mupvss.files import read_json
 from mupvss.masks.pseudo import Refined, confident_labels, refine_mask
-from mupvss.model.build import build_model
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.stages.scoring import read_mask, score_maps
 from mupvss.stages.search_all import read_seeds_for, seed_path
@@ -70,12 +69,9 @@ def _walker(run: Run) -> Callable[[Seeds, Image.Image], Seeds]:
     checkpoint = run.folder("train") / "model.safetensors"
     if config.kind == "none":
         return lambda seeds, image: seeds
-    tensors, info = read_model(checkpoint)
-    if config.kind == "patch":
-        network = build_model(info.model, len(info.classes), pretrained=False)
-        network.load_state_dict(tensors)
-        ready: torch.nn.Module = network
-    else:
+    classifier, info = load_network(checkpoint)
+    ready: torch.nn.Module = classifier
+    if config.kind != "patch":
         ready = load_affinity(run.folder("affinity") / "model.safetensors", config, checkpoint)
     ready = ready.to(device).eval()
     return lambda seeds, image: walked(seeds, image, ready, config, info.model.patch_size, device)  # type: ignore[arg-type]
@@ -114,5 +110,4 @@ def write_mask(folder: Path, name: str, refined: Refined, labels: np.ndarray) ->
     """The three files of a picture."""
     write_palette_png(folder / "full" / f"{name}.png", refined.labels())
     write_palette_png(folder / "labels" / f"{name}.png", labels)
-    with atomic_path(folder / "confidence" / f"{name}.png") as temporary:
-        Image.fromarray(refined.confidence()).save(temporary, "PNG")
+    write_grey_png(folder / "confidence" / f"{name}.png", refined.confidence())

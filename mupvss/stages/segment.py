@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from mupvss.config.schema import RunConfig
@@ -23,8 +20,7 @@ from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.errors import DataError
-from mupvss.evaluation.palette import write_palette_png
-from mupvss.files import atomic_path
+from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.masks.pseudo import UNSURE
 from mupvss.segmentation.build import Segmenter, SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
@@ -117,8 +113,7 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
             if not path.is_file():
                 found = predictor(sample.open_image(), sorted(sample.tags))
                 confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
-                with atomic_path(folder / "confidence" / path.name) as temporary:
-                    Image.fromarray(confidence).save(temporary, "PNG")
+                write_grey_png(folder / "confidence" / path.name, confidence)
                 unsure = confidence < 255 * run.config.segment.unsure
                 write_palette_png(path, np.where(unsure, UNSURE, found.labels).astype(np.uint8))
             advance(1)
@@ -126,11 +121,5 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
 
 
 def _identity(run: Run, dataset: Dataset, number: int) -> str:
-    parts = [
-        run.config.segment.model_dump(mode="json", exclude_defaults=True),
-        run.config.seed,
-        stage_fingerprint(run.folder("masks")),
-        [s.name for s in dataset.samples],
-        number,
-    ]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    masks, names = stage_fingerprint(run.folder("masks")), [s.name for s in dataset.samples]
+    return fingerprint(run.config.segment, run.config.seed, masks, names, number)
