@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -14,10 +16,11 @@ from PIL import Image
 from mupvss import load
 from mupvss.cli import main
 from mupvss.config.load import load_config, save_config
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import load_classifier
 from mupvss.stages.run import STAGES, run_all
-from mupvss.stages.stage import Run
+from mupvss.stages.stage import Run, dataset_identity, gather_metrics
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",
@@ -71,6 +74,28 @@ def test_nothing_is_done_twice_and_changes_are(finished, capsys):
     assert capsys.readouterr().err.count("up to date") == 2  # only the trainings do not depend on the search
     trained = finished.out / "train" / "model.safetensors"
     assert trained.stat().st_mtime_ns == before[trained]
+    kept = finished.out / "seeds.earlier"
+    assert load_config(kept / "config.toml") == finished.config
+    assert any(kept.rglob("*.npz"))
+    assert not any("earlier" in key for key in gather_metrics(finished))
+
+
+def test_copied_pictures_are_the_same_and_edited_ones_are_not(tmp_path):
+    def identity(folder):
+        return dataset_identity(Dataset(("dog",), [Sample("a", str(folder / "a.jpg"), frozenset({"dog"}), Image.Image)]))[1][0][2]
+
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "one" / "a.jpg", quality=95)
+    shutil.copy(tmp_path / "one" / "a.jpg", tmp_path / "two" / "a.jpg")
+    os.utime(tmp_path / "two" / "a.jpg", (1, 1))
+    assert identity(tmp_path / "one") == identity(tmp_path / "two")
+    pixels[90:110, 140:160] ^= 64
+    Image.fromarray(pixels).save(tmp_path / "two" / "a.jpg", quality=95)
+    assert identity(tmp_path / "one") != identity(tmp_path / "two")
+    (tmp_path / "two" / "a.jpg").unlink()
+    assert identity(tmp_path / "two") is None
 
 
 def test_a_lost_seed_file_is_made_again(finished):

@@ -7,10 +7,12 @@ Krähenbühl & Koltun (2011), so that results agree with theirs.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import literally, njit, prange
+from numba import njit, prange
 
 BLOCKS, LANES = 64, 16
 """Pieces of a picture that threads take, and pixels that are placed together."""
@@ -43,7 +45,7 @@ def build_lattice(features: np.ndarray) -> Lattice:
     d = features.shape[1]
     bits = 62 // d
     _check_range(features, 1 << (bits - 1))
-    keys, weights = _simplices(np.ascontiguousarray(features, np.float32), d, bits)
+    keys, weights = _simplices(d, bits)(np.ascontiguousarray(features, np.float32))
     offsets, vertex_keys = _number(keys)
     return Lattice(offsets, weights, _neighbours(vertex_keys, d, bits))
 
@@ -58,52 +60,55 @@ def _check_range(features: np.ndarray, limit: int) -> None:
         raise ValueError(f"the kernel is too narrow for this picture: lattice positions up to {reach:.0f}, at most {limit}")
 
 
-@njit
-def _simplices(features, d, bits):  # type: ignore[no-untyped-def]
-    return _simplices_fixed(features, literally(d), bits)
+@functools.cache
+def _simplices(d: int, bits: int) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+    """Features (n, d) -> packed keys (n, d + 1) int64 of each pixel's vertices, barycentric weights (n, d + 1).
 
+    One function per d, whose loops the compiler unrolls.
+    """
 
-@njit(parallel=True, **CACHE)
-def _simplices_fixed(features, d, bits):  # type: ignore[no-untyped-def]
-    """-> packed keys (n, d + 1) int64 of each pixel's vertices, barycentric weights (n, d + 1)."""
-    n = features.shape[0]
-    keys = np.empty((n, d + 1), np.int64)
-    weights = np.empty((n, d + 1), np.float32)
-    bias = np.int64(1) << (bits - 1)
-    scale = np.empty(d, np.float32)
-    for i in range(d):
-        scale[i] = np.sqrt(2.0 / 3.0) * (d + 1) / np.sqrt((i + 1.0) * (i + 2.0))
-    for block in prange(BLOCKS):
-        x, elevated = np.empty((d, LANES), np.float32), np.empty((d + 1, LANES), np.float32)
-        nearest, rank = np.empty((d + 1, LANES), np.float32), np.empty((d + 1, LANES), np.float32)
-        total, count = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
-        share = np.empty((LANES, d + 2), np.float32)
-        stop = n * (block + 1) // BLOCKS
-        for start in range(n * block // BLOCKS, stop, LANES):
-            lanes = min(LANES, stop - start)
-            for q in range(lanes):
-                for i in range(d):
-                    x[i, q] = features[start + q, i]
-            _nearest_simplex(x, scale, elevated, nearest, rank, total, count, d)
-            share[:] = 0
-            for q in range(lanes):
-                for i in range(d + 1):
-                    place = d - int(rank[i, q])
-                    value = (elevated[i, q] - nearest[i, q]) * np.float32(1 / (d + 1))
-                    share[q, place] += value
-                    share[q, place + 1] -= value
-                share[q, 0] += 1 + share[q, d + 1]
-                base = np.int64(0)
-                for i in range(d):
-                    base = (base << bits) + (np.int64(nearest[i, q]) + bias)
-                for k in range(d + 1):
-                    key = base
+    @njit(parallel=True, **CACHE)
+    def simplices(features):  # type: ignore[no-untyped-def]
+        n = features.shape[0]
+        keys = np.empty((n, d + 1), np.int64)
+        weights = np.empty((n, d + 1), np.float32)
+        bias = np.int64(1) << (bits - 1)
+        scale = np.empty(d, np.float32)
+        for i in range(d):
+            scale[i] = np.sqrt(2.0 / 3.0) * (d + 1) / np.sqrt((i + 1.0) * (i + 2.0))
+        for block in prange(BLOCKS):
+            x, elevated = np.empty((d, LANES), np.float32), np.empty((d + 1, LANES), np.float32)
+            nearest, rank = np.empty((d + 1, LANES), np.float32), np.empty((d + 1, LANES), np.float32)
+            total, count = np.empty(LANES, np.float32), np.empty(LANES, np.float32)
+            share = np.empty((LANES, d + 2), np.float32)
+            stop = n * (block + 1) // BLOCKS
+            for start in range(n * block // BLOCKS, stop, LANES):
+                lanes = min(LANES, stop - start)
+                for q in range(lanes):
                     for i in range(d):
-                        step = k - (d + 1) * (rank[i, q] > d - k)
-                        key += np.int64(step) << (bits * (d - 1 - i))
-                    keys[start + q, k] = key
-                    weights[start + q, k] = share[q, k]
-    return keys, weights
+                        x[i, q] = features[start + q, i]
+                _nearest_simplex(x, scale, elevated, nearest, rank, total, count, d)
+                share[:] = 0
+                for q in range(lanes):
+                    for i in range(d + 1):
+                        place = d - int(rank[i, q])
+                        value = (elevated[i, q] - nearest[i, q]) * np.float32(1 / (d + 1))
+                        share[q, place] += value
+                        share[q, place + 1] -= value
+                    share[q, 0] += 1 + share[q, d + 1]
+                    base = np.int64(0)
+                    for i in range(d):
+                        base = (base << bits) + (np.int64(nearest[i, q]) + bias)
+                    for k in range(d + 1):
+                        key = base
+                        for i in range(d):
+                            step = k - (d + 1) * (rank[i, q] > d - k)
+                            key += np.int64(step) << (bits * (d - 1 - i))
+                        keys[start + q, k] = key
+                        weights[start + q, k] = share[q, k]
+        return keys, weights
+
+    return simplices
 
 
 @njit(inline="always")

@@ -7,10 +7,12 @@ one table, so that a pixel reads and writes nine rows of it.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import literally, njit, prange
+from numba import njit, prange
 
 from mupvss.crf.lattice import Lattice
 from mupvss.crf.simd import ROWS, gather_rows, scatter_rows
@@ -51,13 +53,14 @@ def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[flo
     weights = np.concatenate([k.weights for k in kernels], 1)
     given = np.zeros((threads, bounds[-1], padded), np.float32)
     read, spare = np.zeros((bounds[-1], padded), np.float32), np.empty((bounds[-1], padded), np.float32)
+    pixels = _pixels(padded)
     for _ in range(steps):
-        _pixels(unary, offsets, weights, read, given, unary, False, threads, padded)
+        pixels(unary, offsets, weights, read, given, unary, False, threads)
         for k, strength, low, high in zip(kernels, strengths, bounds[:-1], bounds[1:], strict=True):
             parts = given[:, low:high], read[low:high], spare[low:high]
             _filter(*parts, k.lattice, strength * k.lattice.alpha)
     out = np.empty((labels, n), np.float32)
-    _pixels(unary, offsets, weights, read, given, out, True, threads, padded)
+    pixels(unary, offsets, weights, read, given, out, True, threads)
     return out
 
 
@@ -130,44 +133,47 @@ def _blur(old, new, neighbours):  # type: ignore[no-untyped-def]
     new[rows - 1, :] = 0
 
 
-@njit
-def _pixels(unary, offsets, weights, read, given, out, last, threads, labels):  # type: ignore[no-untyped-def]
-    return _pixels_fixed(unary, offsets, weights, read, given, out, last, threads, literally(labels))
+@functools.cache
+def _pixels(labels: int) -> Callable[..., None]:
+    """One pass: gather from the blurred table, softmax, and scatter into the thread's own table (or `out` at the last).
 
+    One function per number of labels, whose loops become whole vectors.
+    """
 
-@njit(parallel=True, **FAST)
-def _pixels_fixed(unary, offsets, weights, read, given, out, last, threads, labels):  # type: ignore[no-untyped-def]
-    """One pass: gather from the blurred table, softmax, and scatter into the thread's own table (or `out` at the last)."""
-    n = unary.shape[0]
-    flat_unary, flat_read = unary.ravel(), read.ravel()
-    flat_offsets, flat_weights = offsets.ravel(), weights.ravel()
-    for t in prange(threads):
-        mine = given[t].ravel()
-        q = np.empty((BLOCK, labels), np.float32)
-        flat, scale = q.ravel(), np.empty(BLOCK * labels, np.float32)
-        scale_bits = scale.view(np.int32)
-        stop = n * (t + 1) // threads
-        for start in range(n * t // threads, stop, BLOCK):
-            count = min(BLOCK, stop - start)
-            for i in range(count):
-                p = start + i
-                gather_rows(flat, i * labels, flat_unary, p * labels, flat_read, flat_offsets, flat_weights, p * ROWS, labels)
-                top = q[i, 0]
-                for c in range(labels):
-                    top = max(top, q[i, c])
-                for c in range(labels):
-                    q[i, c] -= top
-            _exp(flat, scale, scale_bits, BLOCK * labels)
-            for i in range(count):
-                total = np.float32(0)
-                for c in range(labels):
-                    total += q[i, c]
-                share = np.float32(1) / total
-                if last:
-                    for c in range(out.shape[0]):
-                        out[c, start + i] = q[i, c] * share
-                else:
-                    scatter_rows(flat, i * labels, mine, flat_offsets, flat_weights, (start + i) * ROWS, share, labels)
+    @njit(parallel=True, **FAST)
+    def pixels(unary, offsets, weights, read, given, out, last, threads):  # type: ignore[no-untyped-def]
+        n = unary.shape[0]
+        flat_unary, flat_read = unary.ravel(), read.ravel()
+        flat_offsets, flat_weights = offsets.ravel(), weights.ravel()
+        for t in prange(threads):
+            mine = given[t].ravel()
+            q = np.empty((BLOCK, labels), np.float32)
+            flat, scale = q.ravel(), np.empty(BLOCK * labels, np.float32)
+            scale_bits = scale.view(np.int32)
+            stop = n * (t + 1) // threads
+            for start in range(n * t // threads, stop, BLOCK):
+                count = min(BLOCK, stop - start)
+                for i in range(count):
+                    p = start + i
+                    gather_rows(flat, i * labels, flat_unary, p * labels, flat_read, flat_offsets, flat_weights, p * ROWS, labels)
+                    top = q[i, 0]
+                    for c in range(labels):
+                        top = max(top, q[i, c])
+                    for c in range(labels):
+                        q[i, c] -= top
+                _exp(flat, scale, scale_bits, BLOCK * labels)
+                for i in range(count):
+                    total = np.float32(0)
+                    for c in range(labels):
+                        total += q[i, c]
+                    share = np.float32(1) / total
+                    if last:
+                        for c in range(out.shape[0]):
+                            out[c, start + i] = q[i, c] * share
+                    else:
+                        scatter_rows(flat, i * labels, mine, flat_offsets, flat_weights, (start + i) * ROWS, share, labels)
+
+    return pixels
 
 
 @njit(inline="always", fastmath=True)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
 import resource
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,10 @@ from mupvss.engine.log import console
 from mupvss.files import read_json, write_json
 
 Metrics = dict[str, Any]
+ENDS = 4096
+"""Bytes at either end of a file that tell whether it is still the same."""
+EARLIER = ".earlier"
+"""What the folder of a finished stage is called once other settings or data took its place."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +86,26 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
 
 
 def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
-    """Keeps what a stopped attempt at the same work left behind; clears what other work left."""
+    """Keeps what a stopped attempt at the same work left behind; sets aside what other work finished, one such per stage."""
     marker = folder / "stage.json"
     same = marker.is_file() and read_json(marker)["fingerprint"] == depends_on
     if folder.is_dir() and not same:
         if any(folder.iterdir()) and not marker.is_file():
             raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
-        shutil.rmtree(folder)
+        _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
     save_config(folder / "config.toml", config)
     write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
+
+
+def _set_aside(folder: Path) -> None:
+    if not (folder / "metrics.json").is_file():
+        shutil.rmtree(folder)
+        return
+    aside = folder.with_name(folder.name + EARLIER)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.replace(aside)
+    console.print(f"{folder.name}: settings or data have changed; the earlier result is kept in {aside}", highlight=False)
 
 
 def _earlier_seconds(folder: Path) -> float:
@@ -101,7 +117,8 @@ def gather_metrics(run: Run) -> Metrics:
     """Flat keys STAGE/NAME of every finished stage, written to metrics.json in the run's folder."""
     gathered: Metrics = {}
     for path in sorted(run.out.glob("*/metrics.json")):
-        gathered |= _flat(path.parent.name, read_json(path))
+        if not path.parent.name.endswith(EARLIER):
+            gathered |= _flat(path.parent.name, read_json(path))
     write_json(run.out / "metrics.json", gathered)
     return gathered
 
@@ -117,12 +134,18 @@ def dataset_identity(dataset: Dataset) -> list[Any]:
     return [dataset.classes, [(s.name, sorted(s.tags), _file_state(s.origin)) for s in dataset.samples]]
 
 
-def _file_state(origin: str) -> list[int] | None:
+def _file_state(origin: str) -> list[Any] | None:
+    """Size and a checksum of both ends: a copied or newly checked-out folder is the same data, an edited picture is not, and
+    a large data set is not read through."""
     try:
-        stat = Path(origin).stat()
+        with Path(origin).open("rb") as stream:
+            ends = stream.read(ENDS)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - ENDS))
+            ends += stream.read(ENDS)
     except OSError:
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [size, zlib.crc32(ends)]
 
 
 def reset_peak_memory() -> None:
