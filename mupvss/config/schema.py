@@ -56,7 +56,9 @@ class DataConfig(Section):
     seed_every: Positive = 1
     """Only every n-th picture gets seeds and is scored, for quick comparisons."""
     seed_split: str = "train"
-    """voc: split list whose pictures get seeds and are scored."""
+    """voc: split list whose pictures get seeds and pseudo masks."""
+    score_split: str | None = None
+    """voc: split list, a part of that, whose masks score them; None: every mask there is."""
     scenes: ScenesConfig = ScenesConfig()
     """Only for source = scenes."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import os
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -12,6 +14,50 @@ import numpy as np
 from mupvss.crf.presets import CERTAINTY, EPSILON, PRESETS, Strengths
 
 Backend = Literal["auto", "numba", "torch"]
+MeanField = Callable[[np.ndarray, int], np.ndarray]
+"""Log-probabilities (L, n) float32 and a number of steps -> probabilities (L, n) float32."""
+
+
+class DenseCRF:
+    """The CRF of one picture, its lattices built once and good for any probabilities."""
+
+    def __init__(
+        self,
+        image: np.ndarray,
+        strengths: str | Strengths = "psa",
+        threads: int = 0,
+        backend: Backend = "auto",
+        device: str = "cpu",
+    ) -> None:
+        """image: RGB (H, W, 3) uint8. strengths: a preset's name or your own; threads: 0 for as many as the computer has cores
+        (numba only); backend auto: torch on a GPU, else numba where it is installed (the extra `crf`), else torch, which is
+        slower there. ValueError for an unknown preset or another form of picture.
+        """
+        chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
+        if chosen is None:
+            raise ValueError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
+        self.size = image.shape[:2]
+        if pick_backend(backend, device) == "numba":
+            self._mean_field = _with_numba(image, chosen, threads or _cores())
+        else:
+            from mupvss.crf.torch_backend import prepare
+
+            self._mean_field = prepare(image, chosen, device)
+
+    def __call__(self, probabilities: np.ndarray, steps: int = 10) -> np.ndarray:
+        """Probabilities (L, H, W) in [0, 1] -> refined ones (L, H, W) float32.
+
+        Give it the labels that can be there, the background and the tagged classes, and no others. ValueError for shapes that
+        do not fit.
+        """
+        if probabilities.ndim != 3 or probabilities.shape[1:] != self.size:
+            raise ValueError(f"the picture is {self.size}, the probabilities {probabilities.shape}; expected (L, H, W)")
+        if steps < 0 or len(probabilities) == 0:
+            raise ValueError(f"expected at least one label and no less than 0 steps, not {len(probabilities)} and {steps}")
+        logs = np.log(np.maximum(probabilities.reshape(len(probabilities), -1), EPSILON), dtype=np.float32)
+        return self._mean_field(logs, steps).reshape(probabilities.shape)
 
 
 def dense_crf(
@@ -23,29 +69,8 @@ def dense_crf(
     backend: Backend = "auto",
     device: str = "cpu",
 ) -> np.ndarray:
-    """RGB picture (H, W, 3) uint8 and probabilities (L, H, W) in [0, 1] -> refined probabilities (L, H, W) float32.
-
-    Give it the labels that can be there, the background and the tagged classes, and no others. strengths: a preset's name
-    or your own; threads: 0 for as many as the computer has cores (numba only); backend auto: torch on a GPU, else numba where it
-    is installed (the extra `crf`), else torch, which is slower there. ValueError for shapes that do not fit.
-    """
-    chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
-    if chosen is None:
-        raise ValueError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
-    if probabilities.ndim != 3 or probabilities.shape[1:] != image.shape[:2]:
-        raise ValueError(f"the picture is {image.shape[:2]}, the probabilities {probabilities.shape}; expected (L, H, W)")
-    if steps < 0 or len(probabilities) == 0:
-        raise ValueError(f"expected at least one label and no less than 0 steps, not {len(probabilities)} and {steps}")
-    logs = np.log(np.maximum(probabilities.reshape(len(probabilities), -1), EPSILON), dtype=np.float32)
-    if pick_backend(backend, device) == "numba":
-        found = _with_numba(image, logs, chosen, steps, threads or _cores())
-    else:
-        from mupvss.crf.torch_backend import mean_field
-
-        found = mean_field(image, logs, chosen, steps, device)
-    return found.reshape(probabilities.shape)
+    """`DenseCRF` for one use: RGB picture (H, W, 3) uint8, probabilities (L, H, W) -> refined (L, H, W) float32."""
+    return DenseCRF(image, strengths, threads, backend, device)(probabilities, steps)
 
 
 def probabilities_from_labels(labels: np.ndarray, count: int, certainty: float = CERTAINTY) -> np.ndarray:
@@ -80,20 +105,33 @@ def gaussian_features(height: int, width: int, deviation: float) -> np.ndarray:
     return np.stack((x.ravel(), y.ravel()), 1)
 
 
-def _with_numba(image: np.ndarray, logs: np.ndarray, strengths: Strengths, steps: int, threads: int) -> np.ndarray:
+def _with_numba(image: np.ndarray, strengths: Strengths, threads: int) -> MeanField:
     import numba
 
     from mupvss.crf.lattice import build_lattice
     from mupvss.crf.mean_field import kernel, mean_field
 
-    before = numba.get_num_threads()
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)
-    numba.set_num_threads(threads)
-    try:
+    with _numba_threads(threads):
         bilateral = kernel(build_lattice(bilateral_features(image, strengths)))
         gaussian = _gaussian_kernel(image.shape[0], image.shape[1], strengths.gaussian_xy)
-        weights = [strengths.gaussian_weight, strengths.bilateral_weight]
-        return mean_field(logs, [gaussian, bilateral], weights, steps, threads)
+    weights = [strengths.gaussian_weight, strengths.bilateral_weight]
+
+    def run(logs: np.ndarray, steps: int) -> np.ndarray:
+        with _numba_threads(threads):
+            return mean_field(logs, [gaussian, bilateral], weights, steps, threads)
+
+    return run
+
+
+@contextlib.contextmanager
+def _numba_threads(count: int) -> Iterator[None]:
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
     finally:
         numba.set_num_threads(before)
 

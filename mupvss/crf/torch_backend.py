@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mupvss.crf.dense_crf import bilateral_features, gaussian_features
+from mupvss.crf.dense_crf import MeanField, bilateral_features, gaussian_features
 from mupvss.crf.presets import Strengths
 
 
@@ -26,20 +26,24 @@ class TorchKernel:
         return 1 / (1 + 2.0 ** -(self.weights.shape[1] - 1))
 
 
-def mean_field(image: np.ndarray, logs: np.ndarray, strengths: Strengths, steps: int, device: str) -> np.ndarray:
-    """image (H, W, 3) uint8, logs (L, n) float32 -> probabilities (L, n) float32."""
+def prepare(image: np.ndarray, strengths: Strengths, device: str) -> MeanField:
+    """image (H, W, 3) uint8 -> its mean field."""
     place = torch.from_numpy(gaussian_features(image.shape[0], image.shape[1], strengths.gaussian_xy)).to(device)
     both = torch.from_numpy(bilateral_features(image, strengths)).to(device)
     kernels = [_normalised(_build(f)) for f in (place, both)]
     weights = (strengths.gaussian_weight, strengths.bilateral_weight)
-    unary = torch.from_numpy(logs).to(device).t().contiguous()  # (n, L)
-    q = unary.softmax(1)
-    for _ in range(steps):
-        logits = unary
-        for kernel, weight in zip(kernels, weights, strict=True):
-            logits = logits + weight * _filter(kernel, q)
-        q = logits.softmax(1)
-    return q.t().contiguous().cpu().numpy()
+
+    def run(logs: np.ndarray, steps: int) -> np.ndarray:
+        unary = torch.from_numpy(logs).to(device).t().contiguous()  # (n, L)
+        q = unary.softmax(1)
+        for _ in range(steps):
+            logits = unary
+            for kernel, weight in zip(kernels, weights, strict=True):
+                logits = logits + weight * _filter(kernel, q)
+            q = logits.softmax(1)
+        return q.t().contiguous().cpu().numpy()
+
+    return run
 
 
 def _normalised(kernel: TorchKernel) -> TorchKernel:

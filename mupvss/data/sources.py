@@ -13,19 +13,22 @@ from mupvss.data.voc import load_voc
 
 Purpose = Literal["train", "seeds", "val"]
 
-SOURCES: dict[str, Callable[[DataConfig, str], Dataset]] = {
-    "scenes": load_scenes,
-    "voc": load_voc,
-    "folder": load_folder,
-}
-
 
 def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None) -> Dataset:
     """The pictures that train the classifier, those that get seeds and masks, or those the segmentation network is scored on;
     `limit` keeps the first few."""
-    split: str = purpose
-    if config.source == "voc":
-        split = {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
-    dataset = SOURCES[config.source](config, split)
+    dataset = SOURCES[config.source](config, purpose)
     every = config.seed_every if purpose == "seeds" else 1
     return Dataset(dataset.classes, dataset.samples[:limit:every])
+
+
+def _voc(config: DataConfig, purpose: Purpose) -> Dataset:
+    split = {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
+    return load_voc(config, split, config.score_split if purpose == "seeds" else None)
+
+
+SOURCES: dict[str, Callable[[DataConfig, Purpose], Dataset]] = {
+    "scenes": load_scenes,
+    "voc": _voc,
+    "folder": load_folder,
+}

@@ -21,14 +21,16 @@ CLASSES = (
 """In the order of VOC's class ids 1 to 20."""
 
 
-def load_voc(config: DataConfig, split: str) -> Dataset:
-    """The pictures of one split list. Masks are attached where the mask folder has them."""
+def load_voc(config: DataConfig, split: str, scored: str | None = None) -> Dataset:
+    """The pictures of one split list, with the masks that there are, or only with those of the pictures in the list `scored`."""
     root = config.root
     classes = config.classes or CLASSES
     unknown = [name for name in classes if name not in CLASSES]
     if unknown:
         raise DataError(f"data.classes: VOC has no class {unknown}; it has {', '.join(CLASSES)}")
-    names = read_split(root / "ImageSets" / "Segmentation" / f"{split}.txt")
+    lists = root / "ImageSets" / "Segmentation"
+    names = read_split(lists / f"{split}.txt")
+    masked = set(names if scored is None else read_split(lists / f"{scored}.txt"))
     table = None if config.tags is None else _by_stem(read_tag_table(config.tags), config.tags)
     ids = remap_table(classes, config.other_classes)
     samples = []
@@ -48,7 +50,7 @@ def load_voc(config: DataConfig, split: str) -> Dataset:
                 str(image),
                 tags & frozenset(classes),
                 functools.partial(read_image, image),
-                functools.partial(_read_mask, mask, ids) if mask.is_file() else None,
+                functools.partial(_read_mask, mask, ids) if name in masked and mask.is_file() else None,
             )
         )
     return Dataset(tuple(classes), samples)

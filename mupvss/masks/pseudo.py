@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mupvss.crf import dense_crf
+from mupvss.config.schema import MasksConfig
+from mupvss.crf import DenseCRF
 from mupvss.search.seeds import Seeds
 
 UNSURE = 255
@@ -37,25 +38,37 @@ class Refined:
         return self.probabilities[1:].max(0), self.ids.astype(np.uint8)[self.probabilities[1:].argmax(0)]
 
 
-def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0) -> Refined:
+def refine_mask(
+    seeds: Seeds, image: np.ndarray, background: float, crf: str | DenseCRF, steps: int = 10, sharpness: float = 1.0
+) -> Refined:
     """Maps, the RGB picture (H, W, 3) uint8 and the map value that counts as background -> Refined at the picture's size.
 
-    crf: a preset's name, or none; sharpness: power of the values before they become probabilities, which moves no boundary by
-    itself but says how sure the maps are. A picture without a tag is background throughout.
+    crf: a preset's name, none, or the picture's CRF; sharpness: power of the values before they become probabilities, which
+    moves no boundary by itself but says how sure the maps are. A picture without a tag is background throughout.
     """
     values = np.concatenate((np.full((1, *seeds.size), max(background, 1e-3), np.float32), seeds.full()))
     values **= sharpness
     probabilities = values / values.sum(0)
     if crf != "none" and len(seeds.ids):
-        probabilities = dense_crf(image, probabilities, crf, steps)
+        ready = DenseCRF(image, crf) if isinstance(crf, str) else crf
+        probabilities = ready(probabilities, steps)
     return Refined(seeds.ids, probabilities)
 
 
-def confident_labels(
-    seeds: Seeds, image: np.ndarray, threshold: float, margin: float, crf: str, steps: int = 10, sharpness: float = 1.0
-) -> np.ndarray:
-    """Labels to learn from (H, W) uint8: an object where even a strong background leaves it one, background where even a weak
-    one does, 255 between. Strong and weak: the threshold times 1 + margin and 1 - margin."""
-    strong = refine_mask(seeds, image, threshold * (1 + margin), crf, steps, sharpness).labels()
-    weak = refine_mask(seeds, image, threshold * (1 - margin), crf, steps, sharpness).labels()
-    return np.where(strong > 0, strong, np.where(weak == 0, 0, UNSURE)).astype(np.uint8)
+def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
+    """-> the refined probabilities, and the labels to learn from (H, W) uint8.
+
+    The labels: an object where even a strong background leaves it one, background where even a weak one does, 255 between.
+    Strong and weak: the background times 1 + margin and 1 - margin.
+    """
+    crf = DenseCRF(image, config.crf) if config.crf != "none" and len(seeds.ids) else "none"
+
+    def refine(level: float) -> Refined:
+        return refine_mask(seeds, image, level, crf, config.crf_steps, config.sharpness)
+
+    refined = refine(background)
+    if config.margin == 0:
+        return refined, refined.labels()
+    strong = refine(background * (1 + config.margin)).labels()
+    weak = refine(background * (1 - config.margin)).labels()
+    return refined, np.where(strong > 0, strong, np.where(weak == 0, 0, UNSURE)).astype(np.uint8)

@@ -21,7 +21,7 @@ from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import read_json
-from mupvss.masks.pseudo import confident_labels
+from mupvss.masks.pseudo import pseudo_mask
 from mupvss.stages.search_all import read_seeds_for, seed_path
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
@@ -46,7 +46,8 @@ def run_affinity(run: Run) -> Metrics:
 
 def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
     """Those that are there already stay."""
-    config, seeds = run.config.affinity, run.folder("seeds")
+    seeds = run.folder("seeds")
+    config = run.config.masks.model_copy(update={"crf": run.config.affinity.crf, "margin": run.config.affinity.margin})
     found = read_json(seeds / "metrics.json")
     with progress_bar("affinity labels", len(dataset.samples), "pictures") as advance:
         for sample in dataset.samples:
@@ -54,9 +55,7 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
             if not path.is_file():
                 image = sample.open_image()
                 maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
-                labels = confident_labels(
-                    maps, np.array(image), found["threshold"], config.margin, config.crf, sharpness=run.config.masks.sharpness
-                )
+                _, labels = pseudo_mask(maps, np.array(image), found["threshold"], config)
                 write_palette_png(path, labels)
             advance(1)
 

@@ -20,7 +20,7 @@ from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import read_json
-from mupvss.masks.pseudo import Refined, confident_labels, refine_mask
+from mupvss.masks.pseudo import Refined, pseudo_mask
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.stages.scoring import read_mask, score_maps
 from mupvss.stages.search_all import read_seeds_for, seed_path
@@ -86,11 +86,7 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
         for sample in dataset.samples:
             seeds = read_seeds(seed_path(folder, KIND, sample.name))
             image = np.array(sample.open_image())
-            crf = (config.crf, config.crf_steps, config.sharpness)
-            refined = refine_mask(seeds, image, background, *crf)
-            labels = refined.labels()
-            if config.margin > 0:
-                labels = confident_labels(seeds, image, background, config.margin, *crf)
+            refined, labels = pseudo_mask(seeds, image, background, config)
             write_mask(folder, sample.name, refined, labels)
             ignored += float((labels == 255).mean())
             if sample.open_mask is not None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.config.schema import SegmentConfig
+from mupvss.config.schema import MasksConfig, SegmentConfig
 from mupvss.engine.dense_batches import DenseSample, DenseViews
-from mupvss.masks.pseudo import confident_labels, refine_mask
+from mupvss.masks.pseudo import pseudo_mask, refine_mask
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
@@ -46,7 +46,8 @@ def test_a_mask_follows_the_picture(square):
 
 def test_what_the_threshold_decides_is_unsure(square):
     seeds, image, _ = square
-    labels = confident_labels(seeds, image, 0.5, 0.6, "none")
+    refined, labels = pseudo_mask(seeds, image, 0.5, MasksConfig(crf="none", margin=0.6))
+    assert np.array_equal(refined.labels(), refine_mask(seeds, image, 0.5, "none", sharpness=4.0).labels())
     assert set(np.unique(labels)) == {0, 3, 255}
     assert labels[24, 28] == 3
     assert labels[0, 0] == 0
@@ -60,7 +61,7 @@ def test_no_tag_is_background_throughout(square):
     assert not refined.labels().any()
     assert (refined.confidence() == 255).all()
     assert not refined.best()[0].any()
-    assert not confident_labels(empty, image, 0.4, 0.3, "psa").any()
+    assert not pseudo_mask(empty, image, 0.4, MasksConfig(crf="psa"))[1].any()
 
 
 def dense_sample(height, width):

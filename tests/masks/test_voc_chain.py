@@ -74,6 +74,7 @@ def voc_tree(tmp_path):
         body = f"<object><name>{class_name}</name><difficult>0</difficult></object>"
         (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{body}</annotation>")
     (lists / "train_aug.txt").write_text("\n".join(names[:8]) + "\n")
+    (lists / "train.txt").write_text("\n".join(names[:5]) + "\n")
     (lists / "val.txt").write_text("\n".join(names[8:]) + "\n")
     return root
 
@@ -87,6 +88,8 @@ def test_every_stage_of_the_papers_config(voc_tree, tmp_path):
         assert 0 <= metrics[key] <= 100
     assert metrics["affinity/kind"] == "net"
     assert metrics["val/pictures"] == 4
+    assert metrics["evaluate/pictures"] == 5  # seeds for train_aug, scored on train
+    assert len(list((out / "masks" / "labels").glob("*.png"))) == 8
     results = sorted(p.name for p in (out / "val" / "results" / "VOC2012" / "Segmentation" / "comp6_val_cls").iterdir())
     assert results == [f"2008_{i:06d}.png" for i in range(8, 12)]
 
