@@ -9,15 +9,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
-from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.engine.checkpoint import load_network
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
-from mupvss.prediction import Prediction, as_picture, check_tags
+from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
@@ -25,8 +24,8 @@ from mupvss.segmentation.build import is_segmenter
 from mupvss.segmentation.predictor import SegmentationPredictor
 
 
-class Predictor:
-    """Call it with a picture, and its tags if they are known."""
+class Predictor(PicturePredictor):
+    """The classifier with its spatial search."""
 
     def __init__(self, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> None:
         self.network, self.info = load_network(checkpoint)
@@ -51,10 +50,14 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         return self.info.classes
 
-    def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Tensor]:
-        """RGB picture -> per kind of map (len(classes), h, w) in [0, 1] on the canvas of the search's stride."""
-        model = self.info.model
-        return search_maps(self.network, image, classes, kinds, self.config, model.patch_size, model.image_size)
+    def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Seeds]:
+        """RGB picture, indices of classes from 0 -> Seeds per kind of map. Very large pictures are searched reduced, and the
+        cells of their maps cover as many more pixels."""
+        model, ids = self.info.model, np.array(classes, np.int16) + 1
+        factor = reduction(image.size)
+        small, size, stride = reduced(image, factor), (image.height, image.width), self.config.canvas_stride * factor
+        maps = search_maps(self.network, small, classes, kinds, self.config, model.patch_size, model.image_size)
+        return {kind: Seeds(ids, found.numpy(), size, stride) for kind, found in maps.items()}
 
     @torch.no_grad()
     def scores(self, image: Image.Image) -> dict[str, float]:
@@ -69,33 +72,31 @@ class Predictor:
             logits = (logits + features.token_score[0]) / 2
         return dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True))
 
-    def __call__(self, image: Image.Image | np.ndarray | str | Path, tags: Sequence[str] | None = None) -> Prediction:
-        """A PIL picture, an RGB array (H, W, 3) uint8 or a path -> Prediction at the picture's size.
-
-        tags None: the classes found more likely than not. ValueError for a tag the network was not trained on.
-        """
-        picture = as_picture(image)
+    def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
+        """tags None: the classes found more likely than not."""
         scores = self.scores(picture)
         if tags is None:
             tags = [name for name, score in scores.items() if score >= 0.5]
-        check_tags(tags, self.classes)
         index = [i for i, name in enumerate(self.classes) if name in tags]
-        kind = self.kind
-        maps = self.search(picture, index, [kind])[kind].numpy()
-        seeds = Seeds(np.array(index, np.int16) + 1, maps, (picture.height, picture.width), self.config.canvas_stride)
+        seeds = self.search(picture, index, [self.kind])[self.kind]
         value, label = seeds.best()
-        threshold = 0.5 if self.threshold is None else self.threshold
-        labels = np.where(value >= threshold, label, 0).astype(np.uint8)
-        return Prediction(self.classes, labels, value, tuple(self.classes[i] for i in index), scores)
+        labels = np.where(value >= (0.5 if self.threshold is None else self.threshold), label, 0).astype(np.uint8)
+        names = tuple(self.classes[i] for i in index)
+        return Prediction(self.classes, labels, value, names, scores, dict(zip(names, seeds.full(), strict=True)))
 
 
-def load(run: str | Path, device: str = "auto") -> Predictor | SegmentationPredictor:
+def load(run: str | Path, device: str = "auto", allow_urls: bool = False) -> Predictor | SegmentationPredictor:
     """A finished run's folder, or one model.safetensors, -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
-    threshold.
+    threshold. allow_urls: fetch pictures that are given by their web address.
     """
-    path = Path(run)
+    predictor = _load(Path(run), device)
+    predictor.allow_urls = allow_urls
+    return predictor
+
+
+def _load(path: Path, device: str) -> Predictor | SegmentationPredictor:
     if path.is_file():
         return SegmentationPredictor(path, device=device) if is_segmenter(path) else Predictor(path, SearchConfig(), None, device)
     segmenter = path / "segment" / "model.safetensors"

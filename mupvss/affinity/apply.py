@@ -13,7 +13,7 @@ from mupvss.affinity.loss import pair_affinity
 from mupvss.affinity.pairs import pair_index
 from mupvss.affinity.random_walk import random_walk, transition
 from mupvss.config.schema import AffinityConfig
-from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.engine.device import autocast
 from mupvss.model.build import Network
 from mupvss.search.multiscale import stretch
@@ -39,13 +39,14 @@ def walked(
     """
     if len(seeds.ids) == 0:
         return seeds
-    tensor = normalise(resize_for_search(image, 1.0, multiple)).unsqueeze(0).to(device)
+    small = reduced(image, reduction(image.size))
+    tensor = normalise(resize_for_search(small, 1.0, multiple)).unsqueeze(0).to(device)
     with autocast(device, "bf16" if device.type == "cuda" else "fp32"):
         affinity, grid = _patch(network, tensor, config) if config.kind == "patch" else _learned(network, tensor, config)
     operator = transition(affinity, *grid, config.radius, config.beta)
     maps = torch.from_numpy(seeds.maps.astype(np.float32)).to(device)
-    small = F.interpolate(maps.unsqueeze(0), size=grid, mode="bilinear", align_corners=False)[0]
-    spread = random_walk(small, operator, config.steps)
+    coarse = F.interpolate(maps.unsqueeze(0), size=grid, mode="bilinear", align_corners=False)[0]
+    spread = random_walk(coarse, operator, config.steps)
     back = F.interpolate(spread.unsqueeze(0), size=maps.shape[1:], mode="bilinear", align_corners=False)[0]
     return Seeds(seeds.ids, stretch(back).cpu().numpy(), seeds.size, seeds.stride)
 

@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
 
 from mupvss.crf.presets import CERTAINTY, EPSILON, PRESETS, Strengths
+from mupvss.data.preprocess import reduced, reduction
 
 Backend = Literal["auto", "numba", "torch"]
+MAX_PIXELS = 2_000_000
 MeanField = Callable[[np.ndarray, int], np.ndarray]
 """Log-probabilities (L, n) float32 and a number of steps -> probabilities (L, n) float32."""
 
 
 class DenseCRF:
-    """The CRF of one picture, its lattices built once and good for any probabilities."""
+    """The CRF of one picture, its lattices built once and good for any probabilities. Of more than MAX_PIXELS pixels, means over
+    squares are worked on."""
 
     def __init__(
         self,
@@ -39,6 +45,9 @@ class DenseCRF:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
         self.size = image.shape[:2]
+        factor = reduction((image.shape[1], image.shape[0]), MAX_PIXELS)
+        image = np.asarray(reduced(Image.fromarray(image), factor)) if factor > 1 else image
+        self._worked = image.shape[:2]
         if pick_backend(backend, device) == "numba":
             self._mean_field = _with_numba(image, chosen, threads or _cores())
         else:
@@ -56,8 +65,16 @@ class DenseCRF:
             raise ValueError(f"the picture is {self.size}, the probabilities {probabilities.shape}; expected (L, H, W)")
         if steps < 0 or len(probabilities) == 0:
             raise ValueError(f"expected at least one label and no less than 0 steps, not {len(probabilities)} and {steps}")
-        logs = np.log(np.maximum(probabilities.reshape(len(probabilities), -1), EPSILON), dtype=np.float32)
-        return self._mean_field(logs, steps).reshape(probabilities.shape)
+        small = _resized(probabilities, self._worked, "area")
+        logs = np.log(np.maximum(small.reshape(len(small), -1), EPSILON), dtype=np.float32)
+        return _resized(self._mean_field(logs, steps).reshape(small.shape), self.size, "bilinear")
+
+
+def _resized(values: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
+    """(L, H, W) at another size; itself where it has it."""
+    if values.shape[1:] == size:
+        return values
+    return F.interpolate(torch.from_numpy(values).unsqueeze(0), size=size, mode=mode)[0].numpy()
 
 
 def dense_crf(

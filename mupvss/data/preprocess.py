@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from PIL import Image
@@ -10,6 +12,8 @@ from torch import Tensor
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """ImageNet's, RGB, for pictures in [0, 1]."""
+MAX_SEARCH_PIXELS = 640_000
+"""Larger pictures are searched reduced: attention grows with the square of the pixels, and networks know no such sizes."""
 
 
 def normalise(image: Image.Image) -> Tensor:
@@ -22,3 +26,13 @@ def resize_for_search(image: Image.Image, scale: float, patch_size: int) -> Imag
     """The picture at `scale` times its size, both sides rounded to whole patches, at least one."""
     width, height = (max(1, round(side * scale / patch_size)) * patch_size for side in image.size)
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def reduction(size: tuple[int, int], limit: int = MAX_SEARCH_PIXELS) -> int:
+    """(width, height) -> the whole number that both sides are divided by, so that at most `limit` pixels are left; mostly 1."""
+    return max(1, math.ceil(math.sqrt(size[0] * size[1] / limit)))
+
+
+def reduced(image: Image.Image, factor: int) -> Image.Image:
+    """Means over factor x factor pixels; sides are rounded up."""
+    return image if factor == 1 else image.reduce(factor)

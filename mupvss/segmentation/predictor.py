@@ -9,17 +9,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
 
-from mupvss.crf import dense_crf
-from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.crf import DenseCRF
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.engine.device import autocast, pick_device
-from mupvss.prediction import Prediction, as_picture, check_tags
+from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.segmentation.build import load_segmenter
 
 
-class SegmentationPredictor:
-    """Call it with a picture; tags, if given, rule out every other class."""
+class SegmentationPredictor(PicturePredictor):
+    """The segmentation network, over scales, mirror and the dense CRF; no tags needed."""
 
     def __init__(
         self,
@@ -42,41 +41,38 @@ class SegmentationPredictor:
 
     @torch.no_grad()
     def probabilities(self, image: Image.Image) -> np.ndarray:
-        """RGB picture -> (C + 1, H, W) float32, the background first: mean over scales and mirror, then the dense CRF."""
-        total: Tensor | None = None
+        """RGB picture -> (C + 1, h, w) float32, the background first: mean over scales and mirror, before the dense CRF. At the
+        picture's size, or at that of its reduced copy if it is very large."""
+        small = reduced(image, reduction(image.size))
+        size = (small.height, small.width)
+        total = torch.zeros(len(self.classes) + 1, *size)
         for scale in self.scales:
-            tensor = normalise(resize_for_search(image, scale, self.network.stride)).unsqueeze(0)
+            tensor = normalise(resize_for_search(small, scale, self.network.stride)).unsqueeze(0)
             views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor
             with autocast(self.device, self.info.segment.train.precision):
                 logits = self.network(views.to(self.device))
-            size = (image.height, image.width)
             large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
-            merged = (large[:1] + large[1:].flip(-1)) / 2 if self.flip else large
-            total = merged if total is None else total + merged
-        assert total is not None
-        found = (total[0] / len(self.scales)).cpu().numpy()
-        return found if self.crf == "none" else self._crf(np.array(image), found)
+            total += ((large[0] + large[1].flip(-1)) / 2 if self.flip else large[0]).cpu()
+        return (total / len(self.scales)).numpy()
 
-    def _crf(self, image: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-        """Only over the labels that are likeliest somewhere: the others could not win, and cost time."""
-        present = np.union1d([0], np.unique(probabilities.argmax(0)))
-        if len(present) == 1:
-            return probabilities
-        refined = np.zeros_like(probabilities)
-        refined[present] = dense_crf(image, probabilities[present], self.crf)
-        return refined
-
-    def __call__(self, image: Image.Image | np.ndarray | str | Path, tags: Sequence[str] | None = None) -> Prediction:
-        """As `Predictor.__call__`; without tags every class can be found."""
-        picture = as_picture(image)
+    def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
         found = self.probabilities(picture)
         scores = dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True))
-        if tags is not None:
-            check_tags(tags, self.classes)
-            allowed = [0, *(i for i, name in enumerate(self.classes, 1) if name in tags)]
-            kept = np.zeros_like(found)
-            kept[allowed] = found[allowed]
-            found = kept
-        labels = found.argmax(0).astype(np.uint8)
-        present = tuple(name for i, name in enumerate(self.classes, 1) if (labels == i).any())
-        return Prediction(self.classes, labels, found.max(0), tuple(tags) if tags is not None else present, scores)
+        if tags is None:  # the others could not win, and cost time
+            ids = np.union1d([0], np.unique(found.argmax(0)))
+        else:
+            ids = np.array([0, *(i for i, name in enumerate(self.classes, 1) if name in tags)])
+        refined = self._refine(picture, found[ids])
+        names = [self.classes[i - 1] for i in ids[1:]]
+        labels = ids.astype(np.uint8)[refined.argmax(0)]
+        maps = dict(zip(names, refined[1:], strict=True))
+        return Prediction(self.classes, labels, refined.max(0), tuple(names), scores, maps)
+
+    def _refine(self, picture: Image.Image, found: np.ndarray) -> np.ndarray:
+        """Probabilities of some labels -> at the picture's size, along its edges, and summing to 1."""
+        size = (picture.height, picture.width)
+        if found.shape[1:] != size:
+            found = F.interpolate(torch.from_numpy(found).unsqueeze(0), size=size, mode="bilinear")[0].numpy()
+        if self.crf == "none" or len(found) == 1:
+            return found / found.sum(0).clip(1e-8)
+        return DenseCRF(np.array(picture), self.crf)(found)

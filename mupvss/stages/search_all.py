@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from mupvss.data.sample import Dataset, Sample
@@ -25,10 +24,7 @@ def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], fol
                 classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
                 found = predictor.search(image, classes, kinds)
                 for kind, path in paths.items():
-                    ids = np.array(classes, np.int16) + 1
-                    write_seeds(
-                        path, Seeds(ids, found[kind].numpy(), (image.height, image.width), predictor.config.canvas_stride)
-                    )
+                    write_seeds(path, found[kind])
             advance(1)
 
 
