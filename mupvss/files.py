@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -36,3 +38,9 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_image(path: Path, image: Image.Image, **options: Any) -> None:
+    """In the format of the path's suffix."""
+    with atomic_path(path) as temporary:
+        image.save(temporary, **options)

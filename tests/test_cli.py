@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mupvss.cli import COMMANDS, _run_arguments, main
+from mupvss.cli import COMMANDS, main
+from mupvss.commands.runs import run_arguments
 from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError
@@ -32,7 +33,7 @@ def fails(capsys, *argv):
 
 
 def test_options_override_the_file(config_file, tmp_path):
-    config, out = _run_arguments(
+    config, out = run_arguments(
         [str(config_file), "--out", str(tmp_path / "o"), "--train.lr", "0.5", "--search.scales", "1.0", "0.5",
          "--model.pem.blocks", "all", "--no-baseline", "--data.classes", "fish", "kite", "--limit", "3"], "mupvss run",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from mupvss.config.schema import ModelConfig, PEMConfig
 from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise
-from mupvss.data.tag_table import read_tag_table
+from mupvss.data.tags import read_tags
 from mupvss.errors import WeightsError
 from mupvss.model.build import build_model, is_decayed, is_new
 from mupvss.model.global_embedding import GlobalEmbedding
@@ -226,7 +226,7 @@ def test_real_deit_checkpoint_knows_dogs(shared):
     load_backbone(backbone, str(path))
     raw = {key: value.float() for key, value in load_file(path).items()}
     root = shared / "voc-animals"
-    table = read_tag_table(root / "tags.csv")
+    table = read_tags(root / "tags.csv")
     names = [name for name, tags in table.items() if tags == {"dog"}][:20]
     pictures = [read_image(root / "VOC2012" / "JPEGImages" / name).resize((224, 224)) for name in names]
     with torch.no_grad():

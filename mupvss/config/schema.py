@@ -42,7 +42,8 @@ class DataConfig(Section):
     root: Path = Path()
     """voc: the folder that holds JPEGImages; folder: the folder of pictures."""
     tags: Path | None = None
-    """Tag table (.csv or .jsonl: picture, tags). None: VOC annotations, or one folder per tag."""
+    """Tags: .csv or .jsonl (picture, tags), COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML. None: VOC annotations,
+    or one folder per tag."""
     classes: tuple[str, ...] = ()
     """Class names, in order of the class ids 1, 2, ... Empty: all classes of the source."""
     other_classes: Literal["background", "ignore"] = "background"

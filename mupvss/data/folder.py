@@ -8,7 +8,7 @@ from pathlib import Path
 from mupvss.config.schema import DataConfig
 from mupvss.data.images import SUFFIXES, read_image, read_label_image
 from mupvss.data.sample import Dataset, Sample
-from mupvss.data.tag_table import read_tag_table
+from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
 
 NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
@@ -60,7 +60,7 @@ def _tags_from_folders(root: Path, masks: Path) -> dict[Path, frozenset[str]]:
 
 def _tags_from_table(root: Path, table: Path) -> dict[Path, frozenset[str]]:
     tags = {}
-    for name, entry in read_tag_table(table).items():
+    for name, entry in read_tags(table).items():
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()):
             raise DataError(f"{table}: picture '{name}' lies outside {root}; move it there or set data.root")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 
 from mupvss.config.schema import DataConfig
 from mupvss.data.images import read_image, read_label_image
 from mupvss.data.sample import Dataset, Sample
-from mupvss.data.tag_table import read_tag_table
+from mupvss.data.tags import read_tags
+from mupvss.data.tags.voc_xml import read_annotation
 from mupvss.errors import DataError
 
 CLASSES = (
@@ -31,7 +31,7 @@ def load_voc(config: DataConfig, split: str, scored: str | None = None) -> Datas
     lists = root / "ImageSets" / "Segmentation"
     names = read_split(lists / f"{split}.txt")
     masked = set(names if scored is None else read_split(lists / f"{scored}.txt"))
-    table = None if config.tags is None else _by_stem(read_tag_table(config.tags), config.tags)
+    table = None if config.tags is None else _by_stem(read_tags(config.tags), config.tags)
     ids = remap_table(classes, config.other_classes)
     samples = []
     for name in names:
@@ -65,21 +65,6 @@ def read_split(path: Path) -> list[str]:
     if not names:
         raise DataError(f"{path}: the split list is empty; expected one picture name per line")
     return names
-
-
-def read_annotation(path: Path) -> frozenset[str]:
-    """Names of all objects in a VOC annotation, the difficult ones included."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation; give a tag table with data.tags instead") from None
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise DataError(f"{path}: declares a document type, which VOC annotations never do; refused")
-    try:
-        tree = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise DataError(f"{path}: not valid XML ({error})") from None
-    return frozenset(name.strip() for name in (obj.findtext("name") or "" for obj in tree.iter("object")) if name.strip())
 
 
 def remap_table(classes: tuple[str, ...], other: str) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mupvss.files import atomic_path
+from mupvss.files import save_image
 
 
 def voc_palette() -> np.ndarray:
@@ -24,11 +24,9 @@ def write_palette_png(path: Path, labels: np.ndarray) -> None:
     """Class ids (H, W) uint8 -> an 8-bit palette PNG."""
     image = Image.fromarray(labels.astype(np.uint8), "P")
     image.putpalette(voc_palette().ravel().tolist())
-    with atomic_path(path) as temporary:
-        image.save(temporary, "PNG")
+    save_image(path, image)
 
 
 def write_grey_png(path: Path, values: np.ndarray) -> None:
     """(H, W) uint8 -> an 8-bit grey PNG."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(values).save(temporary, "PNG")
+    save_image(path, Image.fromarray(values))

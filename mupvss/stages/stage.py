@@ -131,10 +131,10 @@ def _flat(prefix: str, value: Any) -> Metrics:
 
 def dataset_identity(dataset: Dataset) -> list[Any]:
     """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
-    return [dataset.classes, [(s.name, sorted(s.tags), _file_state(s.origin)) for s in dataset.samples]]
+    return [dataset.classes, [(s.name, sorted(s.tags), file_state(s.origin)) for s in dataset.samples]]
 
 
-def _file_state(origin: str) -> list[Any] | None:
+def file_state(origin: str) -> list[Any] | None:
     """Size and a checksum of both ends: a copied or newly checked-out folder is the same data, an edited picture is not, and
     a large data set is not read through."""
     try:

@@ -13,7 +13,7 @@ from mupvss.config.schema import DataConfig
 from mupvss.data.check import check_data
 from mupvss.data.folder import load_folder
 from mupvss.data.images import read_image
-from mupvss.data.tag_table import read_tag_table
+from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_palette_png
 
@@ -44,7 +44,7 @@ def test_a_table_of_tags(picture_folder, suffix):
 
 def test_unquoted_commas_between_tags(tmp_path):
     (tmp_path / "t.csv").write_text("image,tags\na.jpg,cat,dog\nb.jpg,cat\n")
-    assert read_tag_table(tmp_path / "t.csv") == {"a.jpg": {"cat", "dog"}, "b.jpg": {"cat"}}
+    assert read_tags(tmp_path / "t.csv") == {"a.jpg": {"cat", "dog"}, "b.jpg": {"cat"}}
 
 
 @pytest.mark.parametrize(
@@ -64,13 +64,13 @@ def test_unquoted_commas_between_tags(tmp_path):
 def test_bad_tables(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        read_tag_table(tmp_path / name)
+        read_tags(tmp_path / name)
 
 
 def test_bad_bytes_in_a_table(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"image,tags\n\xff\xfe.jpg,x\n")
     with pytest.raises(DataError, match="UTF-8"):
-        read_tag_table(tmp_path / "t.csv")
+        read_tags(tmp_path / "t.csv")
 
 
 def test_pictures_outside_the_folder_are_refused(picture_folder, tmp_path):

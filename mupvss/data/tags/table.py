@@ -13,29 +13,21 @@ PICTURE_KEYS = ("image", "picture", "file", "filename", "path", "name")
 TAG_KEYS = ("tags", "labels", "classes", "tag", "label", "class")
 
 
-def read_tag_table(path: Path) -> dict[str, frozenset[str]]:
-    """Picture name as written -> its tags. A picture without a tag is a valid negative; one listed twice is an error."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such tag table; give a .csv or .jsonl with a picture and its tags per row")
-    readers = {".csv": _read_csv, ".jsonl": _read_jsonl}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: tag tables are {' or '.join(readers)}, not '{path.suffix}'")
-    try:
-        rows = reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+Row = tuple[int, str, list[str]]
+"""Line, picture, tags."""
+
+
+def rows_to_tags(rows: list[Row], path: Path) -> dict[str, frozenset[str]]:
+    """DataError for a picture that is listed twice."""
     table: dict[str, frozenset[str]] = {}
     for line, picture, tags in rows:
         if picture in table:
             raise DataError(f"{path}, line {line}: picture '{picture}' is listed twice; join its tags in one row")
         table[picture] = frozenset(tags)
-    if not table:
-        raise DataError(f"{path}: the table lists no picture; expected rows like 'cat01.jpg,cat|person'")
     return table
 
 
-def _read_csv(path: Path) -> list[tuple[int, str, list[str]]]:
+def read_csv(path: Path) -> list[Row]:
     with path.open(newline="", encoding="utf-8-sig") as stream:
         reader = csv.DictReader(stream)
         columns = {name.strip().lower(): name for name in reader.fieldnames or () if name}
@@ -60,7 +52,7 @@ def _read_csv(path: Path) -> list[tuple[int, str, list[str]]]:
         return rows
 
 
-def _read_jsonl(path: Path) -> list[tuple[int, str, list[str]]]:
+def read_jsonl(path: Path) -> list[Row]:
     rows = []
     for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not text.strip():

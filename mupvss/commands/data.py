@@ -1,0 +1,72 @@
+"""`mupvss data ...`: look at a data set, part it, find what is wrong with its tags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import DataConfig
+from mupvss.errors import ConfigError
+
+
+def data(argv: Sequence[str]) -> int:
+    """Look at a data set (check), part it by tag (split), or find doubtful tags with a trained network (doctor)."""
+    parts = {"check": _check, "split": _split, "doctor": _doctor}
+    if not argv or argv[0] not in parts:
+        raise ConfigError("usage: mupvss data check|split|doctor ...; each has --help")
+    return parts[argv[0]](argv[1:])
+
+
+def _check(argv: Sequence[str]) -> int:
+    from mupvss.data.check import check_data, print_findings
+
+    rest = list(argv)
+    known = DataConfig()
+    if rest and not rest[0].startswith("-"):
+        known = load_config(Path(rest.pop(0))).data
+    config = tyro.cli(DataConfig, prog="mupvss data check", args=rest, default=known)
+    return 1 if print_findings(check_data(config)) else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitArguments:
+    pictures: Annotated[Path, tyro.conf.Positional]
+    """Folder of the pictures."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for the tag tables, one per part."""
+    tags: Path | None = None
+    """Tags, in any form `data.tags` takes; default: one folder per tag."""
+    parts: tuple[str, ...] = ("train=0.8", "val=0.2")
+    """Names and shares of the parts."""
+    seed: int = 0
+
+
+def _split(argv: Sequence[str]) -> int:
+    from mupvss.data.split import split_data
+
+    split_data(**dataclasses.asdict(tyro.cli(SplitArguments, prog="mupvss data split", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorArguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run that has seeds."""
+    out: Path | None = None
+    """Folder of the findings; default: RUN/doctor."""
+    fix: Path | None = None
+    """Write a new tag table (.csv or .jsonl) with what is likely missing added and what is likely wrong taken out."""
+    pictures: int = 60
+    """Pictures shown on the page, the most doubtful first."""
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from mupvss.doctor.run import examine
+
+    examine(**dataclasses.asdict(tyro.cli(DoctorArguments, prog="mupvss data doctor", args=list(argv))))
+    return 0

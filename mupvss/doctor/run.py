@@ -1,0 +1,124 @@
+"""`mupvss data doctor`: from a run to a ranked list, a page with pictures, and, if asked for, a new tag table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import RunConfig
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import load_dataset
+from mupvss.data.tags import write_tags
+from mupvss.doctor.masks import MaskDoubt, mask_doubt
+from mupvss.doctor.page import write_page
+from mupvss.doctor.scores import score_all
+from mupvss.doctor.tags import Finding, corrected, findings
+from mupvss.errors import CheckpointError, DataError
+from mupvss.files import read_json, write_text
+from mupvss.predictor import Predictor, load_classifier
+from mupvss.search.seeds import read_seeds
+from mupvss.stages.search_all import seed_path
+from mupvss.stages.stage import dataset_identity, fingerprint, stage_fingerprint
+
+LIKELY = 0.5
+"""Doubt from which a tag is called likely wrong or missing: it lies nearer to the other side's middle than to its own."""
+
+
+def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> None:
+    """-> OUT/index.html, tags.csv and masks.csv, the most doubtful first; and FIX."""
+    folder = out or run / "doctor"
+    config = _config(run)
+    dataset = load_dataset(config.data, "train", config.limit)
+    if fix is not None and fix.exists():
+        raise DataError(f"{fix}: is there already, and no tag table is ever written over; give another name")
+    identity = fingerprint("doctor", stage_fingerprint(run / "train"), dataset_identity(dataset))
+    scores = score_all(_networks(run), dataset, folder / "scores.jsonl", identity)
+    tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
+    found = findings(scores, tags, dataset.classes)
+    masks = _mask_doubts(run, dataset)
+    _write_tables(folder, dataset, found, masks)
+    write_page(folder, dataset, found, masks, pictures, run)
+    if fix is not None:
+        _write_fixed(fix, config, dataset, scores, tags)
+    _tell(dataset, found, folder, fix)
+
+
+def _config(run: Path) -> RunConfig:
+    path = run / "train" / "config.toml"
+    if not path.is_file():
+        raise CheckpointError(f"{run}: not the folder of a run (no train/config.toml); give what --out of 'mupvss run' was")
+    return load_config(path)
+
+
+def _networks(run: Path) -> list[Predictor]:
+    """The finished classifier, and those kept along its training, which knew the wrong tags less by heart."""
+    final = load_classifier(run)
+    earlier = sorted((run / "train" / "snapshots").glob("*.safetensors"))
+    return [final, *(Predictor(path, final.config, final.threshold) for path in earlier)]
+
+
+def _mask_doubts(run: Path, dataset: Dataset) -> list[MaskDoubt]:
+    """Of the pictures that have seeds."""
+    metrics = run / "seeds" / "metrics.json"
+    if not metrics.is_file():
+        return []
+    chosen = read_json(metrics)
+    paths = [seed_path(run / "seeds", chosen["maps"], sample.name) for sample in dataset.samples]
+    found = [mask_doubt(i, read_seeds(path), chosen["threshold"]) for i, path in enumerate(paths) if path.is_file()]
+    return sorted(found, key=lambda entry: (-entry.doubt, entry.picture))
+
+
+def _write_tables(folder: Path, dataset: Dataset, found: list[Finding], masks: list[MaskDoubt]) -> None:
+    rows = [(_origin(dataset, f.picture), f.kind, f.tag, f"{f.doubt:.3f}", f"{f.score:.3f}") for f in found]
+    _write_csv(folder / "tags.csv", ("picture", "kind", "tag", "doubt", "score"), rows)
+    shown = [(_origin(dataset, m.picture), f"{m.doubt:.3f}", f"{m.unsure:.3f}", f"{m.reach:.3f}") for m in masks]
+    _write_csv(folder / "masks.csv", ("picture", "doubt", "unsure", "reach"), shown)
+
+
+def _origin(dataset: Dataset, picture: int) -> str:
+    return dataset.samples[picture].origin
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+    write_text(path, buffer.getvalue())
+
+
+def _write_fixed(path: Path, config: RunConfig, dataset: Dataset, scores: np.ndarray, tags: np.ndarray) -> None:
+    fixed = corrected(scores, tags, LIKELY)
+    table = {
+        _table_name(sample.origin, sample.name, config): frozenset(
+            name for name, value in zip(dataset.classes, row, strict=True) if value > 0
+        )
+        for sample, row in zip(dataset.samples, fixed, strict=True)
+    }
+    write_tags(path, table)
+
+
+def _table_name(origin: str, name: str, config: RunConfig) -> str:
+    """As a tag table names the picture: relative to data.root, or by its file's name."""
+    if config.data.source == "folder":
+        return Path(origin).relative_to(config.data.root).as_posix()
+    return Path(origin).name if config.data.source == "voc" else name
+
+
+def _tell(dataset: Dataset, found: list[Finding], folder: Path, fix: Path | None) -> None:
+    likely = [f for f in found if f.doubt >= LIKELY]
+    table = Table(title=f"{len(likely)} of {len(found)} pictures have a tag that is likely missing or wrong")
+    for column in ("picture", "tag", "", "doubt"):
+        table.add_column(column)
+    for finding in found[:10]:
+        table.add_row(_origin(dataset, finding.picture), finding.tag, finding.kind, f"{finding.doubt:.2f}")
+    console = Console()
+    console.print(table)
+    console.print(f"all of them, and the doubtful masks: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+    if fix is not None:
+        console.print(f"new tag table: {fix}", highlight=False, soft_wrap=True)

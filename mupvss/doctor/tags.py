@@ -1,0 +1,66 @@
+"""How much a network doubts each tag, given and not given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LEAST = 1e-4
+"""Probabilities are kept this far from 0 and 1 before their logits are taken."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A tag of one picture, and how much speaks against it."""
+
+    picture: int
+    """Place in the data set."""
+    tag: str
+    kind: str
+    """missing: not given, but it looks as if it should be; wrong: given, but it does not look so."""
+    doubt: float
+    """In [0, 1]: 1 where the picture looks like a typical one of the other side, 0 where it looks like one of its own."""
+    score: float
+    """The network's probability that the tag holds."""
+
+
+def tag_doubts(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
+    """Probabilities and tags, both (n, C), tags of 0 and 1 -> doubt (n, C) in [0, 1].
+
+    A network is surer of some classes than of others. So each class's logits are measured between two marks: the median of the
+    pictures without the tag (0) and of those with it (1); wrong tags are too few to move a median. A class without either kind of
+    picture has no doubt.
+    """
+    limited = scores.clip(LEAST, 1 - LEAST)
+    logits = np.log(limited / (1 - limited))
+    doubts = np.zeros_like(logits)
+    for c in range(logits.shape[1]):
+        given = tags[:, c] > 0
+        if not given.any() or given.all():
+            continue
+        low, high = np.median(logits[~given, c]), np.median(logits[given, c])
+        place = ((logits[:, c] - low) / max(high - low, 1e-6)).clip(0, 1)
+        doubts[:, c] = np.where(given, 1 - place, place)
+    return doubts
+
+
+def findings(scores: np.ndarray, tags: np.ndarray, classes: tuple[str, ...]) -> list[Finding]:
+    """Every picture's most doubtful tag, the most doubtful picture first. scores, tags: (n, C)."""
+    doubts = tag_doubts(scores, tags)
+    worst = doubts.argmax(1)
+    found = [
+        Finding(i, classes[c], "wrong" if tags[i, c] > 0 else "missing", float(doubts[i, c]), float(scores[i, c]))
+        for i, c in enumerate(worst)
+    ]
+    return sorted(found, key=lambda finding: (-finding.doubt, finding.picture))
+
+
+def corrected(scores: np.ndarray, tags: np.ndarray, least: float) -> np.ndarray:
+    """Tags (n, C) of 0 and 1 with those turned round whose doubt is at least `least`; no picture loses its last tag, unless
+    another takes its place."""
+    turned = tag_doubts(scores, tags) >= least
+    found = np.where(turned, 1 - tags, tags)
+    emptied = (found.sum(1) == 0) & (tags.sum(1) > 0)
+    found[emptied] = tags[emptied]
+    return found

@@ -1,0 +1,49 @@
+"""The formats by name; a new one is one file and one line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from mupvss.engine.log import progress_bar
+from mupvss.export.coco import CocoWriter
+from mupvss.export.cvat import CvatWriter
+from mupvss.export.item import Item, Options, Writer
+from mupvss.export.label_studio import LabelStudioWriter
+from mupvss.export.labelme import LabelMeWriter
+from mupvss.export.pictures import CutoutWriter, MaskWriter, OverlayWriter
+from mupvss.export.voc import VocWriter
+from mupvss.export.yolo import YoloWriter
+
+FORMATS: dict[str, Callable[[Path, Options], Writer]] = {
+    "masks": MaskWriter,
+    "overlay": OverlayWriter,
+    "cutouts": CutoutWriter,
+    "coco": CocoWriter,
+    "coco-polygons": functools.partial(CocoWriter, polygons=True),
+    "voc": VocWriter,
+    "labelme": LabelMeWriter,
+    "label-studio": LabelStudioWriter,
+    "cvat": CvatWriter,
+    "yolo": YoloWriter,
+}
+
+
+def export_all(items: Iterable[Item], count: int, formats: Sequence[str], out: Path, options: Options) -> None:
+    """Writes `count` items in each format. ValueError for an unknown format."""
+    check_formats(formats)
+    writers = [FORMATS[name](out, options) for name in formats]
+    with progress_bar("export", count, "pictures") as advance:
+        for item in items:
+            for writer in writers:
+                writer.add(item)
+            advance(1)
+    for writer in writers:
+        writer.close()
+
+
+def check_formats(formats: Sequence[str]) -> None:
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise ValueError(f"no format '{unknown[0]}'; choose from {', '.join(FORMATS)}")

@@ -1,0 +1,59 @@
+"""For people: palette PNGs, masks over their pictures, and objects cut out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.export.item import Item, Options
+from mupvss.files import save_image
+from mupvss.prediction import bounding_box
+from mupvss.report.pictures import overlay
+
+
+class MaskWriter:
+    """masks/NAME.png: 8-bit palette PNG of class ids."""
+
+    def __init__(self, out: Path, options: Options) -> None:
+        self.folder = out / "masks"
+
+    def add(self, item: Item) -> None:
+        write_palette_png(self.folder / f"{item.stem}.png", item.labels)
+
+    def close(self) -> None:
+        pass
+
+
+class OverlayWriter:
+    """overlay/NAME.jpg: the mask in colour over its picture."""
+
+    def __init__(self, out: Path, options: Options) -> None:
+        self.folder = out / "overlay"
+
+    def add(self, item: Item) -> None:
+        save_image(self.folder / f"{item.stem}.jpg", overlay(item.open(), item.labels), quality=90)
+
+    def close(self) -> None:
+        pass
+
+
+class CutoutWriter:
+    """cutouts/NAME__CLASS.png: a class's pixels, transparent around, in the smallest box."""
+
+    def __init__(self, out: Path, options: Options) -> None:
+        self.folder, self.classes = out / "cutouts", options.classes
+
+    def add(self, item: Item) -> None:
+        picture = item.open()
+        for class_id, name in enumerate(self.classes, 1):
+            mask = item.labels == class_id
+            if mask.any():
+                cut = picture.copy()
+                cut.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
+                save_image(self.folder / f"{item.stem}__{name}.png", cut.crop(bounding_box(mask)))
+
+    def close(self) -> None:
+        pass

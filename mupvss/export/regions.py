@@ -1,0 +1,101 @@
+"""Connected regions of a mask, and their outlines as polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mupvss.export.item import Item, Options
+
+Points = np.ndarray
+"""(n, 2) float: x, y in pixels from the upper left corner of the picture; a closed ring, the first point not repeated."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected part of one class's pixels (touching at edges or corners)."""
+
+    class_id: int
+    class_name: str
+    left: int
+    top: int
+    mask: np.ndarray
+    """(h, w) bool, only its own box."""
+
+    @property
+    def area(self) -> int:
+        return int(self.mask.sum())
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(left, top, right, bottom), right and bottom excluded."""
+        return self.left, self.top, self.left + self.mask.shape[1], self.top + self.mask.shape[0]
+
+    def full(self, shape: Sequence[int]) -> np.ndarray:
+        """(H, W) bool: the region in its picture."""
+        found = np.zeros(shape[:2], bool)
+        left, top, right, bottom = self.box
+        found[top:bottom, left:right] = self.mask
+        return found
+
+    def outlines(self, tolerance: float) -> list[Points]:
+        """Its polygons, mostly one; holes are joined to the outside by a cut of no width, since few formats know holes."""
+        return [ring + np.array([self.left, self.top]) for ring in trace(self.mask, tolerance)]
+
+
+def regions(item: Item, options: Options) -> list[Region]:
+    """Regions of every class in order of class id and place."""
+    cv2 = opencv()
+    found = []
+    for class_id in np.unique(item.labels):
+        if not 1 <= class_id <= len(options.classes):
+            continue
+        _, marks, boxes, _ = cv2.connectedComponentsWithStats((item.labels == class_id).astype(np.uint8), connectivity=8)
+        for number, (left, top, width, height, area) in enumerate(boxes.tolist()):
+            if number > 0 and area >= options.min_pixels:
+                mask = marks[top : top + height, left : left + width] == number
+                found.append(Region(int(class_id), options.classes[class_id - 1], left, top, mask))
+    return found
+
+
+def trace(mask: np.ndarray, tolerance: float) -> list[Points]:
+    """(h, w) bool -> rings, which follow the pixels' edges exactly at tolerance 0."""
+    cv2 = opencv()
+    # At twice the size a pixel is four, and each of those touches one corner of the pixel.
+    large = np.repeat(np.repeat(mask.astype(np.uint8), 2, 0), 2, 1)
+    found, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    rings = []
+    for index, contour in enumerate(found):
+        if hierarchy[0][index][3] >= 0:  # a hole, which its outside takes along
+            continue
+        ring, hole = _simple(contour, tolerance), hierarchy[0][index][2]
+        while hole >= 0:
+            ring = _cut(ring, _simple(found[hole], tolerance))
+            hole = hierarchy[0][hole][0]
+        if len(ring) >= 3:
+            rings.append(ring)
+    return rings
+
+
+def _simple(contour: np.ndarray, tolerance: float) -> Points:
+    """Contour (n, 1, 2) at twice the size -> the corners it passes, without those that `tolerance` allows to skip."""
+    corners = ((contour + 1) // 2).astype(np.float32)
+    return opencv().approxPolyDP(corners, tolerance, True)[:, 0].astype(np.float64)
+
+
+def _cut(outside: Points, hole: Points) -> Points:
+    """Both as one ring, joined where they are nearest."""
+    distances = ((outside[:, None] - hole[None]) ** 2).sum(-1)
+    i, j = np.unravel_index(distances.argmin(), distances.shape)
+    return np.concatenate((outside[: i + 1], hole[j:], hole[: j + 1], outside[i:]))
+
+
+def opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise ValueError("this format needs the extra 'export': pip install 'mupvss[export]'") from None
+    return cv2

@@ -1,0 +1,58 @@
+"""Pascal VOC's folders: SegmentationClass, SegmentationObject, Annotations with boxes, and the list of names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+
+from mupvss.evaluation.palette import write_palette_png
+from mupvss.export.item import Item, Options
+from mupvss.export.regions import regions
+from mupvss.files import write_text
+from mupvss.masks.pseudo import UNSURE
+
+MAX_OBJECTS = 254
+"""Object masks are 8-bit, and 255 is void; further, smaller objects are void there."""
+
+
+class VocWriter:
+    """voc/..., the layout `data.source = "voc"` reads; pictures are not copied."""
+
+    def __init__(self, out: Path, options: Options) -> None:
+        self.root, self.options = out / "voc", options
+        self.names: list[str] = []
+
+    def add(self, item: Item) -> None:
+        name = item.stem.replace("/", "__")
+        self.names.append(name)
+        write_palette_png(self.root / "SegmentationClass" / f"{name}.png", item.labels)
+        objects = np.where(item.labels == UNSURE, UNSURE, 0).astype(np.uint8)
+        top = ElementTree.Element("annotation")
+        _text(top, "filename", item.name)
+        size = ElementTree.SubElement(top, "size")
+        for key, value in zip(("width", "height", "depth"), (*item.labels.shape[::-1], 3), strict=True):
+            _text(size, key, str(value))
+        _text(top, "segmented", "1")
+        found = sorted(regions(item, self.options), key=lambda region: -region.area)
+        for number, region in enumerate(found, 1):
+            objects[region.full(objects.shape)] = min(number, UNSURE) if number <= MAX_OBJECTS else UNSURE
+            entry = ElementTree.SubElement(top, "object")
+            _text(entry, "name", region.class_name)
+            _text(entry, "difficult", "0")
+            box = ElementTree.SubElement(entry, "bndbox")
+            left, upper, right, lower = region.box  # VOC counts from 1 and means the last pixel
+            for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, upper + 1, right, lower), strict=True):
+                _text(box, key, str(value))
+        write_palette_png(self.root / "SegmentationObject" / f"{name}.png", objects)
+        ElementTree.indent(top)
+        write_text(self.root / "Annotations" / f"{name}.xml", ElementTree.tostring(top, encoding="unicode") + "\n")
+
+    def close(self) -> None:
+        write_text(self.root / "ImageSets" / "Segmentation" / "all.txt", "".join(f"{name}\n" for name in self.names))
+        write_text(self.root / "labels.txt", "".join(f"{name}\n" for name in ("background", *self.options.classes)))
+
+
+def _text(parent: ElementTree.Element, key: str, value: str) -> None:
+    ElementTree.SubElement(parent, key).text = value

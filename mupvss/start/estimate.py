@@ -1,0 +1,86 @@
+"""How long a config will take on this computer, from a few steps of each kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mupvss.config.schema import RunConfig
+from mupvss.data.sample import Dataset
+from mupvss.engine.device import autocast, pick_device, prepare
+from mupvss.engine.log import progress_bar
+from mupvss.engine.objective import loss_terms, total_loss
+from mupvss.masks.pseudo import pseudo_mask
+from mupvss.model.build import build_model
+from mupvss.search.multiscale import search_maps
+from mupvss.search.seeds import Seeds
+
+TRIALS = 3
+
+
+@dataclass(frozen=True)
+class Estimate:
+    stages: tuple[tuple[str, float], ...]
+    """Name and seconds."""
+
+    @property
+    def total(self) -> float:
+        return sum(seconds for _, seconds in self.stages)
+
+
+def measure(config: RunConfig, dataset: Dataset) -> Estimate:
+    """The best of a few steps each, on noise and on a picture of middle size; the segmentation network is taken to cost what
+    the classifier does."""
+    prepare(config.seed, config.threads)
+    samples = dataset.samples
+    picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
+    device = pick_device(config.device)
+    network = build_model(config.model, len(dataset.classes), pretrained=False).to(device)
+    images = torch.randn(config.train.batch_size, 3, config.model.image_size, config.model.image_size, device=device)
+    tags = torch.ones(len(images), len(dataset.classes), device=device)
+    seeds: list[Seeds] = []
+
+    def train() -> None:
+        with autocast(device, config.train.precision):
+            features = network.train()(images)
+        total_loss(loss_terms(network, features, tags, config.losses, config.model), config.losses, 0.5).backward()
+
+    def search() -> None:
+        size, patch = config.model.image_size, config.model.patch_size
+        kind = network.kinds[0]
+        maps = search_maps(network.eval(), picture, [0], [kind], config.search, patch, size)[kind].numpy()
+        seeds.append(Seeds(np.array([1]), maps, (picture.height, picture.width), config.search.canvas_stride))
+
+    def mask() -> None:
+        pseudo_mask(seeds[-1], np.asarray(picture), 0.4, config.masks)
+
+    with progress_bar("measure", 3, "steps") as advance:
+        step = _best(train, lambda: advance(1)) / config.train.batch_size
+        found, drawn = (_best(work, lambda: advance(1)) for work in (search, mask))
+    return Estimate(
+        (
+            ("training", step * config.train.image_steps),
+            ("seeds", found * len(samples)),
+            ("pseudo masks", drawn * len(samples)),
+            ("segmentation network", step * config.segment.train.image_steps),
+        )
+    )
+
+
+def _evenly(count: int) -> list[int]:
+    return [0, count // 2, count - 1]
+
+
+def _best(work: Callable[[], None], done: Callable[[], None]) -> float:
+    """Seconds, the first run, which may compile, left out."""
+    seconds = []
+    for _ in range(TRIALS + 1):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    done()
+    return min(seconds[1:])

@@ -1,0 +1,208 @@
+"""What someone with a folder of pictures types: init, data check, run, predict, data doctor."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mupvss.cli import main
+from mupvss.config.load import load_config
+from mupvss.data.images import read_label_image
+from mupvss.data.tags import read_tags, write_tags
+from mupvss.doctor.masks import mask_doubt
+from mupvss.doctor.tags import corrected, findings, tag_doubts
+from mupvss.search.seeds import Seeds
+
+TINY = [
+    "--no-baseline", "--threads", "2", "--model.backbone", "micro", "--model.patch-size", "8", "--model.image-size", "32",
+    "--model.weights", "", "--train.image-steps", "48", "--train.batch-size", "8", "--train.workers", "0",
+    "--train.snapshots", "1", "--train.warmup-steps", "1", "--search.scales", "1.0",
+    "--segment.crop", "32", "--segment.scales", "1.0",
+    "--segment.train.image-steps", "16", "--segment.train.batch-size", "8", "--segment.train.workers", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A folder of red and blue pictures with a table of tags, its config, and the finished run."""
+    root = tmp_path_factory.mktemp("project")
+    rng = np.random.default_rng(0)
+    tags = {}
+    for i in range(12):
+        pixels = rng.integers(0, 60, (40, 56, 3))
+        pixels[8:30, 10:40, 0 if i % 2 else 2] += 180
+        name = f"{'album' if i < 6 else 'more'}/{i}.jpg"
+        (root / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / name)
+        tags[name] = {"red" if i % 2 else "blue"}
+    write_tags(root / "tags.csv", tags)
+    config = root / "mine.toml"
+    arguments = ["init", str(root / "pictures"), "--tags", str(root / "tags.csv"), "--out", str(config), "--weights", ""]
+    assert main([*arguments, "--quick"]) == 0
+    assert main(["run", str(config), "--out", str(root / "run"), *TINY]) == 0
+    return root
+
+
+def test_init_writes_what_run_reads(project, capsys):
+    config = load_config(project / "mine.toml")
+    assert config.data.classes == ("blue", "red")
+    assert config.model.weights == ""
+    assert config.train.image_steps == 12_800
+    arguments = ["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(project / "mine.toml")]
+    assert main(arguments) == 1
+    assert "is there already" in capsys.readouterr().err
+    other = project / "hub.toml"
+    assert main([*arguments[:-1], str(other), "--quick", "--backbone", "small"]) == 0
+    said = capsys.readouterr().out
+    assert load_config(other).model.weights == "timm/deit_small_patch16_224.fb_in1k"
+    for part in ("12 pictures, 2 tags", "few pictures of blue, red", "Without internet", "mupvss run", "mupvss data doctor"):
+        assert part in said
+    other.unlink()
+
+
+def test_init_measures_this_computer(project, capsys, monkeypatch):
+    monkeypatch.setattr("mupvss.start.init.config_text", lambda *a: (project / "run" / "train" / "config.toml").read_text())
+    out = project / "timed.toml"
+    assert main(["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "on this computer" in said
+    assert "in all" in said
+    out.unlink()
+
+
+def test_init_asks_only_people(capsys, monkeypatch):
+    assert main(["init"]) == 1
+    assert "mupvss init needs the folder" in capsys.readouterr().err
+
+
+def test_predict_in_several_formats(project, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["predict", str(project / "run"), str(project / "pictures"), "--out", str(out)]
+    assert main([*arguments, "--formats", "masks", "overlay", "coco", "yolo"]) == 0
+    masks = sorted(p.relative_to(out / "masks").as_posix() for p in (out / "masks").rglob("*.png"))
+    assert masks == sorted(f"{'album' if i < 6 else 'more'}/{i}.png" for i in range(12))
+    figures = json.loads((out / "predictions.json").read_text())
+    assert set(figures["album/0.jpg"]["scores"]) == {"red", "blue"}
+    assert len(json.loads((out / "coco.json").read_text())["images"]) == 12
+    before = (out / ".found" / "album" / "0.png").stat().st_mtime_ns
+    assert main([*arguments, "--formats", "voc"]) == 0  # another format searches nothing again
+    assert (out / ".found" / "album" / "0.png").stat().st_mtime_ns == before
+    assert main([*arguments, "--tag", "red"]) == 0  # other tags do
+    assert (out / ".found" / "album" / "0.png").stat().st_mtime_ns != before
+    assert set(np.unique(read_label_image(out / "masks" / "album" / "0.png"))) <= {0, 2}
+
+
+def test_predict_with_known_tags_and_bad_pictures(project, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    good = Image.open(project / "pictures" / "album" / "0.jpg")
+    good.save(tmp_path / "in" / "good.png")
+    good.save(tmp_path / "in" / "unlisted.png")
+    (tmp_path / "in" / "text.jpg").write_text("no picture")
+    write_tags(tmp_path / "t.csv", {"good.png": {"blue"}, "text.jpg": set()})
+    out = tmp_path / "out"
+    arguments = ["predict", str(project / "run"), str(tmp_path / "in" / "*.*"), "--out", str(out), "--classifier"]
+    assert main([*arguments, "--tags", str(tmp_path / "t.csv")]) == 1
+    said = capsys.readouterr().err
+    assert "text.jpg: cannot be read as a picture" in said
+    assert "unlisted.png: not in" in said
+    assert "1 of 3 pictures" in said
+    assert list(json.loads((out / "predictions.json").read_text())) == ["good.png"]
+    assert json.loads((out / "predictions.json").read_text())["good.png"]["tags"] == ["blue"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent/*.jpg"], "no such picture, folder or match"),
+        (["."], "no picture"),
+        ([".", "--formats", "kitti"], "no format 'kitti'"),
+    ],
+)
+def test_predict_says_what_is_wrong(project, tmp_path, capsys, monkeypatch, arguments, message):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main(["predict", str(project / "run"), *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_predict_refuses_two_pictures_of_one_name(project, tmp_path, capsys):
+    for suffix in ("png", "bmp"):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}")
+    assert main(["predict", str(project / "run"), str(tmp_path)]) == 1
+    assert "would both be written as 'a'" in capsys.readouterr().err
+
+
+def test_doctor_lists_and_fixes(project, tmp_path, capsys):
+    out, fixed = tmp_path / "doctor", tmp_path / "fixed.csv"
+    assert main(["data", "doctor", str(project / "run"), "--out", str(out), "--fix", str(fixed)]) == 0
+    rows = list(csv.DictReader((out / "tags.csv").open()))
+    assert len(rows) == 12
+    assert [float(row["doubt"]) for row in rows] == sorted((float(row["doubt"]) for row in rows), reverse=True)
+    assert len(list(csv.DictReader((out / "masks.csv").open()))) == 12
+    page = (out / "index.html").read_text()
+    assert page.count("<img") == 24
+    assert "is likely" in page
+    assert set(read_tags(fixed)) == set(read_tags(project / "tags.csv"))
+    assert all(read_tags(fixed).values())
+    before = fixed.read_text()
+    assert main(["data", "doctor", str(project / "run"), "--out", str(out), "--fix", str(fixed)]) == 1
+    assert "never written over" not in before
+    assert "no tag table is ever written over" in capsys.readouterr().err
+    assert fixed.read_text() == before
+
+
+def test_doctor_goes_on_where_it_was(project, tmp_path):
+    out = tmp_path / "doctor"
+    assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
+    whole = (out / "scores.jsonl").read_text()
+    lines = whole.splitlines(keepends=True)
+    (out / "scores.jsonl").write_text("".join(lines[:5]) + lines[5][:7])
+    assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
+    assert (out / "scores.jsonl").read_text() == whole
+    (out / "scores.jsonl").write_text('{"identity": "another"}\n' + "".join(lines[1:]))
+    assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
+    assert (out / "scores.jsonl").read_text() == whole
+
+
+def test_doubt_is_measured_within_a_class():
+    """Scores of class 0 are all low, those of class 1 all high; what counts is which side a picture lies on."""
+    rng = np.random.default_rng(0)
+    tags = np.stack([np.arange(100) % 2, np.arange(100) // 2 % 2], 1).astype(float)
+    scores = np.where(tags > 0, 0.3, 0.05) + np.array([0.0, 0.6]) + rng.uniform(-0.01, 0.01, (100, 2))
+    assert tag_doubts(scores, tags).max() < 0.2
+    planted = tags.copy()
+    planted[3, 0] = 0  # missing
+    planted[9, 1] = 1  # wrong
+    found = findings(scores, planted, ("a", "b"))
+    assert {(f.picture, f.tag, f.kind) for f in found[:2]} == {(3, "a", "missing"), (9, "b", "wrong")}
+    assert found[2].doubt < 0.2
+    assert np.array_equal(corrected(scores, planted, 0.5), tags)
+
+
+def test_no_doubt_without_the_other_side():
+    assert not tag_doubts(np.full((4, 1), 0.1), np.ones((4, 1))).any()
+    assert not tag_doubts(np.full((4, 1), 0.9), np.zeros((4, 1))).any()
+
+
+def test_a_correction_takes_no_last_tag():
+    tags = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
+    scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.1, 0.1]])
+    assert np.array_equal(corrected(scores, tags, 0.5), tags)
+    scores[4, 1] = 0.9
+    assert corrected(scores, tags, 0.5)[4].tolist() == [0, 1]
+
+
+def test_masks_that_are_settled_and_not():
+    sharp = np.zeros((1, 10, 10), np.float32)
+    sharp[0, 2:8, 2:8] = 1.0
+    soft = np.linspace(0, 1, 100, dtype=np.float32).reshape(1, 10, 10)
+    ids = np.array([3], np.int16)
+    assert mask_doubt(0, Seeds(ids, sharp, (40, 40), 4), 0.4).doubt == 0
+    assert mask_doubt(0, Seeds(ids, soft, (40, 40), 4), 0.4).doubt > 0.2
+    assert mask_doubt(0, Seeds(ids, np.zeros_like(soft), (40, 40), 4), 0.4).reach == 1
+    assert mask_doubt(0, Seeds(ids, np.ones_like(soft), (40, 40), 4), 0.4).reach == 1
+    assert mask_doubt(0, Seeds(ids[:0], soft[:0], (40, 40), 4), 0.4).doubt == 0
