@@ -20,8 +20,8 @@ class CvatWriter:
         self.path, self.options, self.count = out / "cvat.xml", options, 0
         self.top = ElementTree.Element("annotations")
         ElementTree.SubElement(self.top, "version").text = "1.1"
-        meta = ElementTree.SubElement(ElementTree.SubElement(self.top, "meta"), "job")
-        labels = ElementTree.SubElement(meta, "labels")
+        task = ElementTree.SubElement(ElementTree.SubElement(self.top, "meta"), "task")
+        labels = ElementTree.SubElement(task, "labels")
         for class_id, name in enumerate(options.classes, 1):
             entry = ElementTree.SubElement(labels, "label")
             ElementTree.SubElement(entry, "name").text = name

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.evaluation.palette import voc_palette, write_palette_png
 from mupvss.export.item import Item, Options
 from mupvss.export.regions import regions
 from mupvss.files import write_text
@@ -51,7 +51,9 @@ class VocWriter:
 
     def close(self) -> None:
         write_text(self.root / "ImageSets" / "Segmentation" / "all.txt", "".join(f"{name}\n" for name in self.names))
-        write_text(self.root / "labels.txt", "".join(f"{name}\n" for name in ("background", *self.options.classes)))
+        colours = voc_palette().tolist()
+        lines = ("{}:{},{},{}::".format(name, *colours[i]) for i, name in enumerate(("background", *self.options.classes)))
+        write_text(self.root / "labelmap.txt", "# label:color_rgb:parts:actions\n" + "".join(f"{line}\n" for line in lines))
 
 
 def _text(parent: ElementTree.Element, key: str, value: str) -> None:
