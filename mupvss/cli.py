@@ -12,6 +12,7 @@ import mupvss
 from mupvss.commands.compare import compare
 from mupvss.commands.data import data
 from mupvss.commands.evaluate import evaluate
+from mupvss.commands.export import export
 from mupvss.commands.init import init
 from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
@@ -24,6 +25,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "data": data,
     **{name: stage_command(name) for name in SUMMARIES},
     "predict": predict,
+    "export": export,
     "evaluate": evaluate,
     "compare": compare,
 }

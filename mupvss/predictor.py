@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.engine.checkpoint import load_network
+from mupvss.engine.checkpoint import ModelInfo, load_network, model_info
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
+from mupvss.model.build import Network
 from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
-from mupvss.segmentation.build import is_segmenter
+from mupvss.segmentation.build import is_segmenter, segmenter_info
 from mupvss.segmentation.predictor import SegmentationPredictor
+
+Runtime = Literal["auto", "onnxruntime", "openvino"]
+"""What computes an exported network; auto: OpenVINO where it is installed, which is faster on most CPUs, else ONNX Runtime."""
 
 
 class Predictor(PicturePredictor):
     """The classifier with its spatial search."""
 
-    def __init__(self, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> None:
-        self.network, self.info = load_network(checkpoint)
-        self.device = pick_device(device)
-        self.network.to(self.device).eval()
+    def __init__(
+        self, network: nn.Module, info: ModelInfo, search: SearchConfig, threshold: float | None = None, device: str = "auto"
+    ) -> None:
+        """network: images -> Features; threshold: map value from which a pixel is an object's, None for 0.5."""
+        self.info, self.device = info, pick_device(device)
+        self.network: Network = network.to(self.device).eval()  # type: ignore[assignment]
         self.config, self.threshold = search, threshold
+
+    @classmethod
+    def open(cls, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> Predictor:
+        return cls(*load_network(checkpoint), search, threshold, device)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -85,22 +98,37 @@ class Predictor(PicturePredictor):
         return Prediction(self.classes, labels, value, names, scores, dict(zip(names, seeds.full(), strict=True)))
 
 
-def load(run: str | Path, device: str = "auto", allow_urls: bool = False) -> Predictor | SegmentationPredictor:
-    """A finished run's folder, or one model.safetensors, -> its predictor.
+def load(
+    run: str | Path, device: str = "auto", allow_urls: bool = False, runtime: Runtime = "auto"
+) -> Predictor | SegmentationPredictor:
+    """A finished run's folder, a model.safetensors, or an exported .onnx file -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
-    threshold. allow_urls: fetch pictures that are given by their web address.
+    threshold. allow_urls: fetch pictures that are given by their web address. runtime: for .onnx files, onnxruntime or openvino.
     """
-    predictor = _load(Path(run), device)
+    predictor = _load(Path(run), device, runtime)
     predictor.allow_urls = allow_urls
     return predictor
 
 
-def _load(path: Path, device: str) -> Predictor | SegmentationPredictor:
+def _load(path: Path, device: str, runtime: Runtime) -> Predictor | SegmentationPredictor:
+    if path.suffix == ".onnx":
+        return _load_onnx(path, runtime)
     if path.is_file():
-        return SegmentationPredictor(path, device=device) if is_segmenter(path) else Predictor(path, SearchConfig(), None, device)
+        is_last = is_segmenter(path)
+        return SegmentationPredictor.open(path, device=device) if is_last else Predictor.open(path, SearchConfig(), None, device)
     segmenter = path / "segment" / "model.safetensors"
-    return SegmentationPredictor(segmenter, device=device) if segmenter.is_file() else load_classifier(path, device)
+    return SegmentationPredictor.open(segmenter, device=device) if segmenter.is_file() else load_classifier(path, device)
+
+
+def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredictor:
+    from mupvss.deploy.runtimes import load_runtime
+
+    network, header = load_runtime(path, runtime)
+    if "segment" in header:
+        return SegmentationPredictor(network, segmenter_info(header), device="cpu")
+    search = SearchConfig.model_validate_json(json.dumps(header["search"]))
+    return Predictor(network, model_info(header), search, header["threshold"], "cpu")
 
 
 def load_classifier(run: Path, device: str = "auto") -> Predictor:
@@ -109,4 +137,4 @@ def load_classifier(run: Path, device: str = "auto") -> Predictor:
     search = load_config(seeds / "config.toml").search if (seeds / "config.toml").is_file() else SearchConfig()
     metrics = seeds / "metrics.json"
     threshold = float(read_json(metrics)["threshold"]) if metrics.is_file() else None
-    return Predictor(run / "train" / "model.safetensors", search, threshold, device)
+    return Predictor.open(run / "train" / "model.safetensors", search, threshold, device)

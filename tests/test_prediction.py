@@ -34,7 +34,7 @@ CLASSES = ("cat", "dog", "person")
 def classifier(tmp_path, tiny_model):
     torch.manual_seed(0)
     save_model(tmp_path / "c.safetensors", build_model(tiny_model, 3, pretrained=False), CLASSES, tiny_model)
-    return Predictor(tmp_path / "c.safetensors", SearchConfig(scales=(1.0,)), 0.4, "cpu")
+    return Predictor.open(tmp_path / "c.safetensors", SearchConfig(scales=(1.0,)), 0.4, "cpu")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def segmenter(tmp_path, tiny_model):
     save_segmenter(
         tmp_path / "s.safetensors", build_segmenter(config, tiny_model, 3, None), SegmenterInfo(CLASSES, tiny_model, config)
     )
-    return SegmentationPredictor(tmp_path / "s.safetensors", device="cpu")
+    return SegmentationPredictor.open(tmp_path / "s.safetensors", device="cpu")
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ def _networks(run: Path) -> list[Predictor]:
     """The finished classifier, and those kept along its training, which knew the wrong tags less by heart."""
     final = load_classifier(run)
     earlier = sorted((run / "train" / "snapshots").glob("*.safetensors"))
-    return [final, *(Predictor(path, final.config, final.threshold) for path in earlier)]
+    return [final, *(Predictor.open(path, final.config, final.threshold) for path in earlier)]
 
 
 def _mask_doubts(run: Path, dataset: Dataset) -> list[MaskDoubt]:

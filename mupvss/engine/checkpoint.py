@@ -87,8 +87,11 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     tensors, header = load_tensors(path)
     if "classes" not in header:
         raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
-    info = ModelInfo(tuple(header["classes"]), ModelConfig.model_validate_json(json.dumps(header["model"])), header["version"])
-    return tensors, info
+    return tensors, model_info(header)
+
+
+def model_info(header: dict[str, Any]) -> ModelInfo:
+    return ModelInfo(tuple(header["classes"]), ModelConfig.model_validate_json(json.dumps(header["model"])), header["version"])
 
 
 def load_network(path: Path) -> tuple[Network, ModelInfo]:

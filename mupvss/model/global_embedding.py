@@ -33,7 +33,9 @@ class GlobalEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), normalised -> G (B, C, D), each row of unit variance before its own weight and bias."""
-        small = F.interpolate(images, size=(self.patch_size, self.patch_size), mode="area")
+        # Whole patches make the resize to K x K a mean over equal cells, which exports with dynamic sizes.
+        cells = images.unflatten(-1, (self.patch_size, -1)).unflatten(-3, (self.patch_size, -1))
+        small = cells.mean((-1, -3))  # (B, 3, K, K)
         maps = self.conv(small).unflatten(1, (self.classes, -1))  # (B, C, channels, h, w)
         flat = maps.flatten(2) if self.reading == "flatten" else maps.mean((-2, -1))  # (B, C, D)
         return F.layer_norm(flat.float(), (self.width,)) * self.weight + self.bias

@@ -29,8 +29,8 @@ class MCTformerNetwork(nn.Module):
         vit = self.backbone
         patches, grid = vit.embed(images)
         n, c = patches.shape[1], self.class_position.shape[1]
-        tokens = (vit.class_token() + self.class_position).expand(len(images), -1, -1)
-        x = torch.cat((patches, tokens, vit.registers(len(images))), 1)  # (B, N+C+R, D)
+        tokens = (vit.class_token() + self.class_position).expand(images.shape[0], -1, -1)
+        x = torch.cat((patches, tokens, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, c, self.attention_from)
         per_block = []
         for i, block in enumerate(vit.layers()):

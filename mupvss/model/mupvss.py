@@ -38,7 +38,7 @@ class MuPVSSNetwork(nn.Module):
     def embed_prototypes(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> the prototypes that enter the first block (B, C, D)."""
         vit = self.backbone
-        start = self.class_position.expand(len(images), -1, -1)
+        start = self.class_position.expand(images.shape[0], -1, -1)
         if self.config.token_start == "class_token" or self.global_embedding is None:
             start = start + vit.class_token()
         if self.global_embedding is not None:
@@ -52,7 +52,7 @@ class MuPVSSNetwork(nn.Module):
         n = patches.shape[1]
         prototypes = self.embed_prototypes(images)
         m = n + prototypes.shape[1]
-        x = torch.cat((patches, prototypes, vit.registers(len(images))), 1)  # (B, N+C+R, D)
+        x = torch.cat((patches, prototypes, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, m - n, first_attention_block(self.config.attention_skip, len(vit.blocks)))
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)

@@ -23,8 +23,8 @@ class ViTCAMNetwork(nn.Module):
         vit = self.backbone
         patches, grid = vit.embed(images)
         n = patches.shape[1]
-        token = vit.class_token().expand(len(images), -1, -1)
-        x = torch.cat((patches, token, vit.registers(len(images))), 1)  # (B, N+1+R, D)
+        token = vit.class_token().expand(images.shape[0], -1, -1)
+        x = torch.cat((patches, token, vit.registers(images.shape[0])), 1)  # (B, N+1+R, D)
         attention = RunningMean()
         for block in vit.layers():
             x, weights = block.attention_unit(x, need_attention)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mupvss.config.schema import ModelConfig, SegmentConfig
 from mupvss.data.preprocess import MEAN, STD
@@ -68,11 +69,15 @@ def load_segmenter(path: Path) -> tuple[Segmenter, SegmenterInfo]:
     tensors, header = load_tensors(path)
     if "segment" not in header:
         raise CheckpointError(f"{path}: not a segmentation network; run the stage 'segment' first")
-    info = SegmenterInfo(
+    info = segmenter_info(header)
+    network = build_segmenter(info.segment, info.model, len(info.classes), None)
+    network.load_state_dict(tensors)
+    return network, info
+
+
+def segmenter_info(header: dict[str, Any]) -> SegmenterInfo:
+    return SegmenterInfo(
         tuple(header["classes"]),
         ModelConfig.model_validate_json(json.dumps(header["model"])),
         SegmentConfig.model_validate_json(json.dumps(header["segment"])),
     )
-    network = build_segmenter(info.segment, info.model, len(info.classes), None)
-    network.load_state_dict(tensors)
-    return network, info

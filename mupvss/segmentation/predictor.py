@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch import nn
 
 from mupvss.crf import DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.engine.device import autocast, pick_device
 from mupvss.prediction import PicturePredictor, Prediction
-from mupvss.segmentation.build import load_segmenter
+from mupvss.segmentation.build import SegmenterInfo, load_segmenter
 
 
 class SegmentationPredictor(PicturePredictor):
@@ -22,18 +24,25 @@ class SegmentationPredictor(PicturePredictor):
 
     def __init__(
         self,
-        checkpoint: Path,
+        network: nn.Module,
+        info: SegmenterInfo,
         scales: Sequence[float] | None = None,
         crf: str | None = None,
         device: str = "auto",
         flip: bool = True,
     ) -> None:
-        network, self.info = load_segmenter(checkpoint)
-        self.device = pick_device(device)
+        """network: images -> logits, with its `stride`; scales and crf: None for the checkpoint's own."""
+        self.info, self.device = info, pick_device(device)
         self.network = network.to(self.device).eval()
-        self.scales = tuple(self.info.segment.scales if scales is None else scales)
-        self.crf = self.info.segment.crf if crf is None else crf
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+        """Sides of what the network sees are multiples of it, in pixels."""
+        self.scales = tuple(info.segment.scales if scales is None else scales)
+        self.crf = info.segment.crf if crf is None else crf
         self.flip = flip
+
+    @classmethod
+    def open(cls, checkpoint: Path, **options: Any) -> SegmentationPredictor:
+        return cls(*load_segmenter(checkpoint), **options)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -47,7 +56,7 @@ class SegmentationPredictor(PicturePredictor):
         size = (small.height, small.width)
         total = torch.zeros(len(self.classes) + 1, *size)
         for scale in self.scales:
-            tensor = normalise(resize_for_search(small, scale, self.network.stride)).unsqueeze(0)
+            tensor = normalise(resize_for_search(small, scale, self.stride)).unsqueeze(0)
             views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor
             with autocast(self.device, self.info.segment.train.precision):
                 logits = self.network(views.to(self.device))

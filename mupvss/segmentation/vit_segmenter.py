@@ -34,7 +34,7 @@ class ViTSegmenter(nn.Module):
         vit = self.backbone
         patches, grid = vit.embed(images)
         n = patches.shape[1]
-        x = torch.cat((patches, vit.class_token().expand(len(images), -1, -1), vit.registers(len(images))), 1)
+        x = torch.cat((patches, vit.class_token().expand(images.shape[0], -1, -1), vit.registers(images.shape[0])), 1)
         total = torch.zeros((), device=images.device)
         for number, block in enumerate(vit.layers(), 1):
             x = block.mlp_unit(block.attention_unit(x)[0])

@@ -36,7 +36,7 @@ def run_cam(run: Run) -> Metrics:
     search = config.search.model_copy(update={"maps": "default", "kinds": ()})
 
     def work(folder: Path) -> Metrics:
-        predictor = Predictor(run.folder(TRAIN) / "model.safetensors", search, None, config.device)
+        predictor = Predictor.open(run.folder(TRAIN) / "model.safetensors", search, None, config.device)
         kinds = [kind for kind in KEYS if kind in predictor.network.kinds]
         search_all(predictor, dataset, kinds, folder)
         metrics: Metrics = {}

@@ -36,7 +36,7 @@ def run_curve(run: Run, pictures: int) -> Metrics:
 
 
 def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:
-    predictor = Predictor(checkpoint, run.config.search, None, run.config.device)
+    predictor = Predictor.open(checkpoint, run.config.search, None, run.config.device)
     kinds = sorted({*predictor.kinds, predictor.kind})
     search_all(predictor, dataset, kinds, folder)
     found = {kind: score_maps(dataset, folder, kind) for kind in kinds}

@@ -25,7 +25,7 @@ def run_seeds(run: Run) -> Metrics:
     depends_on = fingerprint(NAME, trained, config.search, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
-        predictor = Predictor(run.folder("train") / "model.safetensors", config.search, None, config.device)
+        predictor = Predictor.open(run.folder("train") / "model.safetensors", config.search, None, config.device)
         kinds = sorted({*predictor.kinds, predictor.kind})
         search_all(predictor, dataset, kinds, folder)
         found = {kind: score_maps(dataset, folder, kind) for kind in kinds}

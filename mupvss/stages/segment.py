@@ -106,7 +106,7 @@ def _loss(network: Segmenter, batch: DenseBatch, config: RunConfig, device: torc
 
 def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
     """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
-    predictor = SegmentationPredictor(folder / "model.safetensors", device=run.config.device)
+    predictor = SegmentationPredictor.open(folder / "model.safetensors", device=run.config.device)
     with progress_bar("own masks", len(dataset.samples), "pictures") as advance:
         for sample in dataset.samples:
             path = folder / "labels" / f"{sample.name}.png"

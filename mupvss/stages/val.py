@@ -31,8 +31,8 @@ def run_val(run: Run) -> Metrics:
 
     def work(folder: Path) -> Metrics:
         checkpoint = segmenter / "model.safetensors"
-        single = SegmentationPredictor(checkpoint, (1.0,), "none", config.device, flip=False)
-        full = SegmentationPredictor(checkpoint, device=config.device)
+        single = SegmentationPredictor.open(checkpoint, scales=(1.0,), crf="none", device=config.device, flip=False)
+        full = SegmentationPredictor.open(checkpoint, device=config.device)
         masks = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{config.data.val_split}_cls"
         return _score_all(dataset, single, full, masks)
 

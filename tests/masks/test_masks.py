@@ -143,7 +143,7 @@ def test_predictor_takes_any_size_and_keeps_to_the_tags(tmp_path, tiny_model, si
     torch.manual_seed(0)
     network = build_segmenter(SegmentConfig(), tiny_model, 3, None)
     save_segmenter(tmp_path / "m.safetensors", network, SegmenterInfo(("a", "b", "c"), tiny_model, SegmentConfig()))
-    predictor = SegmentationPredictor(tmp_path / "m.safetensors")
+    predictor = SegmentationPredictor.open(tmp_path / "m.safetensors")
     image = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     found = predictor(image)
     assert found.labels.shape == (size[1], size[0])

@@ -1,0 +1,118 @@
+"""Writing a network as ONNX with dynamic batch, height and width, and all that is needed to use it in the file's metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import mupvss
+from mupvss.data.preprocess import MEAN, STD
+from mupvss.deploy.outputs import PlainOutputs, output_names
+from mupvss.engine.checkpoint import FORMAT
+from mupvss.errors import CheckpointError
+from mupvss.files import atomic_path
+from mupvss.predictor import Predictor
+from mupvss.segmentation.predictor import SegmentationPredictor
+
+KEY = "mupvss"
+"""Of the metadata entry, JSON as in the header of our checkpoints."""
+
+
+def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> None:
+    """One input `images` (B, 3, H, W), normalised, of whole patches; a segmentation network returns `logits`, a classifier the
+    tensors of Features. ValueError where the extra `onnx` is missing."""
+    network, names, header = _parts(predictor)
+    size = 2 * _stride(predictor)
+    example = torch.randn(2, 3, size, size + _stride(predictor))
+    dynamic = {"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}}
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                network.eval().cpu(), (example,), dynamo=True, input_names=["images"], output_names=list(names),
+                dynamic_shapes=dynamic, verbose=False,
+            )  # fmt: skip
+    except (ImportError, ModuleNotFoundError) as error:
+        raise ValueError(f"exporting needs the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
+    assert program is not None
+    program.model.metadata_props[KEY] = json.dumps(
+        {
+            "format": FORMAT,
+            "version": mupvss.__version__,
+            "outputs": list(names),
+            "stride": _stride(predictor),
+            "normalisation": {"mean": list(MEAN), "std": list(STD)},
+            **header,
+        }
+    )
+    with atomic_path(path) as temporary:
+        program.save(str(temporary), external_data=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its steps at length on every channel there is."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _stride(predictor: Predictor | SegmentationPredictor) -> int:
+    return predictor.stride if isinstance(predictor, SegmentationPredictor) else predictor.info.model.patch_size
+
+
+def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:
+    info = predictor.info
+    header: dict[str, Any] = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
+    if isinstance(predictor, SegmentationPredictor):
+        return predictor.network, ("logits",), header | {"segment": predictor.info.segment.model_dump(mode="json")}
+    header |= {"search": predictor.config.model_dump(mode="json"), "threshold": predictor.threshold}
+    with torch.no_grad():
+        side = 2 * info.model.patch_size
+        names = output_names(predictor.network.cpu()(torch.zeros(1, 3, side, side), need_attention=True))
+    return PlainOutputs(predictor.network, names), names, header
+
+
+def read_onnx_header(path: Path) -> dict[str, Any]:
+    """What an exported file says of itself; CheckpointError if it is not one of ours."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise ValueError("ONNX files need the extra 'onnx': pip install 'mupvss[onnx]'") from None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; write it with 'mupvss export'")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable ONNX file ({error}); export it again") from None
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    if KEY not in found:
+        raise CheckpointError(f"{path}: an ONNX file, but not one of ours; write it with 'mupvss export'")
+    header = json.loads(found[KEY])
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {header['format']} (written by {header['version']}), this version reads {FORMAT}; export it again"
+        )
+    return dict(header)
+
+
+def as_images(tensor: Tensor) -> Any:
+    """For a runtime: float32, contiguous, numpy."""
+    return tensor.detach().float().cpu().contiguous().numpy()

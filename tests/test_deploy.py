@@ -1,0 +1,121 @@
+"""Exported networks: the same numbers at any size and batch, through the same predictors."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss import load
+from mupvss.cli import main
+from mupvss.config.schema import ModelConfig, PEMConfig, SearchConfig, SegmentConfig
+from mupvss.deploy.onnx_file import KEY, export_onnx
+from mupvss.deploy.runtimes import load_runtime
+from mupvss.engine.checkpoint import ModelInfo, save_model
+from mupvss.errors import CheckpointError
+from mupvss.model.build import build_model
+from mupvss.predictor import Predictor
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter
+from mupvss.segmentation.predictor import SegmentationPredictor
+
+CLASSES = ("cat", "dog", "person")
+RUNTIMES = ("onnxruntime", "openvino")
+METHODS = {
+    "mupvss": {"pem": PEMConfig(blocks="late"), "registers": 2, "layer_scale": True},
+    "mctformer": {"method": "mctformer"},
+    "cam": {"method": "cam"},
+    "cnn": {"method": "cam", "backbone": "resnet38", "channels": 1 / 32},
+}
+
+
+def classifier(method):
+    torch.manual_seed(0)
+    options = {"backbone": "micro", "patch_size": 8, "image_size": 32, **METHODS[method]}
+    model = ModelConfig(**options)
+    network = build_model(model, 3, pretrained=False).eval()
+    return Predictor(network, ModelInfo(CLASSES, model, "0"), SearchConfig(scales=(1.0, 2.0)), 0.4, "cpu")
+
+
+def segmenter(network="vit"):
+    torch.manual_seed(0)
+    config = SegmentConfig(network=network, channels=1 / 32, scales=(1.0, 1.5))
+    model = ModelConfig(backbone="micro", patch_size=8, image_size=32)
+    return SegmentationPredictor(build_segmenter(config, model, 3, None), SegmenterInfo(CLASSES, model, config), device="cpu")
+
+
+@pytest.fixture(scope="module", params=["vit", "resnet38"])
+def exported_segmenter(request, tmp_path_factory):
+    predictor = segmenter(request.param)
+    path = tmp_path_factory.mktemp("onnx") / "s.onnx"
+    export_onnx(predictor, path)
+    return predictor, path
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_segmentation_networks(exported_segmenter, runtime):
+    predictor, path = exported_segmenter
+    network, header = load_runtime(path, runtime)
+    assert header["classes"] == list(CLASSES)
+    for batch, height, width in ((1, 8, 8), (2, 32, 32), (3, 40, 96), (1, 64, 8)):
+        images = torch.randn(batch, 3, height, width)
+        with torch.no_grad():
+            torch.testing.assert_close(network(images), predictor.network(images), atol=1e-4, rtol=1e-4)
+    other = load(path, runtime=runtime)
+    assert isinstance(other, SegmentationPredictor)
+    assert (other.scales, other.crf) == (predictor.scales, predictor.crf)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
+    assert (other(picture).labels == predictor(picture).labels).mean() > 0.99
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_classifiers(method, tmp_path):
+    predictor = classifier(method)
+    export_onnx(predictor, tmp_path / "c.onnx")
+    for runtime in RUNTIMES:
+        network, _ = load_runtime(tmp_path / "c.onnx", runtime)
+        for batch, height, width in ((1, 32, 32), (2, 40, 96), (3, 64, 16)):
+            images = torch.randn(batch, 3, height, width)
+            with torch.no_grad():
+                expected, found = predictor.network(images, need_attention=True), network(images, need_attention=True)
+            assert found.grid == expected.grid
+            for name, value in vars(expected).items():
+                if torch.is_tensor(value) and name != "block_tokens":
+                    torch.testing.assert_close(getattr(found, name), value, atol=1e-4, rtol=1e-4)
+        other = load(tmp_path / "c.onnx", runtime=runtime)
+        assert isinstance(other, Predictor)
+        assert (other.kinds, other.kind, other.threshold) == (predictor.kinds, predictor.kind, 0.4)
+        assert other.config == predictor.config
+        picture = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
+        assert other(picture, ["dog"]).scores == pytest.approx(predictor(picture, ["dog"]).scores, abs=1e-4)
+
+
+def test_the_command_checks_what_it_wrote(tmp_path, capsys):
+    predictor = classifier("mupvss")
+    save_model(tmp_path / "model.safetensors", predictor.network, CLASSES, predictor.info.model)
+    assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "m.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert "onnxruntime" in said
+    assert "openvino" in said
+    assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "m.bin")]) == 1
+
+
+def test_files_that_are_not_ours(exported_segmenter, tmp_path):
+    import onnx
+
+    _, path = exported_segmenter
+    model = onnx.load(str(path))
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    del bare.metadata_props[:]
+    onnx.save(bare, str(tmp_path / "bare.onnx"))
+    for entry in model.metadata_props:
+        if entry.key == KEY:
+            entry.value = json.dumps({**json.loads(entry.value), "format": 99})
+    onnx.save(model, str(tmp_path / "later.onnx"))
+    (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:1000])
+    for name, message in (("bare", "not one of ours"), ("later", "format 99"), ("cut", "not a readable"), ("absent", "no such")):
+        with pytest.raises(CheckpointError, match=message):
+            load(tmp_path / f"{name}.onnx")
