@@ -16,6 +16,7 @@ from mupvss.commands.export import export
 from mupvss.commands.init import init
 from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
+from mupvss.commands.share import share
 from mupvss.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError, WeightsError
 
 console = Console(stderr=True)
@@ -26,6 +27,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     **{name: stage_command(name) for name in SUMMARIES},
     "predict": predict,
     "export": export,
+    "share": share,
     "evaluate": evaluate,
     "compare": compare,
 }

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from torch import nn
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.engine.checkpoint import ModelInfo, load_network, model_info
+from mupvss.engine.checkpoint import ModelInfo, load_network, model_info, save_model
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
+from mupvss.hub.shared import SETTINGS, SharedPredictor, read_settings
 from mupvss.model.build import Network
 from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.search.maps import chosen_kind
@@ -31,7 +32,7 @@ Runtime = Literal["auto", "onnxruntime", "openvino"]
 """What computes an exported network; auto: OpenVINO where it is installed, which is faster on most CPUs, else ONNX Runtime."""
 
 
-class Predictor(PicturePredictor):
+class Predictor(SharedPredictor, PicturePredictor):
     """The classifier with its spatial search."""
 
     def __init__(
@@ -45,6 +46,17 @@ class Predictor(PicturePredictor):
     @classmethod
     def open(cls, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> Predictor:
         return cls(*load_network(checkpoint), search, threshold, device)
+
+    def save_checkpoint(self, path: Path) -> None:
+        save_model(path, self.network, self.info.classes, self.info.model)
+
+    def settings(self) -> dict[str, Any]:
+        return {"search": self.config.model_dump(mode="json"), "threshold": self.threshold}
+
+    @classmethod
+    def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> Predictor:
+        search = SearchConfig.model_validate_json(json.dumps(settings["search"]))
+        return cls.open(checkpoint, search, settings["threshold"], device)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -101,13 +113,15 @@ class Predictor(PicturePredictor):
 def load(
     run: str | Path, device: str = "auto", allow_urls: bool = False, runtime: Runtime = "auto"
 ) -> Predictor | SegmentationPredictor:
-    """A finished run's folder, a model.safetensors, or an exported .onnx file -> its predictor.
+    """A finished run's folder, one that `save_pretrained` wrote, a model.safetensors, or an exported .onnx -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
     threshold. allow_urls: fetch pictures that are given by their web address. runtime: for .onnx files, onnxruntime or openvino.
     """
-    predictor = _load(Path(run), device, runtime)
+    path = Path(run)
+    predictor = _load(path, device, runtime)
     predictor.allow_urls = allow_urls
+    predictor.run = path if path.is_dir() else None
     return predictor
 
 
@@ -117,6 +131,10 @@ def _load(path: Path, device: str, runtime: Runtime) -> Predictor | Segmentation
     if path.is_file():
         is_last = is_segmenter(path)
         return SegmentationPredictor.open(path, device=device) if is_last else Predictor.open(path, SearchConfig(), None, device)
+    if (path / SETTINGS).is_file():
+        name = read_settings(path)["mupvss"]
+        shared = SegmentationPredictor if name == SegmentationPredictor.__name__ else Predictor
+        return shared.from_pretrained(path, device=device)
     segmenter = path / "segment" / "model.safetensors"
     return SegmentationPredictor.open(segmenter, device=device) if segmenter.is_file() else load_classifier(path, device)
 
@@ -137,4 +155,6 @@ def load_classifier(run: Path, device: str = "auto") -> Predictor:
     search = load_config(seeds / "config.toml").search if (seeds / "config.toml").is_file() else SearchConfig()
     metrics = seeds / "metrics.json"
     threshold = float(read_json(metrics)["threshold"]) if metrics.is_file() else None
-    return Predictor.open(run / "train" / "model.safetensors", search, threshold, device)
+    predictor = Predictor.open(run / "train" / "model.safetensors", search, threshold, device)
+    predictor.run = run
+    return predictor

@@ -15,11 +15,12 @@ from torch import nn
 from mupvss.crf import DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.engine.device import autocast, pick_device
+from mupvss.hub.shared import SharedPredictor
 from mupvss.prediction import PicturePredictor, Prediction
-from mupvss.segmentation.build import SegmenterInfo, load_segmenter
+from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter
 
 
-class SegmentationPredictor(PicturePredictor):
+class SegmentationPredictor(SharedPredictor, PicturePredictor):
     """The segmentation network, over scales, mirror and the dense CRF; no tags needed."""
 
     def __init__(
@@ -43,6 +44,17 @@ class SegmentationPredictor(PicturePredictor):
     @classmethod
     def open(cls, checkpoint: Path, **options: Any) -> SegmentationPredictor:
         return cls(*load_segmenter(checkpoint), **options)
+
+    def save_checkpoint(self, path: Path) -> None:
+        save_segmenter(path, self.network, self.info)  # type: ignore[arg-type]
+
+    def settings(self) -> dict[str, Any]:
+        return {"scales": list(self.scales), "crf": self.crf, "flip": self.flip}
+
+    @classmethod
+    def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> SegmentationPredictor:
+        options = {key: settings[key] for key in ("scales", "crf", "flip")}
+        return cls.open(checkpoint, device=device, **options)
 
     @property
     def classes(self) -> tuple[str, ...]:
