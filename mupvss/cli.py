@@ -17,6 +17,7 @@ from mupvss.commands.init import init
 from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
 from mupvss.commands.share import share
+from mupvss.commands.studio import studio
 from mupvss.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError, WeightsError
 
 console = Console(stderr=True)
@@ -28,6 +29,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "predict": predict,
     "export": export,
     "share": share,
+    "studio": studio,
     "evaluate": evaluate,
     "compare": compare,
 }

@@ -1,0 +1,212 @@
+"""The studio's addresses: a page, and JSON, pictures and raw masks behind it."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+from pydantic import BaseModel
+
+from mupvss.errors import CheckpointError, DataError
+from mupvss.evaluation.palette import voc_palette
+from mupvss.report.curves import read_log
+from mupvss.studio.records import STATUSES, State
+from mupvss.studio.security import Guard
+from mupvss.studio.uploads import TooLargeError, check_length, store
+from mupvss.studio.workspace import Entry, Workspace
+
+STATIC = Path(__file__).parent / "static"
+THUMBNAIL = 160
+MAX_MASK_BYTES = 200_000_000
+
+
+class Tags(BaseModel):
+    tags: list[str]
+
+
+class Export(BaseModel):
+    formats: list[str]
+    accepted_only: bool = True
+
+
+def create_app(workspace: Workspace, port: int, host: str = "127.0.0.1", token: str | None = None) -> Any:
+    """The guarded ASGI application."""
+    app = FastAPI(title="mupvss studio", docs_url=None, redoc_url=None, openapi_url=None)
+    _errors(app)
+    _reading(app, workspace)
+    _changing(app, workspace)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+    @app.get("/")
+    def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html", headers={"cache-control": "no-cache"})
+
+    return Guard(app, port, host, token)
+
+
+def _errors(app: FastAPI) -> None:
+    """What the user can mend is one sentence; everything else stays on the server's side."""
+
+    def answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
+        return lambda request, error: JSONResponse({"error": str(error)}, status)
+
+    for kind, status in ((TooLargeError, 413), (DataError, 422), (CheckpointError, 422), (ValueError, 422)):
+        app.add_exception_handler(kind, answer(status))
+    app.add_exception_handler(HTTPException, lambda request, error: JSONResponse({"error": error.detail}, error.status_code))
+    app.add_exception_handler(OSError, lambda request, error: JSONResponse({"error": f"the disk says: {error}"}, 507))
+
+
+def _reading(app: FastAPI, workspace: Workspace) -> None:
+    @app.get("/api/project")
+    def project() -> dict[str, Any]:
+        palette = voc_palette()
+        return {
+            "name": workspace.run.resolve().name,
+            "classes": list(workspace.classes),
+            "colours": [palette[i].tolist() for i in range(len(workspace.classes) + 1)],
+            "kinds": list(workspace.kinds),
+            "threshold": workspace.threshold,
+            "pictures": [_summary(workspace, entry) for entry in workspace.ranked()],
+        }
+
+    @app.get("/api/pictures/{name}")
+    def picture(name: str) -> dict[str, Any]:
+        entry = _entry(workspace, name)
+        width, height = workspace.picture(entry).size
+        return {**_summary(workspace, entry), "width": width, "height": height}
+
+    @app.get("/api/pictures/{name}/image")
+    def image(name: str) -> Response:
+        return _as_file(workspace.picture(_entry(workspace, name)), "JPEG", quality=92)
+
+    @app.get("/api/pictures/{name}/thumbnail")
+    def thumbnail(name: str) -> Response:
+        small = workspace.picture(_entry(workspace, name))
+        small.thumbnail((THUMBNAIL, THUMBNAIL))
+        return _as_file(small, "JPEG", quality=80)
+
+    @app.get("/api/pictures/{name}/map")
+    def one_map(name: str, kind: str, tag: str) -> Response:
+        """Grey picture: 255 where the map is 1."""
+        entry = _entry(workspace, name)
+        if kind not in workspace.kinds or tag not in workspace.classes:
+            raise ValueError(f"no map '{kind[:40]}' of '{tag[:40]}'; maps: {', '.join(workspace.kinds)}")
+        seeds = workspace.seeds(entry, kind)
+        index = np.flatnonzero(seeds.ids == workspace.classes.index(tag) + 1)
+        if len(index) == 0:
+            raise ValueError(f"'{tag}' is not among the tags of this picture; add it first")
+        grey = (255 * seeds.maps[index[0]].astype(np.float32).clip(0, 1)).astype(np.uint8)
+        return _as_file(Image.fromarray(grey), "PNG")
+
+    @app.get("/api/pictures/{name}/labels")
+    def labels(name: str, threshold: float | None = None, refine: bool = False) -> Response:
+        """One byte per pixel, row by row: the class id."""
+        entry = _entry(workspace, name)
+        found = workspace.labels(entry, threshold, refine)
+        return Response(found.astype(np.uint8).tobytes(), media_type="application/octet-stream")
+
+    @app.get("/api/progress")
+    def progress() -> dict[str, Any]:
+        """The last lines of each training's log, while it runs and afterwards."""
+        stages = {}
+        for path in sorted(workspace.run.glob("*/log.jsonl")):
+            lines = read_log(path)[-200:]
+            stages[path.parent.name] = {
+                "steps": [entry.get("step") for entry in lines],
+                "losses": [entry.get("loss") for entry in lines],
+                "done": (path.parent / "metrics.json").is_file(),
+            }
+        return stages
+
+
+def _changing(app: FastAPI, workspace: Workspace) -> None:
+    @app.put("/api/pictures/{name}/tags")
+    def retag(name: str, body: Tags) -> dict[str, Any]:
+        entry = _entry(workspace, name)
+        workspace.retag(entry, body.tags)
+        return _summary(workspace, entry)
+
+    @app.put("/api/pictures/{name}/decision")
+    async def decide(name: str, status: str, request: Request) -> dict[str, Any]:
+        """Body: nothing, or the mask, one byte per pixel."""
+        entry = _entry(workspace, name)
+        if status not in STATUSES:
+            raise ValueError(f"status is '{status[:40]}'; expected one of {', '.join(STATUSES)}")
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > MAX_MASK_BYTES:
+                raise TooLargeError("a mask of more pixels than any picture has")
+        workspace.decide(entry, status, _mask(workspace, entry, bytes(body)))
+        return _summary(workspace, entry)
+
+    @app.post("/api/pictures/{name}/undo")
+    def undo(name: str) -> dict[str, Any]:
+        entry = _entry(workspace, name)
+        workspace.undo(entry)
+        return _summary(workspace, entry)
+
+    @app.put("/api/upload")
+    async def upload(name: str, request: Request) -> dict[str, Any]:
+        """Body: the file itself."""
+        check_length(request.headers.get("content-length"))
+        path = await store(name, request.stream(), workspace.folder / "pictures")
+        return _summary(workspace, workspace.add(path))
+
+    @app.post("/api/export")
+    def export(body: Export) -> dict[str, Any]:
+        out, count = workspace.export(body.formats, body.accepted_only)
+        archive = workspace.folder / "export.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as stream:
+            for path in sorted(p for p in out.rglob("*") if p.is_file()):
+                stream.write(path, path.relative_to(out))
+        return {"pictures": count, "folder": str(out), "archive": "/api/export.zip"}
+
+    @app.get("/api/export.zip")
+    def download() -> FileResponse:
+        archive = workspace.folder / "export.zip"
+        if not archive.is_file():
+            raise HTTPException(404, "nothing is exported yet")
+        return FileResponse(archive, filename=f"{workspace.run.resolve().name}-masks.zip")
+
+
+def _entry(workspace: Workspace, name: str) -> Entry:
+    try:
+        return workspace.entry(name)
+    except KeyError:
+        raise HTTPException(404, f"no picture '{name[:80]}' in this studio") from None
+
+
+def _summary(workspace: Workspace, entry: Entry) -> dict[str, Any]:
+    state: State = workspace.state(entry)
+    return {
+        "name": entry.name,
+        "doubt": workspace.doubts.get(entry.name),
+        "given": list(entry.tags or ()),
+        "undo": workspace.records.can_undo(entry.name),
+        **asdict(state),
+    }
+
+
+def _mask(workspace: Workspace, entry: Entry, body: bytes) -> np.ndarray | None:
+    if not body:
+        return None
+    width, height = workspace.picture(entry).size
+    if len(body) != width * height:
+        raise ValueError(f"{entry.name}: {len(body)} bytes for a mask of {width} x {height} pixels; expected {width * height}")
+    return np.frombuffer(body, np.uint8).reshape(height, width)
+
+
+def _as_file(image: Image.Image, kind: str, **options: Any) -> Response:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return Response(buffer.getvalue(), media_type=f"image/{kind.lower()}", headers={"cache-control": "no-cache"})

@@ -1,0 +1,322 @@
+// The studio's page. The server holds every decision; the page only shows, paints, and sends.
+import { Board } from "./board.js";
+
+const $ = (id) => document.getElementById(id);
+const FORMATS = ["masks", "overlay", "cutouts", "coco", "coco-polygons", "voc", "labelme", "label-studio", "cvat", "yolo"];
+const FIRST_LAYERS = [["mask", "mask"]];
+const state = { project: null, current: null, filter: "all", busy: 0 };
+const board = new Board($("canvas"), $("frame"));
+
+async function ask(path, options = {}) {
+  const answer = await fetch(path, options);
+  if (!answer.ok) {
+    const body = await answer.json().catch(() => ({}));
+    const detail = body.error ?? (Array.isArray(body.detail) ? body.detail.map((d) => d.msg).join("; ") : body.detail);
+    throw new Error(detail ?? `${answer.status} ${answer.statusText}`);
+  }
+  return answer;
+}
+const json = async (path, options) => (await ask(path, options)).json();
+const address = (name, part = "") => `/api/pictures/${encodeURIComponent(name)}${part}`;
+
+let clock;
+function say(text) {
+  $("message").textContent = text;
+  $("message").classList.add("shown");
+  clearTimeout(clock);
+  clock = setTimeout(() => $("message").classList.remove("shown"), 6000);
+}
+// Errors become a message; while something is under way the page says so, to people and to screen readers.
+const guarded = (work) => async (...args) => {
+  document.body.setAttribute("aria-busy", String(++state.busy > 0));
+  try { return await work(...args); } catch (error) { say(error.message); } finally {
+    document.body.setAttribute("aria-busy", String(--state.busy > 0));
+  }
+};
+
+// The list -----------------------------------------------------------------------------------------------------------
+
+function shown() {
+  return state.project.pictures.filter((p) => state.filter === "all" || p.status === state.filter);
+}
+
+function drawList() {
+  const list = $("pictures");
+  list.replaceChildren(...shown().map((picture) => {
+    const item = document.createElement("li");
+    const button = document.createElement("button");
+    button.type = "button";
+    button.dataset.name = picture.name;
+    button.setAttribute("aria-current", String(picture.name === state.current?.name));
+    const image = document.createElement("img");
+    image.loading = "lazy";
+    image.alt = "";
+    image.src = address(picture.name, "/thumbnail");
+    const words = document.createElement("span");
+    words.append(small(picture.name), small(picture.tags.join(", ") || "no tag"));
+    const mark = picture.status === "open" ? doubtText(picture) : picture.status;
+    words.append(Object.assign(small(mark), { className: picture.status }));
+    button.append(image, words);
+    button.addEventListener("click", guarded(() => open(picture.name)));
+    item.append(button);
+    return item;
+  }));
+  const count = (status) => state.project.pictures.filter((p) => p.status === status).length;
+  $("counts").textContent = `${state.project.pictures.length} pictures, ${count("accepted")} accepted, ${count("rejected")} rejected`;
+}
+const small = (text) => Object.assign(document.createElement("small"), { textContent: text });
+const doubtText = (p) => (p.doubt === null ? "not searched yet" : `doubt ${p.doubt.toFixed(2)}`);
+
+function update(summary) {
+  const index = state.project.pictures.findIndex((p) => p.name === summary.name);
+  if (index < 0) state.project.pictures.unshift(summary);
+  else state.project.pictures[index] = { ...state.project.pictures[index], ...summary };
+  if (state.current?.name === summary.name) state.current = { ...state.current, ...summary };
+  drawList();
+  drawTools();
+}
+
+async function step(by, from = state.current?.name, list = shown()) {
+  const index = list.findIndex((p) => p.name === from);
+  const next = list[Math.min(list.length - 1, Math.max(0, index + by))];
+  if (next && next.name !== state.current?.name) await open(next.name);
+}
+
+// One picture --------------------------------------------------------------------------------------------------------
+
+async function open(name) {
+  const picture = await json(address(name));
+  const [image, labels] = await Promise.all([board.loadImage(address(name, "/image")), readLabels(name)]);
+  state.current = picture;
+  board.show(image, labels, picture.width, picture.height);
+  location.hash = encodeURIComponent(name);
+  $("threshold").value = Math.round(100 * state.project.threshold);
+  drawList();
+  drawTools();
+  await showLayer();
+  document.querySelector('#pictures [aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+}
+
+async function readLabels(name, query = "") {
+  return new Uint8Array(await (await ask(address(name, `/labels${query}`))).arrayBuffer());
+}
+
+function drawTools() {
+  const picture = state.current;
+  const none = picture === null;
+  for (const id of ["accept", "reject", "refine", "threshold", "brush", "eraser"]) $(id).disabled = none;
+  $("empty").hidden = !none;
+  $("undo").disabled = none || !picture.undo;
+  if (none) return;
+  $("name").textContent = `${picture.name} (${picture.status})`;
+  for (const box of document.querySelectorAll("#tags input")) box.checked = picture.tags.includes(box.value);
+  const chosen = $("tag-of-map").value;
+  options($("tag-of-map"), picture.tags.map((t) => [t, t]));
+  if (picture.tags.includes(chosen)) $("tag-of-map").value = chosen;
+  $("opacity-value").textContent = `${$("opacity").value} %`;
+  $("threshold-value").textContent = (Number($("threshold").value) / 100).toFixed(2);
+  $("size-value").textContent = `${$("size").value} px`;
+  $("zoom-value").textContent = `${$("zoom").value} %`;
+}
+
+function options(select, entries) {
+  select.replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
+}
+
+const showLayer = guarded(async () => {
+  const kind = $("layer").value;
+  const isMap = kind !== "mask";
+  for (const id of ["tag-of-map", "tag-label"]) $(id).hidden = !isMap;
+  const tag = $("tag-of-map").value;
+  if (!isMap || !tag) return board.setMap(null);
+  const query = new URLSearchParams({ kind, tag });
+  board.setMap(await board.loadImage(address(state.current.name, `/map?${query}`)));
+});
+
+async function decide(status, onward = true) {
+  if (!state.current) return;
+  const { name } = state.current;
+  const list = shown();
+  const body = status === "accepted" || board.changed ? board.labels : null;
+  update(await json(address(name, `/decision?status=${status}`), { method: "PUT", body }));
+  board.changed = false;
+  say(`${name}: ${status}`);
+  if (onward) await step(1, name, list);
+}
+
+async function undo() {
+  const { name } = state.current;
+  update(await json(address(name, "/undo"), { method: "POST" }));
+  await open(name);
+}
+
+async function retag() {
+  const tags = [...document.querySelectorAll("#tags input:checked")].map((box) => box.value);
+  const { name } = state.current;
+  const headers = { "content-type": "application/json" };
+  update(await json(address(name, "/tags"), { method: "PUT", headers, body: JSON.stringify({ tags }) }));
+  await open(name);
+}
+
+async function redraw(refine) {
+  const query = new URLSearchParams({ threshold: Number($("threshold").value) / 100, refine });
+  board.replace(await readLabels(state.current.name, `?${query}`));
+  drawTools();
+}
+
+// Painting is kept at once: every stroke goes to the server as a mask of the still undecided picture.
+board.onStroke = guarded(async () => {
+  const { name, status } = state.current;
+  update(await json(address(name, `/decision?status=${status}`), { method: "PUT", body: board.labels }));
+  board.changed = false;
+});
+
+function tool(name) {
+  board.tool = board.tool === name ? null : name;
+  for (const id of ["brush", "eraser"]) $(id).setAttribute("aria-pressed", String(board.tool === id));
+  $("canvas").classList.toggle("painting", board.tool !== null);
+}
+
+// Uploads, export, training ------------------------------------------------------------------------------------------
+
+async function add(files) {
+  let last = null;
+  for (const file of files) {
+    say(`adding ${file.name}`);
+    try {
+      const query = new URLSearchParams({ name: file.name });
+      last = await json(`/api/upload?${query}`, { method: "PUT", body: file });
+      update(last);
+    } catch (error) { say(`${file.name}: ${error.message}`); }
+  }
+  if (last) await open(last.name);
+}
+
+async function exportMasks() {
+  const formats = [...document.querySelectorAll("#formats input:checked")].map((box) => box.value);
+  const body = JSON.stringify({ formats, accepted_only: $("accepted-only").checked });
+  const found = await json("/api/export", { method: "POST", headers: { "content-type": "application/json" }, body });
+  const link = Object.assign(document.createElement("a"), { href: found.archive, textContent: "download", download: "" });
+  $("exported").replaceChildren(`${found.pictures} pictures in ${found.folder}, `, link);
+}
+
+async function drawProgress() {
+  if ($("progress").hidden) return;
+  const stages = await json("/api/progress");
+  $("progress").replaceChildren(...Object.entries(stages).map(([name, log]) => {
+    const figure = document.createElement("figure");
+    const last = log.losses.at(-1);
+    const caption = Object.assign(document.createElement("figcaption"), {
+      textContent: `${name}: step ${log.steps.at(-1)}, loss ${last?.toFixed(3)}${log.done ? ", done" : ""}`,
+    });
+    const highest = Math.max(...log.losses, 1e-9);
+    const points = log.losses.map((loss, i) => `${(300 * i) / Math.max(1, log.losses.length - 1)},${88 - (86 * loss) / highest}`);
+    const drawing = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+    drawing.setAttribute("viewBox", "0 0 300 90");
+    drawing.setAttribute("role", "img");
+    drawing.setAttribute("aria-label", `loss of ${name}`);
+    const line = document.createElementNS("http://www.w3.org/2000/svg", "polyline");
+    line.setAttribute("points", points.join(" "));
+    drawing.append(line);
+    figure.append(caption, drawing);
+    return figure;
+  }));
+  setTimeout(guarded(drawProgress), 2000);
+}
+
+function drawer(button, id) {
+  button.addEventListener("click", () => {
+    $(id).hidden = !$(id).hidden;
+    button.setAttribute("aria-expanded", String(!$(id).hidden));
+    if (id === "progress") guarded(drawProgress)();
+  });
+}
+
+// Start --------------------------------------------------------------------------------------------------------------
+
+function checkbox(value, checked, colour) {
+  const label = document.createElement("label");
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", value, checked });
+  const swatch = Object.assign(document.createElement("span"), { className: "swatch" });
+  if (colour) swatch.style.background = `rgb(${colour.join(",")})`;
+  label.append(box, " ", ...(colour ? [swatch] : []), value);
+  return label;
+}
+
+function listen() {
+  $("filter").addEventListener("change", () => { state.filter = $("filter").value; drawList(); });
+  $("accept").addEventListener("click", guarded(() => decide("accepted")));
+  $("reject").addEventListener("click", guarded(() => decide("rejected")));
+  $("undo").addEventListener("click", guarded(undo));
+  $("layer").addEventListener("change", showLayer);
+  $("tag-of-map").addEventListener("change", showLayer);
+  $("opacity").addEventListener("input", () => { board.setOpacity($("opacity").value / 100); drawTools(); });
+  let wait;
+  $("threshold").addEventListener("input", () => {
+    drawTools();
+    clearTimeout(wait);
+    wait = setTimeout(guarded(() => redraw(false)), 120);
+  });
+  $("refine").addEventListener("click", guarded(() => redraw(true)));
+  for (const id of ["brush", "eraser"]) $(id).addEventListener("click", () => tool(id));
+  $("paint-class").addEventListener("change", () => { board.paintClass = Number($("paint-class").value); });
+  $("size").addEventListener("input", () => { board.size = Number($("size").value); drawTools(); });
+  $("zoom").addEventListener("input", () => { board.setZoom($("zoom").value / 100); drawTools(); });
+  $("files").addEventListener("change", guarded(async () => { await add($("files").files); $("files").value = ""; }));
+  $("do-export").addEventListener("click", guarded(exportMasks));
+  drawer($("show-export"), "export");
+  drawer($("show-progress"), "progress");
+  drawer($("show-help"), "help");
+  addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
+  addEventListener("dragleave", () => document.body.classList.remove("dropping"));
+  addEventListener("drop", guarded(async (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    await add(event.dataTransfer.files);
+  }));
+  addEventListener("keydown", keys);
+  addEventListener("resize", () => board.fit());
+}
+
+function nudge(id, by) {
+  $(id).value = Number($(id).value) + by;
+  $(id).dispatchEvent(new Event("input"));
+}
+
+function keys(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || !state.current) return;
+  if (/^(SELECT|TEXTAREA)$/.test(event.target.tagName) || event.target.type === "text") return;
+  const actions = {
+    j: () => step(1), k: () => step(-1), a: () => decide("accepted"), r: () => decide("rejected"), u: undo,
+    b: () => tool("brush"), e: () => tool("eraser"), n: () => board.tool && tool(board.tool), s: () => redraw(true),
+    "[": () => nudge("size", -4), "]": () => nudge("size", 4), "+": () => nudge("zoom", 25), "-": () => nudge("zoom", -25),
+  };
+  const action = actions[event.key.toLowerCase()];
+  const number = Number(event.key);
+  if (action) { event.preventDefault(); guarded(async () => action())(); }
+  else if (number >= 1 && number <= state.project.classes.length) {
+    $("paint-class").value = String(number);
+    board.paintClass = number;
+    if (board.tool !== "brush") tool("brush");
+  }
+}
+
+guarded(async () => {
+  const project = await json("/api/project");
+  state.project = project;
+  $("title").textContent = project.name;
+  document.title = `${project.name}: mupvss studio`;
+  board.colours = project.colours;
+  $("tags").append(...project.classes.map((name, i) => checkbox(name, false, project.colours[i + 1])));
+  $("tags").addEventListener("change", guarded(retag));
+  $("formats").append(...FORMATS.map((name) => checkbox(name, ["masks", "coco"].includes(name))));
+  options($("layer"), [...FIRST_LAYERS, ...project.kinds.map((kind) => [kind, `map: ${kind.replaceAll("_", " ")}`])]);
+  options($("paint-class"), project.classes.map((name, i) => [String(i + 1), `${i + 1} ${name}`]));
+  board.setOpacity(0.6);
+  listen();
+  drawList();
+  drawTools();
+  const wanted = decodeURIComponent(location.hash.slice(1));
+  const first = project.pictures.find((p) => p.name === wanted) ?? project.pictures.find((p) => p.status === "open") ?? project.pictures[0];
+  if (first) await open(first.name);
+})();

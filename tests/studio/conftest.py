@@ -1,0 +1,68 @@
+"""A small finished run to look at, and its studio on a real port."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+import uvicorn
+from PIL import Image
+
+from mupvss.config.schema import RunConfig
+from mupvss.data.tags import write_tags
+from mupvss.stages.run import run_one
+from mupvss.stages.stage import Run
+from mupvss.studio.server import create_app
+from mupvss.studio.workspace import Workspace
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Six pictures of red and blue blocks, a classifier and its seeds."""
+    root = tmp_path_factory.mktemp("studio")
+    rng = np.random.default_rng(0)
+    tags = {}
+    for i in range(6):
+        pixels = rng.integers(0, 60, (60, 80, 3))
+        pixels[15:45, 20:60, 0 if i % 2 else 2] += 180
+        (root / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / f"block {i}.jpg")
+        tags[f"block {i}.jpg"] = {"red" if i % 2 else "blue"}
+    write_tags(root / "tags.csv", tags)
+    config = RunConfig.model_validate_json(
+        f"""{{"threads": 2, "data": {{"source": "folder", "root": "{root / "pictures"}", "tags": "{root / "tags.csv"}"}},
+            "model": {{"backbone": "micro", "patch_size": 8, "image_size": 32}},
+            "train": {{"image_steps": 32, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}}"""
+    )
+    run = Run(config, root / "run")
+    for stage in ("train", "seeds"):
+        run_one(run, stage)
+    return root / "run"
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """The run, with nothing decided yet."""
+    shutil.copytree(trained, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def studio(run):
+    """(address, workspace) of a running studio."""
+    workspace = Workspace(run, device="cpu")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(create_app(workspace, port), host="127.0.0.1", port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{port}", workspace
+    server.should_exit = True
+    thread.join(10)
