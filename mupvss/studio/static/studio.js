@@ -94,7 +94,19 @@ async function open(name) {
   drawList();
   drawTools();
   await showLayer();
-  document.querySelector('#pictures [aria-current="true"]')?.scrollIntoView({ block: "nearest" });
+  bringIntoList();
+}
+
+// Only the list is scrolled; on a phone the page stays where it is.
+function bringIntoList() {
+  const chosen = document.querySelector('#pictures [aria-current="true"]');
+  if (!chosen) return;
+  const box = chosen.getBoundingClientRect();
+  for (const list of [document.querySelector("nav"), $("pictures")]) {
+    const around = list.getBoundingClientRect();
+    if (list.scrollHeight > list.clientHeight + 1) list.scrollTop += Math.min(0, box.top - around.top) + Math.max(0, box.bottom - around.bottom);
+    if (list.scrollWidth > list.clientWidth + 1) list.scrollLeft += Math.min(0, box.left - around.left) + Math.max(0, box.right - around.right);
+  }
 }
 
 async function readLabels(name, query = "") {
@@ -228,6 +240,7 @@ function drawer(button, id) {
   button.addEventListener("click", () => {
     $(id).hidden = !$(id).hidden;
     button.setAttribute("aria-expanded", String(!$(id).hidden));
+    board.fit();
     if (id === "progress") guarded(drawProgress)();
   });
 }
