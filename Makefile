@@ -1,9 +1,9 @@
-# make demo: the whole job on the built-in scenes. make test: the tests. make lint: style and types.
+# make demo: the whole job on the built-in scenes. make test: the tests. make lint: style and types. make docs: the site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint setup setup-dev clean
+.PHONY: demo test lint docs setup setup-dev clean
 
 demo: setup
 	$(BIN)/mupvss run configs/scenes.toml --out runs/demo
@@ -15,6 +15,9 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup-dev
+	$(BIN)/mkdocs build --strict --site-dir runs/site
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -29,7 +32,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard,crf,cnn,export,onnx,openvino,studio]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard,crf,cnn,export,onnx,openvino,studio,docs]'
 	touch $@
 
 clean:

@@ -2,8 +2,9 @@
 
 python benchmarks/planted_tags.py CONFIG [--missing 0.1] [--wrong 0.05] [--image-steps 12800] [--seed 0] [--out DIR]
 
-Of all pictures a share `missing` loses a tag, a share `wrong` gets one that does not hold. The list has one row per picture, the most doubtful first; what counts is how many corrupted pictures lie among its first
-15 %, and how many are named with the very tag that was planted.
+Of all pictures a share `missing` loses a tag, a share `wrong` gets one that does not hold. The list has one row per picture,
+the most doubtful first; what counts is how many corrupted pictures lie among its first 15 %, and how many are named with the
+very tag that was planted.
 """
 
 from __future__ import annotations

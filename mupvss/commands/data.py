@@ -15,10 +15,10 @@ from mupvss.errors import ConfigError
 
 
 def data(argv: Sequence[str]) -> int:
-    """Look at a data set (check), part it by tag (split), or find doubtful tags with a trained network (doctor)."""
-    parts = {"check": _check, "split": _split, "doctor": _doctor}
+    """Look at a data set (check), part it by tag (split), find doubtful tags (doctor), or draw one to try things on (draw)."""
+    parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw}
     if not argv or argv[0] not in parts:
-        raise ConfigError("usage: mupvss data check|split|doctor ...; each has --help")
+        raise ConfigError("usage: mupvss data check|split|doctor|draw ...; each has --help")
     return parts[argv[0]](argv[1:])
 
 
@@ -69,4 +69,23 @@ def _doctor(argv: Sequence[str]) -> int:
     from mupvss.doctor.run import examine
 
     examine(**dataclasses.asdict(tyro.cli(DoctorArguments, prog="mupvss data doctor", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawArguments:
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for pictures and tags."""
+    count: int = 300
+    size: int = 160
+    """Side of a picture in pixels."""
+    seed: int = 0
+    masks: bool = False
+    """Also write the true masks."""
+
+
+def _draw(argv: Sequence[str]) -> int:
+    from mupvss.data.scenes.draw import draw_folder
+
+    draw_folder(**dataclasses.asdict(tyro.cli(DrawArguments, prog="mupvss data draw", args=list(argv))))
     return 0
