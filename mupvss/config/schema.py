@@ -58,6 +58,8 @@ class DataConfig(Section):
     """Only every n-th picture gets seeds and is scored, for quick comparisons."""
     seed_split: str = "train"
     """voc: split list whose pictures get seeds and pseudo masks."""
+    seed_without: str | None = None
+    """voc: split list whose pictures are left out of those, so that the segmentation network can be tuned on them."""
     score_split: str | None = None
     """voc: split list, a part of that, whose masks score them; None: every mask there is."""
     scenes: ScenesConfig = ScenesConfig()

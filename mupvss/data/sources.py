@@ -24,7 +24,9 @@ def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None)
 
 def _voc(config: DataConfig, purpose: Purpose) -> Dataset:
     split = {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
-    return load_voc(config, split, config.score_split if purpose == "seeds" else None)
+    if purpose != "seeds":
+        return load_voc(config, split)
+    return load_voc(config, split, config.score_split, config.seed_without)
 
 
 SOURCES: dict[str, Callable[[DataConfig, Purpose], Dataset]] = {

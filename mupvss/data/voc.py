@@ -21,8 +21,9 @@ CLASSES = (
 """In the order of VOC's class ids 1 to 20."""
 
 
-def load_voc(config: DataConfig, split: str, scored: str | None = None) -> Dataset:
-    """The pictures of one split list, with the masks that there are, or only with those of the pictures in the list `scored`."""
+def load_voc(config: DataConfig, split: str, scored: str | None = None, without: str | None = None) -> Dataset:
+    """The pictures of one split list but not of the list `without`, with the masks that there are, or only with those of the
+    pictures in the list `scored`."""
     root = config.root
     classes = config.classes or CLASSES
     unknown = [name for name in classes if name not in CLASSES]
@@ -30,6 +31,9 @@ def load_voc(config: DataConfig, split: str, scored: str | None = None) -> Datas
         raise DataError(f"data.classes: VOC has no class {unknown}; it has {', '.join(CLASSES)}")
     lists = root / "ImageSets" / "Segmentation"
     names = read_split(lists / f"{split}.txt")
+    if without is not None:
+        left_out = set(read_split(lists / f"{without}.txt"))
+        names = [name for name in names if name not in left_out]
     masked = set(names if scored is None else read_split(lists / f"{scored}.txt"))
     table = None if config.tags is None else _by_stem(read_tags(config.tags), config.tags)
     ids = remap_table(classes, config.other_classes)

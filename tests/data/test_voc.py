@@ -75,3 +75,14 @@ def test_real_animals(shared):
         assert mask.shape == sample.open_image().size[::-1]
         agreeing += {animals[i - 1] for i in np.unique(mask) if 0 < i < 255} == sample.tags
     assert agreeing >= 36  # tags come from boxes, masks from outlines: nearly the same
+
+
+def test_pictures_that_are_scored_and_left_out(voc_root):
+    lists = voc_root / "ImageSets" / "Segmentation"
+    (lists / "some.txt").write_text("b\n")
+    options = {"seed_split": "train", "score_split": "some"}
+    found = load_dataset(config(voc_root, **options), "seeds").samples
+    assert [(s.name, s.open_mask is not None) for s in found] == [("a", False), ("b", True), ("c", False)]
+    assert all(s.open_mask is not None for s in load_dataset(config(voc_root, **options), "train").samples)
+    left = load_dataset(config(voc_root, seed_without="some"), "seeds").samples
+    assert [s.name for s in left] == ["a", "c"]
