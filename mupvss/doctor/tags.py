@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+STEEP = 4.0
+"""Of the logistic curve: 0.12 at a picture's own mark, 0.88 at the other."""
 LEAST = 1e-4
 """Probabilities are kept this far from 0 and 1 before their logits are taken."""
 
@@ -20,17 +22,17 @@ class Finding:
     kind: str
     """missing: not given, but it looks as if it should be; wrong: given, but it does not look so."""
     doubt: float
-    """In [0, 1]: 1 where the picture looks like a typical one of the other side, 0 where it looks like one of its own."""
+    """In (0, 1): 0.5 halfway between the typical pictures of both sides, 0.88 where it looks like one of the other side."""
     score: float
     """The network's probability that the tag holds."""
 
 
 def tag_doubts(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Probabilities and tags, both (n, C), tags of 0 and 1 -> doubt (n, C) in [0, 1].
+    """Probabilities and tags, both (n, C), tags of 0 and 1 -> doubt (n, C) in [0, 1).
 
     A network is surer of some classes than of others. So each class's logits are measured between two marks: the median of the
-    pictures without the tag (0) and of those with it (1); wrong tags are too few to move a median. A class without either kind of
-    picture has no doubt.
+    pictures without the tag and of those with it; wrong tags are too few to move a median. A logistic curve brings the place to
+    (0, 1) and keeps the order beyond the marks. A class without either kind of picture has no doubt.
     """
     limited = scores.clip(LEAST, 1 - LEAST)
     logits = np.log(limited / (1 - limited))
@@ -40,8 +42,8 @@ def tag_doubts(scores: np.ndarray, tags: np.ndarray) -> np.ndarray:
         if not given.any() or given.all():
             continue
         low, high = np.median(logits[~given, c]), np.median(logits[given, c])
-        place = ((logits[:, c] - low) / max(high - low, 1e-6)).clip(0, 1)
-        doubts[:, c] = np.where(given, 1 - place, place)
+        place = (logits[:, c] - low) / max(high - low, 1e-6)
+        doubts[:, c] = 1 / (1 + np.exp(-STEEP * (np.where(given, 1 - place, place) - 0.5).clip(-9, 9)))
     return doubts
 
 

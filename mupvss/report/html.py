@@ -12,7 +12,7 @@ body{margin:0 auto;max-width:1180px;padding:1.5rem;font:15px/1.5 system-ui,sans-
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem;border-bottom:1px solid var(--line)}
 table{border-collapse:collapse}td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid var(--line)}
 td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.big{font-size:1.3rem;font-weight:600}
-.pictures td{padding:.2rem;text-align:left}.pictures img{height:120px;display:block;border-radius:3px}
+.pictures td,.pictures th{padding:.2rem .5rem;text-align:left}.pictures img{height:120px;display:block;border-radius:3px}
 .curves{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0;width:300px}figcaption{font-weight:600}
 svg polyline{fill:none;stroke:var(--mark);stroke-width:1.6}svg .axis{fill:none;stroke:var(--line)}
 svg text{font-size:10px;fill:var(--ink)}pre{overflow-x:auto;border:1px solid var(--line);padding:.8rem}

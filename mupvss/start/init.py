@@ -117,5 +117,6 @@ def _tell_next(path: Path, config: RunConfig) -> None:
         f"run {path}",
         f"predict {out} {config.data.root} --out {out}/predict",
         f"data doctor {out}",
+        f"studio {out}",
     )
     console.print("\nnext:", *(f"  mupvss {command}" for command in commands), sep="\n", highlight=False, soft_wrap=True)
