@@ -29,7 +29,7 @@ from mupvss.segmentation.build import is_segmenter, segmenter_info
 from mupvss.segmentation.predictor import SegmentationPredictor
 
 Runtime = Literal["auto", "onnxruntime", "openvino"]
-"""What computes an exported network; auto: OpenVINO where it is installed, which is faster on most CPUs, else ONNX Runtime."""
+"""What computes an exported network; auto: ONNX Runtime where it is installed, else OpenVINO."""
 
 
 class Predictor(SharedPredictor, PicturePredictor):

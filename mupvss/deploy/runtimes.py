@@ -26,7 +26,7 @@ def open_runtime(path: Path, runtime: Runtime) -> Run:
     """The file's network as a function of arrays. ValueError where the runtime is not installed."""
     chosen = runtime
     if runtime == "auto":
-        chosen = "openvino" if importlib.util.find_spec("openvino") else "onnxruntime"
+        chosen = "onnxruntime" if importlib.util.find_spec("onnxruntime") else "openvino"
     if importlib.util.find_spec(chosen) is None:
         extra = "openvino" if chosen == "openvino" else "onnx"
         raise ValueError(f"{chosen} is not installed: pip install 'mupvss[{extra}]'")
