@@ -236,7 +236,7 @@ class AffinityConfig(Section):
     crf: str = "clip-es"
     """CRF preset (or none) for the labels the affinity learns from."""
     margin: Fraction = 0.3
-    """Those labels: sure of an object over (1 + margin) times the mask-free threshold, of background under (1 - margin) times."""
+    """Pixels whose label a threshold this share higher or lower would change teach nothing."""
     channels: float = Field(default=1.0, gt=0)
     """net only: factor on ResNet38's channels."""
     weights: str | None = None

@@ -58,8 +58,8 @@ def refine_mask(
 def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
     """-> the refined probabilities, and the labels to learn from (H, W) uint8.
 
-    The labels: an object where even a strong background leaves it one, background where even a weak one does, 255 between.
-    Strong and weak: the background times 1 + margin and 1 - margin.
+    The labels are the refined ones where a stronger and a weaker background, times 1 + margin and 1 - margin, leave them as they
+    are, and 255 elsewhere.
     """
     crf = DenseCRF(image, config.crf) if config.crf != "none" and len(seeds.ids) else "none"
 
@@ -67,8 +67,8 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
         return refine_mask(seeds, image, level, crf, config.crf_steps, config.sharpness)
 
     refined = refine(background)
+    labels = refined.labels()
     if config.margin == 0:
-        return refined, refined.labels()
-    strong = refine(background * (1 + config.margin)).labels()
-    weak = refine(background * (1 - config.margin)).labels()
-    return refined, np.where(strong > 0, strong, np.where(weak == 0, 0, UNSURE)).astype(np.uint8)
+        return refined, labels
+    others = [refine(background * factor).labels() for factor in (1 + config.margin, 1 - config.margin)]
+    return refined, np.where((others[0] == labels) & (others[1] == labels), labels, UNSURE).astype(np.uint8)
