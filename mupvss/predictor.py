@@ -84,6 +84,15 @@ class Predictor(SharedPredictor, PicturePredictor):
         maps = search_maps(self.network, small, classes, kinds, self.config, model.patch_size, model.image_size)
         return {kind: Seeds(ids, found.numpy(), size, stride) for kind, found in maps.items()}
 
+    @property
+    def stride(self) -> int:
+        """Sides of what the network sees are multiples of it, in pixels."""
+        return self.info.model.patch_size
+
+    def likely_tags(self, scores: dict[str, float]) -> list[str]:
+        """The classes found more likely than not, of what `scores` answered."""
+        return [name for name in self.classes if scores[name] >= 0.5]
+
     @torch.no_grad()
     def scores(self, image: Image.Image) -> dict[str, float]:
         """RGB picture -> per class name the probability that it is in the picture."""
@@ -101,7 +110,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         """tags None: the classes found more likely than not."""
         scores = self.scores(picture)
         if tags is None:
-            tags = [name for name, score in scores.items() if score >= 0.5]
+            tags = self.likely_tags(scores)
         index = [i for i, name in enumerate(self.classes) if name in tags]
         seeds = self.search(picture, index, [self.kind])[self.kind]
         value, label = seeds.best()

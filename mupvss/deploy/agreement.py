@@ -36,11 +36,10 @@ class Agreement:
 def compare_runtime(predictor: AnyPredictor, path: Path, runtime: Runtime, pictures: Sequence[Image.Image]) -> Agreement:
     """predictor: what was exported to `path`."""
     other = load(path, runtime=runtime)
-    stride = predictor.stride if isinstance(predictor, SegmentationPredictor) else predictor.info.model.patch_size
     differences, sames, seconds = [], [], np.zeros(2)
     for picture in pictures:
         for size in SIZES:
-            tensor = normalise(resize_for_search(picture.resize(size), 1.0, stride))
+            tensor = normalise(resize_for_search(picture.resize(size), 1.0, predictor.stride))
             images = torch.stack((tensor, tensor.flip(-1)))
             _logits(other, images)  # a size's first call may compile
             (one, first), (two, second) = (_timed(p, images) for p in (predictor, other))

@@ -31,8 +31,8 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
     """One input `images` (B, 3, H, W), normalised, of whole patches; a segmentation network returns `logits`, a classifier the
     tensors of Features. ValueError where the extra `onnx` is missing."""
     network, names, header = _parts(predictor)
-    size = 2 * _stride(predictor)
-    example = torch.randn(2, 3, size, size + _stride(predictor))
+    size = 2 * predictor.stride
+    example = torch.randn(2, 3, size, size + predictor.stride)
     dynamic = {"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}}
     try:
         with torch.no_grad(), _quiet():
@@ -48,7 +48,7 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
             "format": FORMAT,
             "version": mupvss.__version__,
             "outputs": list(names),
-            "stride": _stride(predictor),
+            "stride": predictor.stride,
             "normalisation": {"mean": list(MEAN), "std": list(STD)},
             **header,
         }
@@ -71,10 +71,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _stride(predictor: Predictor | SegmentationPredictor) -> int:
-    return predictor.stride if isinstance(predictor, SegmentationPredictor) else predictor.info.model.patch_size
 
 
 def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:

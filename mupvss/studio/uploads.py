@@ -59,12 +59,7 @@ async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
 def _free(folder: Path, name: str) -> Path:
     stem, suffix, number = Path(name).stem, Path(name).suffix.lower(), 1
     target = folder / f"{stem}{suffix}"
-    while any(folder.glob(f"{_plain(target.stem)}.*")):
+    while any(folder.glob(f"{target.stem}.*")):
         number += 1
         target = folder / f"{stem}-{number}{suffix}"
     return target
-
-
-def _plain(stem: str) -> str:
-    """For glob, in which brackets mean something; NAME allows none, so nothing is left to escape but this."""
-    return stem.replace("[", "[[]")

@@ -131,8 +131,7 @@ class Workspace:
     def add(self, path: Path) -> Entry:
         """A picture that was checked and stored under the studio's own folder; its tags: what the network finds."""
         with self.lock:
-            scores = self.predictor.scores(read_image(path))
-        tags = tuple(name for name in self.classes if scores[name] >= 0.5)
+            tags = tuple(self.predictor.likely_tags(self.predictor.scores(read_image(path))))
         entry = Entry(path.stem, path, tags)
         write_json(path.with_suffix(".tags.json"), list(tags))
         self.entries[entry.name] = entry
@@ -192,8 +191,7 @@ class Workspace:
             name = source.stem.replace("/", "__")
             kept = self.folder / "tags" / f"{name}.json"
             if not kept.is_file():
-                scores = self.predictor.scores(read_image(source.path))
-                write_json(kept, [c for c in self.classes if scores[c] >= 0.5])
+                write_json(kept, self.predictor.likely_tags(self.predictor.scores(read_image(source.path))))
             found.append(Entry(name, source.path, tuple(read_json(kept))))
         return found
 
