@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
+
+ENDS = 4096
+"""Bytes at either end of a file that tell whether it is still the same."""
 
 
 @contextlib.contextmanager
@@ -44,3 +48,22 @@ def save_image(path: Path, image: Image.Image, **options: Any) -> None:
     """In the format of the path's suffix."""
     with atomic_path(path) as temporary:
         image.save(temporary, **options)
+
+
+def file_state(origin: str) -> list[Any] | None:
+    """Size and a checksum of both ends: a copied or newly checked-out folder is the same data, an edited picture is not, and
+    a large data set is not read through."""
+    try:
+        with Path(origin).open("rb") as stream:
+            ends = stream.read(ENDS)
+            size = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, size - ENDS))
+            ends += stream.read(ENDS)
+    except OSError:
+        return None
+    return [size, zlib.crc32(ends)]
+
+
+def cache_folder() -> Path:
+    """Where downloads and indices are kept from run to run: XDG_CACHE_HOME/mupvss, else ~/.cache/mupvss."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mupvss"

@@ -18,10 +18,10 @@ from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.item import Item, Options
-from mupvss.files import read_json, write_json
+from mupvss.files import file_state, read_json, write_json
 from mupvss.prediction import PicturePredictor
 from mupvss.predictor import load, load_classifier
-from mupvss.stages.stage import file_state, fingerprint
+from mupvss.stages.stage import fingerprint
 
 KEPT = ".found"
 """Folder of the masks and figures of single pictures."""

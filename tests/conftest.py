@@ -51,6 +51,18 @@ def tiny_run() -> RunConfig:
 
 
 @pytest.fixture
+def small_chain() -> list[str]:
+    """Options that run every stage of the paper's configs in seconds, on eight pictures."""
+    return [
+        "--model.backbone", "tiny", "--model.image-size", "32", "--train.image-steps", "16", "--train.batch-size", "4",
+        "--train.workers", "0", "--search.scales", "1.0", "--affinity.channels", "0.03125", "--affinity.crop", "32",
+        "--affinity.train.image-steps", "8", "--affinity.train.batch-size", "4", "--affinity.train.workers", "0",
+        "--segment.channels", "0.03125", "--segment.crop", "32", "--segment.scales", "1.0", "--segment.train.image-steps",
+        "8", "--segment.train.workers", "0", "--limit", "8", "--no-baseline",
+    ]  # fmt: skip
+
+
+@pytest.fixture
 def voc_root(tmp_path: Path) -> Path:
     """Three pictures in VOC's layout: a dog with a person, a cat, a chair; the cat's mask has void pixels."""
     root = tmp_path / "VOC2012"

@@ -123,7 +123,7 @@ def test_predictor_equals_the_stage(finished):
 def test_segmentation_network_answers_without_tags(finished):
     run_all(finished)
     predictor = load(finished.out)
-    masks = finished.out / "val" / "results" / "VOC2012" / "Segmentation" / "comp6_val_cls"
+    masks = finished.out / "val" / "masks"
     for sample in load_dataset(finished.config.data, "val").samples:
         prediction = predictor(sample.open_image())
         with Image.open(masks / f"{sample.name}.png") as mask:

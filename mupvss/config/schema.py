@@ -37,10 +37,10 @@ class ScenesConfig(Section):
 class DataConfig(Section):
     """Where pictures, tags and masks come from."""
 
-    source: Literal["scenes", "voc", "folder"] = "scenes"
-    """scenes: drawn by the product; voc: the VOC folder layout; folder: own pictures."""
+    source: Literal["scenes", "voc", "coco", "folder"] = "scenes"
+    """scenes: drawn by the product; voc and coco: the folder layouts of these data sets; folder: own pictures."""
     root: Path = Path()
-    """voc: the folder that holds JPEGImages; folder: the folder of pictures."""
+    """voc: the folder that holds JPEGImages; coco: the one that holds annotations; folder: the folder of pictures."""
     tags: Path | None = None
     """Tags: .csv or .jsonl (picture, tags), COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML. None: VOC annotations,
     or one folder per tag."""
@@ -50,14 +50,16 @@ class DataConfig(Section):
     """What the masks' classes outside `classes` count as."""
     masks: str = "SegmentationClass"
     """voc: name of the folder with the masks; folder: folder with palette PNGs, if any."""
+    crowd: Literal["ignore", "class"] = "ignore"
+    """coco: what crowd regions count as in the masks that score: nothing, or their class."""
     train_split: str = "train"
-    """voc: split list whose pictures train the classifier."""
+    """voc: split list whose pictures train the classifier; coco: train2014 or train2017."""
     val_split: str = "val"
-    """voc: split list that the segmentation network is scored on."""
+    """voc, coco: split that the segmentation network is scored on."""
     seed_every: Positive = 1
     """Only every n-th picture gets seeds and is scored, for quick comparisons."""
     seed_split: str = "train"
-    """voc: split list whose pictures get seeds and pseudo masks."""
+    """voc, coco: split whose pictures get seeds and pseudo masks."""
     seed_without: str | None = None
     """voc: split list whose pictures are left out of those, so that the segmentation network can be tuned on them."""
     score_split: str | None = None

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Literal
 
 from mupvss.config.schema import DataConfig
+from mupvss.data.coco.source import load_coco
 from mupvss.data.folder import load_folder
 from mupvss.data.sample import Dataset
 from mupvss.data.scenes.source import load_scenes
@@ -22,8 +23,16 @@ def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None)
     return Dataset(dataset.classes, dataset.samples[:limit:every])
 
 
+def _split(config: DataConfig, purpose: Purpose) -> str:
+    return {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
+
+
+def _coco(config: DataConfig, purpose: Purpose) -> Dataset:
+    return load_coco(config, _split(config, purpose))
+
+
 def _voc(config: DataConfig, purpose: Purpose) -> Dataset:
-    split = {"train": config.train_split, "seeds": config.seed_split, "val": config.val_split}[purpose]
+    split = _split(config, purpose)
     if purpose != "seeds":
         return load_voc(config, split)
     return load_voc(config, split, config.score_split, config.seed_without)
@@ -32,5 +41,6 @@ def _voc(config: DataConfig, purpose: Purpose) -> Dataset:
 SOURCES: dict[str, Callable[[DataConfig, Purpose], Dataset]] = {
     "scenes": load_scenes,
     "voc": _voc,
+    "coco": _coco,
     "folder": load_folder,
 }

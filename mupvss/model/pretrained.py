@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import WeightsError
-from mupvss.files import atomic_path
+from mupvss.files import atomic_path, cache_folder
 from mupvss.model.layouts import to_timm
 from mupvss.model.vit import VisionTransformer
 
@@ -156,7 +155,7 @@ def download(url: str, cache: Path | None = None) -> Path:
     address, _, fragment = url.partition("#sha256=")
     if len(fragment) != 64 or not set(fragment.lower()) <= set("0123456789abcdef"):
         raise WeightsError(f"{url}: a URL needs its hash, as in https://host/file.safetensors#sha256=<64 hex digits>")
-    base = cache or Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mupvss"
+    base = cache or cache_folder()
     target = base / f"{fragment[:16]}-{address.rsplit('/', 1)[-1]}"
     if target.is_file() and _sha256(target) == fragment.lower():
         return target

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
 import resource
 import shutil
 import sys
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,11 +26,9 @@ from mupvss.config.load import save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.engine.log import console
-from mupvss.files import read_json, write_json
+from mupvss.files import file_state, read_json, write_json
 
 Metrics = dict[str, Any]
-ENDS = 4096
-"""Bytes at either end of a file that tell whether it is still the same."""
 EARLIER = ".earlier"
 """What the folder of a finished stage is called once other settings or data took its place."""
 
@@ -132,20 +128,6 @@ def _flat(prefix: str, value: Any) -> Metrics:
 def dataset_identity(dataset: Dataset) -> list[Any]:
     """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
     return [dataset.classes, [(s.name, sorted(s.tags), file_state(s.origin)) for s in dataset.samples]]
-
-
-def file_state(origin: str) -> list[Any] | None:
-    """Size and a checksum of both ends: a copied or newly checked-out folder is the same data, an edited picture is not, and
-    a large data set is not read through."""
-    try:
-        with Path(origin).open("rb") as stream:
-            ends = stream.read(ENDS)
-            size = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, size - ENDS))
-            ends += stream.read(ENDS)
-    except OSError:
-        return None
-    return [size, zlib.crc32(ends)]
 
 
 def reset_peak_memory() -> None:

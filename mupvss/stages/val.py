@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mupvss.config.schema import DataConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.log import console, progress_bar
@@ -20,7 +21,7 @@ NAME = "val"
 
 
 def run_val(run: Run) -> Metrics:
-    """-> DIR/val/results/VOC2012/Segmentation/comp6_SPLIT_cls/NAME.png, the layout VOC's server takes, and the figures.
+    """-> DIR/val/masks/NAME.png, for VOC in the layout its server takes, and the figures.
 
     single: one scale, no mirror, no CRF. The folder holds the masks with everything the config asks for.
     """
@@ -33,10 +34,13 @@ def run_val(run: Run) -> Metrics:
         checkpoint = segmenter / "model.safetensors"
         single = SegmentationPredictor.open(checkpoint, scales=(1.0,), crf="none", device=config.device, flip=False)
         full = SegmentationPredictor.open(checkpoint, device=config.device)
-        masks = folder / "results" / "VOC2012" / "Segmentation" / f"comp6_{config.data.val_split}_cls"
-        return _score_all(dataset, single, full, masks)
+        return _score_all(dataset, single, full, folder / _masks_folder(config.data))
 
     return run_stage(run, NAME, depends_on, work)
+
+
+def _masks_folder(data: DataConfig) -> str:
+    return f"results/VOC2012/Segmentation/comp6_{data.val_split}_cls" if data.source == "voc" else "masks"
 
 
 def _score_all(dataset: Dataset, single: SegmentationPredictor, full: SegmentationPredictor, masks: Path) -> Metrics:

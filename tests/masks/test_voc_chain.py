@@ -13,43 +13,6 @@ from mupvss.cli import main
 from mupvss.evaluation.palette import write_palette_png
 
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.toml"
-SMALL = [
-    "--model.backbone",
-    "tiny",
-    "--model.image-size",
-    "32",
-    "--train.image-steps",
-    "16",
-    "--train.batch-size",
-    "4",
-    "--train.workers",
-    "0",
-    "--search.scales",
-    "1.0",
-    "--affinity.channels",
-    "0.03125",
-    "--affinity.crop",
-    "32",
-    "--affinity.train.image-steps",
-    "8",
-    "--affinity.train.batch-size",
-    "4",
-    "--affinity.train.workers",
-    "0",
-    "--segment.channels",
-    "0.03125",
-    "--segment.crop",
-    "32",
-    "--segment.scales",
-    "1.0",
-    "--segment.train.image-steps",
-    "8",
-    "--segment.train.workers",
-    "0",
-    "--limit",
-    "8",
-    "--no-baseline",
-]
 
 
 @pytest.fixture
@@ -79,9 +42,9 @@ def voc_tree(tmp_path):
     return root
 
 
-def test_every_stage_of_the_papers_config(voc_tree, tmp_path):
+def test_every_stage_of_the_papers_config(voc_tree, tmp_path, small_chain):
     out = tmp_path / "run"
-    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *SMALL]
+    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *small_chain]
     assert main(arguments) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     for key in ("seeds/miou", "masks/affinity_miou", "masks/miou", "val/miou_single", "val/miou"):
@@ -94,9 +57,9 @@ def test_every_stage_of_the_papers_config(voc_tree, tmp_path):
     assert results == [f"2008_{i:06d}.png" for i in range(8, 12)]
 
 
-def test_bad_masks_and_seeds_say_what_is_wrong(voc_tree, tmp_path, capsys):
+def test_bad_masks_and_seeds_say_what_is_wrong(voc_tree, tmp_path, capsys, small_chain):
     out = tmp_path / "run"
-    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *SMALL]
+    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *small_chain]
     assert main(arguments) == 0
     names = [f"2008_{i:06d}" for i in range(8)]
 

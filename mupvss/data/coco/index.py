@@ -1,0 +1,210 @@
+"""COCO's instance annotations, read once as a stream into a small SQLite file, so that memory does not grow with their size.
+
+Tables: categories (id, name), images (place from 0 in the order of their ids, id, file_name, width, height, tags), annotations
+(image, category, crowd, segmentation as compressed JSON).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from mupvss.data.json_stream import stream_entries
+from mupvss.engine.log import console
+from mupvss.errors import DataError
+from mupvss.files import atomic_path, cache_folder, file_state
+
+FORMAT = 1
+"""Part of an index's name: another layout of the tables is another file."""
+BATCH = 1000
+"""Rows written at once."""
+SCHEMA = """
+CREATE TABLE categories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE listed (id INTEGER PRIMARY KEY, file_name TEXT NOT NULL UNIQUE, width INTEGER NOT NULL, height INTEGER NOT NULL);
+CREATE TABLE annotations (id INTEGER PRIMARY KEY, image INTEGER NOT NULL, category INTEGER NOT NULL, crowd INTEGER NOT NULL,
+                          segmentation BLOB NOT NULL);
+"""
+FINISH = """
+CREATE INDEX by_image ON annotations (image);
+CREATE TABLE images AS
+    SELECT row_number() OVER (ORDER BY id) - 1 AS place, id, file_name, width, height,
+           (SELECT group_concat(DISTINCT category) FROM annotations WHERE image = listed.id) AS tags
+    FROM listed ORDER BY id;
+CREATE UNIQUE INDEX by_place ON images (place);
+DROP TABLE listed;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of the index."""
+
+    image: int
+    file_name: str
+    width: int
+    height: int
+    categories: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    category: int
+    crowd: bool
+    segmentation: Any
+    """Polygons [[x1, y1, x2, y2, ...], ...], or a run-length code {"size": [h, w], "counts": ...}."""
+
+
+class CocoIndex:
+    """Reads an index; every process opens the file anew."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._opened: tuple[int, sqlite3.Connection] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "_opened": None}
+
+    def __len__(self) -> int:
+        return int(self._all("SELECT count(*) FROM images")[0][0])
+
+    def categories(self) -> dict[int, str]:
+        """Names by category id, in the order of the ids."""
+        return dict(self._all("SELECT id, name FROM categories ORDER BY id"))
+
+    def entry(self, place: int) -> Entry:
+        rows = self._all("SELECT id, file_name, width, height, tags FROM images WHERE place = ?", place)
+        if not rows:
+            raise IndexError(place)
+        image, file_name, width, height, tags = rows[0]
+        return Entry(image, file_name, width, height, frozenset(int(c) for c in tags.split(",")) if tags else frozenset())
+
+    def annotations(self, image: int) -> list[Annotation]:
+        """In the order of their ids."""
+        rows = self._all("SELECT category, crowd, segmentation FROM annotations WHERE image = ? ORDER BY id", image)
+        return [Annotation(category, bool(crowd), json.loads(zlib.decompress(blob))) for category, crowd, blob in rows]
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        if self._opened is None or self._opened[0] != os.getpid():  # a connection must not cross a fork
+            connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+            self._opened = (os.getpid(), connection)
+        return self._opened[1].execute(query, values).fetchall()
+
+
+def open_index(annotations: Path) -> CocoIndex:
+    """The index of an annotation file, made the first time; it lies in the cache and belongs to the file's content."""
+    state = file_state(str(annotations))
+    if state is None:
+        raise DataError(f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures")
+    path = cache_folder() / "coco" / f"{annotations.stem}-{state[0]:x}-{state[1]:08x}.v{FORMAT}.sqlite"
+    if not path.is_file():
+        console.print(f"{annotations}: read for the first time; its index will be {path}", highlight=False, soft_wrap=True)
+        build_index(annotations, path)
+    return CocoIndex(path)
+
+
+def build_index(annotations: Path, path: Path) -> None:
+    """DataError for a file that is not COCO's instance format."""
+    with atomic_path(path) as temporary:
+        connection = sqlite3.connect(temporary)
+        try:
+            connection.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + SCHEMA)
+            _fill(connection, annotations)
+            _check(connection, annotations)
+            connection.executescript(FINISH)
+            connection.commit()
+        except sqlite3.IntegrityError as error:
+            raise DataError(f"{annotations}: two entries share an id or a name ({error}); each must be listed once") from None
+        except sqlite3.DataError as error:
+            raise DataError(f"{annotations}: a number is too large ({error})") from None
+        finally:
+            connection.close()
+
+
+def _fill(connection: sqlite3.Connection, path: Path) -> None:
+    waiting: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
+    for key, number, item in stream_entries(path):
+        if key in TABLES:
+            if not isinstance(item, dict):
+                raise DataError(f"{path}: {key}[{number}] is not an object; expected COCO's instance format")
+            waiting[key].append(TABLES[key].row(item, path, number))
+            if len(waiting[key]) == BATCH:
+                _insert(connection, key, waiting)
+    for key in TABLES:
+        _insert(connection, key, waiting)
+
+
+def _insert(connection: sqlite3.Connection, key: str, waiting: dict[str, list[tuple[Any, ...]]]) -> None:
+    rows, waiting[key] = waiting[key], []
+    marks = ", ".join("?" * TABLES[key].columns)
+    connection.executemany(f"INSERT INTO {TABLES[key].name} VALUES ({marks})", rows)
+
+
+def _category(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
+    return _whole(item, "id", path, "categories", number), _text(item, "name", path, "categories", number)
+
+
+def _image(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
+    name = _text(item, "file_name", path, "images", number)
+    if PureWindowsPath(name).name != name or name.startswith(".") or "\0" in name:
+        raise DataError(f"{path}: images[{number}].file_name is {name!r}; expected a plain file name")
+    size = [_whole(item, key, path, "images", number) for key in ("width", "height")]
+    if min(size) < 1:
+        raise DataError(f"{path}: images[{number}] is {size[0]}x{size[1]} pixels")
+    return _whole(item, "id", path, "images", number), name, *size
+
+
+def _annotation(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
+    ids = [_whole(item, key, path, "annotations", number) for key in ("id", "image_id", "category_id")]
+    segmentation = item.get("segmentation", [])
+    if not isinstance(segmentation, list | dict):
+        raise DataError(f"{path}: annotations[{number}].segmentation is neither polygons nor a run-length code")
+    return *ids, int(bool(item.get("iscrowd", 0))), zlib.compress(json.dumps(segmentation).encode())
+
+
+@dataclass(frozen=True)
+class _Table:
+    name: str
+    columns: int
+    row: Callable[[dict[str, Any], Path, int], tuple[Any, ...]]
+
+
+TABLES = {
+    "categories": _Table("categories", 2, _category),
+    "images": _Table("listed", 4, _image),
+    "annotations": _Table("annotations", 5, _annotation),
+}
+"""COCO's arrays, and the tables they go to."""
+
+
+def _whole(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> int:
+    value = item.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DataError(f"{path}: {where}[{number}].{key} is {value!r}; expected a whole number")
+    if not 0 <= value < 2**63:
+        raise DataError(f"{path}: {where}[{number}].{key} is {value}; expected a number from 0 to 2^63")
+    return value
+
+
+def _text(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> str:
+    value = item.get(key)
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{path}: {where}[{number}].{key} is {value!r}; expected a text")
+    return value
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    for table, what in (("categories", "category"), ("listed", "picture")):
+        if not connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]:
+            raise DataError(f"{path}: lists no {what}; expected COCO's instance format (images, annotations, categories)")
+    for column, table in (("image", "listed"), ("category", "categories")):
+        row = connection.execute(
+            f"SELECT id, {column} FROM annotations WHERE {column} NOT IN (SELECT id FROM {table}) LIMIT 1"
+        ).fetchone()
+        if row:
+            raise DataError(f"{path}: annotation {row[0]} names {column} {row[1]}, which is not listed")
