@@ -13,6 +13,10 @@ class WeightsError(ValueError):
     """Pretrained weights are missing, damaged or of another network."""
 
 
+class DownloadError(ValueError):
+    """A file cannot be fetched, is not the one expected, or cannot be unpacked safely."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or of another kind."""
 

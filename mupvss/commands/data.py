@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,10 +15,10 @@ from mupvss.errors import ConfigError
 
 
 def data(argv: Sequence[str]) -> int:
-    """Look at a data set (check), part it by tag (split), find doubtful tags (doctor), or draw one to try things on (draw)."""
-    parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw}
+    """Look at a data set (check), part it (split), find doubtful tags (doctor), draw one (draw), fetch a known one (download)."""
+    parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw, "download": _download}
     if not argv or argv[0] not in parts:
-        raise ConfigError("usage: mupvss data check|split|doctor|draw ...; each has --help")
+        raise ConfigError("usage: mupvss data check|split|doctor|draw|download ...; each has --help")
     return parts[argv[0]](argv[1:])
 
 
@@ -88,4 +88,23 @@ def _draw(argv: Sequence[str]) -> int:
     from mupvss.data.scenes.draw import draw_folder
 
     draw_folder(**dataclasses.asdict(tyro.cli(DrawArguments, prog="mupvss data draw", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DownloadArguments:
+    name: Annotated[Literal["voc", "sbd", "coco", "coco2017"], tyro.conf.Positional]
+    """voc: Pascal VOC 2012 (2 GB); sbd: its further masks (1.4 GB, after voc); coco: COCO 2014 (20 GB); coco2017 (20 GB)."""
+    out: Annotated[Path, tyro.conf.Positional] = Path()
+    """Folder it is unpacked in, as VOCdevkit/VOC2012 or coco."""
+    mirror: str | None = None
+    """Another server that has the same files, by their names."""
+    keep: bool = False
+    """Keep the archives once they are unpacked."""
+
+
+def _download(argv: Sequence[str]) -> int:
+    from mupvss.download.dataset import download_dataset
+
+    download_dataset(**dataclasses.asdict(tyro.cli(DownloadArguments, prog="mupvss data download", args=list(argv))))
     return 0

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.errors import WeightsError
-from mupvss.files import atomic_path, cache_folder
+from mupvss.download.fetch import fetch
+from mupvss.errors import DownloadError, WeightsError
+from mupvss.files import cache_folder
 from mupvss.model.layouts import to_timm
 from mupvss.model.vit import VisionTransformer
 
@@ -156,38 +154,7 @@ def download(url: str, cache: Path | None = None) -> Path:
     if len(fragment) != 64 or not set(fragment.lower()) <= set("0123456789abcdef"):
         raise WeightsError(f"{url}: a URL needs its hash, as in https://host/file.safetensors#sha256=<64 hex digits>")
     base = cache or cache_folder()
-    target = base / f"{fragment[:16]}-{address.rsplit('/', 1)[-1]}"
-    if target.is_file() and _sha256(target) == fragment.lower():
-        return target
-    partial = target.with_name(target.name + ".download")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    _fetch(address, partial)
-    actual = _sha256(partial)
-    if actual != fragment.lower():
-        partial.unlink()
-        raise WeightsError(f"{address}: its sha256 is {actual}, expected {fragment}; the file was thrown away")
-    with atomic_path(target) as temporary:
-        partial.replace(temporary)
-    return target
-
-
-def _fetch(address: str, partial: Path) -> None:
-    start = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            resumed = response.status == 206
-            with partial.open("ab" if resumed else "wb") as stream:
-                while chunk := response.read(1 << 20):
-                    stream.write(chunk)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing left to fetch: the hash decides
-            return
-        raise WeightsError(f"{address}: the server answered {error.code} {error.reason}") from None
-    except (urllib.error.URLError, OSError) as error:
-        raise WeightsError(f"{address}: cannot be reached ({error}); offline, set model.weights to a file") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return fetch(address, fragment, base / f"{fragment[:16]}-{address.rsplit('/', 1)[-1]}")
+    except DownloadError as error:
+        raise WeightsError(f"{error}. Offline? Set model.weights to a file") from None

@@ -1,0 +1,94 @@
+"""Archives from strangers: files and folders only, nothing outside the folder, no more than is reasonable."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from mupvss.engine.log import progress_bar
+from mupvss.errors import DownloadError
+
+MAX_BYTES = 128 << 30
+"""Of everything in one archive, unpacked."""
+CHUNK = 1 << 20
+UNIX_TYPE = 0o170000
+UNIX_REGULAR = (0, 0o100000)
+"""File types in a zip's attributes that mean a plain file; others are links, devices and pipes."""
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a .zip, .tar or .tgz into `folder`: first beside it under a temporary name, then moved, entry by entry.
+
+    DownloadError for a path outside the folder, a link or a device, a damaged archive, or one that unpacks without end; nothing
+    of it then lies in `folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / f".{archive.name}.unpacking"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _write_all(archive, aside)
+        _move(aside, folder)
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DownloadError(f"{archive}: a damaged archive ({error}); delete it and try again") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write_all(archive: Path, aside: Path) -> None:
+    left = MAX_BYTES
+    with progress_bar(f"unpack {archive.name}", max(1, archive.stat().st_size >> 20), "MB") as advance:
+        shown = 0
+        for name, stream, place in _entries(archive):
+            target = aside.joinpath(*_parts(name, archive))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as out:
+                while chunk := stream.read(CHUNK):
+                    left -= len(chunk)
+                    if left < 0:
+                        raise DownloadError(f"{archive}: more than {MAX_BYTES >> 30} GB when unpacked; stopped")
+                    out.write(chunk)
+            advance(max(0, (place >> 20) - shown))
+            shown = max(shown, place >> 20)
+
+
+def _entries(archive: Path) -> Iterator[tuple[str, IO[bytes], int]]:
+    """(name, content, place in the archive) of every file."""
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            for entry in file.infolist():
+                if (entry.external_attr >> 16) & UNIX_TYPE not in (*UNIX_REGULAR, 0o040000):
+                    raise DownloadError(f"{archive}: '{entry.filename}' is a link or a device; refused")
+                if not entry.is_dir():
+                    with file.open(entry) as stream:
+                        yield entry.filename, stream, entry.header_offset
+        return
+    with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
+        for member in tar:
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise DownloadError(f"{archive}: '{member.name}' is a link or a device; refused")
+            content = tar.extractfile(member)
+            assert content is not None
+            with content:
+                yield member.name, content, raw.tell()
+
+
+def _parts(name: str, archive: Path) -> tuple[str, ...]:
+    parts = PurePosixPath(name).parts
+    if not parts or PurePosixPath(name).is_absolute() or ".." in parts or "\\" in name or PureWindowsPath(name).drive:
+        raise DownloadError(f"{archive}: '{name}' lies outside the folder; refused")
+    return parts
+
+
+def _move(aside: Path, folder: Path) -> None:
+    """File by file, since a folder of the same name may be there already."""
+    for path in sorted(p for p in aside.rglob("*") if p.is_file()):
+        target = folder / path.relative_to(aside)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
