@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -18,7 +19,8 @@ from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
 from mupvss.commands.share import share
 from mupvss.commands.studio import studio
-from mupvss.errors import CheckpointError, ConfigError, DataError, TrainingDivergedError, WeightsError
+from mupvss.engine.stopping import stop_at_once
+from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError
 
 console = Console(stderr=True)
 
@@ -42,7 +44,8 @@ def usage() -> str:
     )
 
 
-USER_ERRORS = (ConfigError, DataError, CheckpointError, WeightsError, TrainingDivergedError, ValueError, OSError)
+USER_ERRORS = (TrainingDivergedError, OutOfMemoryError, ValueError, OSError)
+"""Our errors about configs, data, checkpoints, weights and downloads are ValueErrors."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,13 +66,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        return COMMANDS[argv[0]](argv[1:]) or 0
+        check_processes(argv[0])
+        with stop_at_once():
+            return COMMANDS[argv[0]](argv[1:]) or 0
+    except StoppedError as stopped:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return 128 + stopped.signal
+    except MemoryError:
+        console.print("[bold red]error:[/] out of memory; make the pictures or the batches smaller", highlight=False)
+        return 1
     except USER_ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 130
+
+
+def check_processes(command: str) -> None:
+    """ConfigError for a command that several processes would all do."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and command not in SUMMARIES:
+        raise ConfigError(f"mupvss {command} works in one process; torchrun is for {', '.join(SUMMARIES)}")
 
 
 def _one_line(error: Exception) -> str:

@@ -21,5 +21,22 @@ class CheckpointError(ValueError):
     """A checkpoint is missing, damaged or of another kind."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """The message says what to make smaller."""
+
+
+class StoppedError(BaseException):
+    """A request to stop (SIGTERM, Ctrl-C) was followed once everything was saved. Not an error, so none catches it by chance."""
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
 class TrainingDivergedError(RuntimeError):
     """A loss became infinite or undefined; the message names the pictures of the batch."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """PyTorch says so in a class of its own on a GPU, and in words on a CPU."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)

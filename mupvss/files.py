@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import platform
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+PART = ".part"
+"""In the name of every file that is not whole yet."""
 ENDS = 4096
 """Bytes at either end of a file that tell whether it is still the same."""
 
@@ -20,7 +23,7 @@ ENDS = 4096
 def atomic_path(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{PART}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -28,6 +31,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Temporary files that killed processes left under `folder`. Only where no other process is writing."""
+    for path in folder.rglob(f".*{PART}*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -103,6 +103,7 @@ def test_every_kind_of_map(tiny_model, picture, which):
 
 def test_a_cnn_is_refined_without_attention(tiny_model, picture):
     """Its only affinity is that between patches, whatever the config asks for."""
+    torch.manual_seed(0)
     network = build_model(tiny_model.model_copy(update=NETWORKS["cnn"]), 3).eval()
     configs = [SearchConfig(affinity=kinds, pixel_steps=0) for kinds in (("attention",), ("patch",), ())]
     attention, patch, none = (search_maps(network, picture, [1], ["cam_refined"], c, 8, 32)["cam_refined"] for c in configs)

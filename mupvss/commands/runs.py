@@ -50,9 +50,12 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
     def command(argv: Sequence[str]) -> None:
         config, out = run_arguments(argv, f"mupvss {name}")
         # Imported here so that --help and the light commands answer at once.
+        from mupvss.engine.processes import use_cpu
         from mupvss.stages.run import run_all, run_one
         from mupvss.stages.stage import Run
 
+        if config.device == "cpu":
+            use_cpu()
         run = Run(config, out)
         run_all(run) if name == "run" else run_one(run, name)
 

@@ -15,6 +15,7 @@ from mupvss.config.schema import TrainConfig
 from mupvss.data.augment import augment
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
+from mupvss.engine.processes import processes
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,15 @@ class TrainingViews(TorchDataset):
 
 
 class StepBatches(Sampler[list[int]]):
+    """Of each step's batch the rows that are this process's."""
+
     def __init__(self, first_step: int, steps: int, batch_size: int) -> None:
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
+        own = processes().rows(self.batch_size)
         for step in range(self.first_step, self.steps):
-            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))
+            yield list(range(step * self.batch_size, (step + 1) * self.batch_size))[own]
 
     def __len__(self) -> int:
         return self.steps - self.first_step

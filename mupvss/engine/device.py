@@ -8,9 +8,13 @@ import random
 import numpy as np
 import torch
 
+from mupvss.engine.processes import processes, started_by_torchrun
+
 
 def pick_device(name: str) -> torch.device:
-    """auto: the first GPU if there is one."""
+    """auto: the first GPU if there is one; with several processes, each its own."""
+    if name in ("auto", "cuda") and started_by_torchrun() and torch.cuda.is_available():
+        return torch.device("cuda", processes().local_rank)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -28,7 +32,7 @@ def prepare(seed: int, threads: int) -> None:
     np.random.seed(seed)
     torch.manual_seed(seed)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    torch.set_num_threads(threads or cores)
+    torch.set_num_threads(threads or max(1, cores // processes().local_count))
     # Lets the CPU use oneDNN's matrix product, up to twice as fast on AMD processors, at an error of some 1e-7.
     torch.set_float32_matmul_precision("medium")
 

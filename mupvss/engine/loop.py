@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from mupvss.config.schema import TrainConfig
 from mupvss.engine.checkpoint import load_state, save_state
 from mupvss.engine.log import Journal, console, progress_bar
 from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
-from mupvss.errors import TrainingDivergedError
+from mupvss.engine.processes import processes
+from mupvss.engine.stopping import stop_requests
+from mupvss.errors import OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
 
 LOG_EVERY = 10
 
@@ -45,16 +48,15 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
 
     The caller saves the finished network, and only then removes the state.
     """
-    config = loop.config
+    config, team = loop.config, processes()
     state = state_path(folder)
-    first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
-    if first:
-        console.print(f"{title}: going on from step {first}", highlight=False)
-    journal = Journal(folder / "log.jsonl", first, config.tensorboard)
+    first = _resume(loop, state, title)
+    journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
     kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)} if loop.snapshot else set()
     begin = time.monotonic()
     entry: dict[str, float] = {}
-    with progress_bar(title, loop.steps * config.batch_size, "images", first * config.batch_size) as advance:
+    images = loop.steps * config.batch_size
+    with progress_bar(title, images, "images", first * config.batch_size) as advance, stop_requests() as stop:
         for step, batch in enumerate(loop.batches(first), first):
             set_learning_rate(loop.optimizer, learning_rate_factor(step, loop.steps, config.warmup_steps))
             figures = _step(loop, batch, step / loop.steps)
@@ -62,11 +64,16 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
             if done % LOG_EVERY == 0 or done == loop.steps:
                 rate = (done - first) * config.batch_size / (time.monotonic() - begin)
                 entry = {"step": done, **figures, "images_per_s": round(rate, 2)}
-                journal.write(entry)
-            if done in kept and loop.snapshot is not None:
+                if journal is not None:
+                    journal.write(entry)
+            if done in kept and loop.snapshot is not None and team.main:
                 loop.snapshot(done * config.batch_size)
-            if done % config.checkpoint_every == 0 and done < loop.steps:
+            leave = team.any(stop.requested)
+            if team.main and done < loop.steps and (leave or done % config.checkpoint_every == 0):
                 save_state(state, done, loop.network, loop.optimizer, loop.identity)
+            if leave:
+                team.wait()
+                raise StoppedError(stop.signal)
             advance(config.batch_size, f"loss {figures['loss']:.3f}")
     return entry
 
@@ -75,14 +82,31 @@ def state_path(folder: Path) -> Path:
     return folder / "state.safetensors"
 
 
+def _resume(loop: Loop, state: Path, title: str) -> int:
+    """The step to go on from; every process reads the state before any goes on."""
+    first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
+    processes().wait()
+    if first:
+        console.print(f"{title}: going on from step {first}", highlight=False)
+    return first
+
+
 def _step(loop: Loop, batch: Any, progress: float) -> dict[str, float]:
-    loss, further = loop.loss(batch, progress)
-    loop.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    try:
+        loss, further = loop.loss(batch, progress)
+        loop.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"out of memory with batches of {loop.config.batch_size} pictures; lower train.batch_size "
+            f"(to {max(1, loop.config.batch_size // 2)}, say) and train.lr with it, or the size of the pictures"
+        ) from None
     trained = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, loop.config.clip_norm)
-    figures = {"loss": loss.item(), **further}
-    if not torch.isfinite(norm) or not torch.isfinite(loss):
+    figures = processes().mean({"loss": loss.item(), **further})
+    if not torch.isfinite(norm) or not math.isfinite(figures["loss"]):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         raise TrainingDivergedError(
             f"the loss or its gradient is no longer finite ({parts}, gradient norm {norm.item():.4g}). "

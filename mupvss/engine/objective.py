@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mupvss.config.schema import LossConfig, ModelConfig
+from mupvss.engine.processes import processes
 from mupvss.losses import ccp, cip, classification, p2p
 from mupvss.losses.p2p_dense import p2p_dense
 from mupvss.losses.reactivation import reactivation
@@ -17,6 +18,7 @@ from mupvss.model.cnn_cam import CNNCAMNetwork
 from mupvss.model.mctformer import MCTformerNetwork
 from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.model.outputs import Features
+from mupvss.ops.cosine import full_precision
 from mupvss.search.affinity import patch_affinity, refine
 
 TEACHER_POWER = 4.0
@@ -34,7 +36,7 @@ def loss_terms(network: Network, features: Features, tags: Tensor, config: LossC
         terms["token_contrast"] = token_contrast(features.block_tokens)
     if isinstance(network, CNNCAMNetwork) and network.reactivation is not None and config.reactivation > 0:
         weight = network.reactivation.weight
-        terms["reactivation"] = reactivation(features.patches, features.patch_logits, tags, weight)
+        terms["reactivation"] = reactivation(features.patches, features.patch_logits, tags, weight, processes().mean_count)
     return terms
 
 
@@ -46,8 +48,8 @@ def _prototype_terms(
     if config.ccp > 0:
         terms["ccp"] = ccp(features.prototypes, config.reduction)
     if config.cip > 0:
-        shared = tags if config.tagged_only else None
-        terms["cip"] = cip(features.prototypes, shared, config.cip_form, config.reduction)
+        shared = processes().gathered(tags) if config.tagged_only else None
+        terms["cip"] = cip(processes().gathered(features.prototypes), shared, config.cip_form, config.reduction)
     if config.p2p > 0:
         terms["p2p"] = _p2p(network, features, tags, config, model)
     if config.p2p_dense > 0:
@@ -77,9 +79,11 @@ def _p2p(network: MuPVSSNetwork, features: Features, tags: Tensor, config: LossC
 def _p2p_dense(network: MuPVSSNetwork, features: Features, tags: Tensor, config: LossConfig) -> Tensor:
     scale, bias = _affine(network, config)
     with torch.no_grad():
-        maps = refine(features.patch_logits.float().relu(), [patch_affinity(features.patches, TEACHER_POWER)])
+        maps = refine(full_precision(features.patch_logits).relu(), [patch_affinity(features.patches, TEACHER_POWER)])
     return _own_and_other(
-        features, config.p2p_cross, lambda prototypes: p2p_dense(features.patches, prototypes, tags, maps, scale, bias)
+        features,
+        config.p2p_cross,
+        lambda prototypes: p2p_dense(features.patches, prototypes, tags, maps, scale, bias, processes().mean_count),
     )
 
 
@@ -94,9 +98,10 @@ def _own_and_other(features: Features, cross: float, loss: Callable[[Tensor], Te
     the prototypes of another picture, only the patches can tell.
     """
     assert features.prototypes is not None
-    if cross == 0 or len(features.prototypes) < 2:
+    everyone = processes().gathered(features.prototypes) if cross > 0 else features.prototypes
+    if cross == 0 or len(everyone) < 2:
         return loss(features.prototypes)
-    other = loss(features.prototypes.roll(1, 0))
+    other = loss(everyone.roll(1, 0)[processes().rows(len(everyone))])
     return other if cross == 1 else (1 - cross) * loss(features.prototypes) + cross * other
 
 

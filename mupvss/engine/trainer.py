@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mupvss.config.schema import LossConfig, ModelConfig, TrainConfig
 from mupvss.data.sample import Dataset
@@ -18,8 +20,11 @@ from mupvss.engine.device import autocast
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.engine.objective import loss_terms, total_loss
 from mupvss.engine.optimizer import build_optimizer
+from mupvss.engine.processes import processes
 from mupvss.errors import DataError
 from mupvss.model.build import Network, build_model
+from mupvss.model.vit import DropPath
+from mupvss.ops.cosine import full_precision
 
 WITHOUT_EFFECT = ("workers", "checkpoint_every", "tensorboard", "snapshots")
 """Options of the training that do not change its result."""
@@ -60,9 +65,10 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
     config, classes = training.train, training.dataset.classes
     torch.manual_seed(training.seed)
     network = build_model(training.model, len(classes)).to(training.device).train()
+    called = prepared(network)
 
     def step_loss(batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
-        return _loss(network, batch, training, progress)
+        return batch_loss(network, called, batch, training, progress)
 
     loop = Loop(
         network=network,
@@ -76,9 +82,19 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
         snapshot=lambda seen: save_model(snapshot_path(folder, seen), network, classes, training.model),
     )
     figures = optimise(loop, folder, title)
-    save_model(folder / "model.safetensors", network, classes, training.model)
-    state_path(folder).unlink(missing_ok=True)
+    if processes().main:
+        save_model(folder / "model.safetensors", network, classes, training.model)
+        state_path(folder).unlink(missing_ok=True)
     return figures
+
+
+def prepared(network: nn.Module) -> Callable[..., Any]:
+    """The network as training calls it: alone, or as one of several processes."""
+    team = processes()
+    for module in network.modules():
+        if isinstance(module, DropPath):
+            module.share = (team.rank, team.count)
+    return team.wrapped(network)
 
 
 def snapshot_path(folder: Path, image_steps: int) -> Path:
@@ -86,14 +102,17 @@ def snapshot_path(folder: Path, image_steps: int) -> Path:
     return folder / "snapshots" / f"{image_steps:08d}.safetensors"
 
 
-def _loss(network: Network, batch: Batch, training: Training, progress: float) -> tuple[Tensor, dict[str, float]]:
+def batch_loss(
+    network: Network, called: Callable[..., Any], batch: Batch, training: Training, progress: float
+) -> tuple[Tensor, dict[str, float]]:
+    """The total loss of this process's part of a batch, and its parts for the log. called: the network as `prepared`."""
     images, tags = batch.images.to(training.device), batch.tags.to(training.device)
     with autocast(training.device, training.train.precision):
-        features = network(images)
+        features = called(images)
     terms = loss_terms(network, features, tags, training.losses, training.model)
     figures = {name: value.item() for name, value in terms.items()}
     if features.prototypes is not None:
-        figures["prototype_variance"] = prototype_variance(features.prototypes)
+        figures["prototype_variance"] = prototype_variance(processes().gathered(features.prototypes.detach()))
     return total_loss(terms, training.losses, progress), figures
 
 
@@ -103,11 +122,12 @@ def prototype_variance(prototypes: torch.Tensor) -> float:
 
     Zero means collapse: prototypes that ignore the picture.
     """
-    unit = torch.nn.functional.normalize(prototypes.float(), dim=-1)
+    unit = torch.nn.functional.normalize(full_precision(prototypes), dim=-1)
     return (1 - unit.mean(0).square().sum(-1)).mean().item()
 
 
 def _check(training: Training) -> None:
+    check_batch_size(training.train)
     if not training.dataset.classes:
         raise DataError("the data set has no class; set data.classes or tag at least one picture")
     if not training.dataset.samples:
@@ -116,3 +136,10 @@ def _check(training: Training) -> None:
         raise DataError(
             f"no training picture has any of the classes {', '.join(training.dataset.classes)}; check data.classes and the tags"
         )
+
+
+def check_batch_size(train: TrainConfig) -> None:
+    """ValueError unless every process gets as many pictures of a batch as every other."""
+    count = processes().count
+    if train.batch_size % count:
+        raise ValueError(f"batch_size is {train.batch_size}, which {count} processes cannot share equally; choose a multiple")

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mupvss.ops.cosine import full_precision
+
 
 class GlobalEmbedding(nn.Module):
     def __init__(self, classes: int, width: int, patch_size: int, reading: Literal["flatten", "pool"]) -> None:
@@ -38,4 +40,4 @@ class GlobalEmbedding(nn.Module):
         small = cells.mean((-1, -3))  # (B, 3, K, K)
         maps = self.conv(small).unflatten(1, (self.classes, -1))  # (B, C, channels, h, w)
         flat = maps.flatten(2) if self.reading == "flatten" else maps.mean((-2, -1))  # (B, C, D)
-        return F.layer_norm(flat.float(), (self.width,)) * self.weight + self.bias
+        return F.layer_norm(full_precision(flat), (self.width,)) * self.weight + self.bias

@@ -13,6 +13,7 @@ from mupvss.model.attention_mean import TokenAttention
 from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.vit import VisionTransformer
+from mupvss.ops.cosine import full_precision
 
 
 class MCTformerNetwork(nn.Module):
@@ -45,7 +46,7 @@ class MCTformerNetwork(nn.Module):
             patches=patches,
             patch_logits=logits,
             patch_score=self.head.pool(logits),
-            token_score=x[:, n : n + c].float().mean(-1),
+            token_score=full_precision(x[:, n : n + c]).mean(-1),
             block_tokens=torch.stack(per_block),
             patch_attention=attention.patch.value,
             class_attention=attention.token.value,

@@ -12,6 +12,7 @@ from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.prototype_embedding import PrototypeEmbedding
 from mupvss.model.vit import VisionTransformer
+from mupvss.ops.cosine import full_precision
 
 
 class MuPVSSNetwork(nn.Module):
@@ -69,10 +70,11 @@ class MuPVSSNetwork(nn.Module):
             patch_logits=logits,
             patch_score=self.head.pool(logits),
             prototypes=prototypes,
-            decision_scale=self.p2p_scale.exp(),
-            decision_bias=self.p2p_bias,
+            # For the search alone; the loss takes the parameters themselves.
+            decision_scale=self.p2p_scale.detach().exp(),
+            decision_bias=self.p2p_bias.detach(),
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
-            token_score=x[:, n:m].float().mean(-1),
+            token_score=full_precision(x[:, n:m]).mean(-1),
             patch_attention=attention.patch.value,
             class_attention=attention.token.value,
         )

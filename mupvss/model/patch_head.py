@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mupvss.ops.cosine import full_precision
 from mupvss.ops.gwrp import gwrp, rescaled_decay
 
 
@@ -23,4 +24,4 @@ class PatchHead(nn.Module):
 
     def pool(self, logits: Tensor) -> Tensor:
         """logits (B, C, N) -> one logit per class (B, C), in float32."""
-        return gwrp(logits.float(), rescaled_decay(self.decay, self.reference_patches, logits.shape[-1]))
+        return gwrp(full_precision(logits), rescaled_decay(self.decay, self.reference_patches, logits.shape[-1]))

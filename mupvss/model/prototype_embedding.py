@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.config.schema import PEMConfig
+from mupvss.ops.cosine import full_precision
 
 
 def prototype_weights(patches: Tensor, prototypes: Tensor, config: PEMConfig) -> tuple[Tensor, Tensor]:
@@ -21,8 +22,8 @@ def prototype_weights(patches: Tensor, prototypes: Tensor, config: PEMConfig) ->
     """
     tokens = torch.cat((patches, prototypes), 1)  # (B, N+C, D)
     if config.logits == "cosine":
-        tokens = F.normalize(tokens.float(), dim=-1).to(tokens.dtype)
-    similarity = (tokens @ tokens.transpose(1, 2)).float()  # (B, N+C, N+C)
+        tokens = F.normalize(full_precision(tokens), dim=-1).to(tokens.dtype)
+    similarity = full_precision(tokens @ tokens.transpose(1, 2))  # (B, N+C, N+C)
     lowest = torch.finfo(similarity.dtype).min * min(1.0, config.temperature)
     kept = F.threshold(similarity, config.threshold, lowest)
     weights = (kept / config.temperature).softmax(-1)

@@ -67,7 +67,13 @@ class MLP(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole samples with probability `rate` during training."""
+    """Drops a residual branch for whole samples with probability `rate` during training.
+
+    With several processes each draws for the whole batch and takes its rows, so that a sample fares as it would in one process.
+    """
+
+    share = (0, 1)
+    """Which part of the batch is here, of how many."""
 
     def __init__(self, rate: float) -> None:
         super().__init__()
@@ -76,7 +82,9 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return x
-        keep = torch.rand(x.shape[0], 1, 1, device=x.device) >= self.rate
+        part, parts = self.share
+        draws = torch.rand(x.shape[0] * parts, 1, 1, device=x.device)[part * x.shape[0] : (part + 1) * x.shape[0]]
+        keep = draws >= self.rate
         return x * keep.to(x.dtype) / (1 - self.rate)
 
 

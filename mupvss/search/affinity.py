@@ -12,12 +12,14 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor
 
+from mupvss.ops.cosine import full_precision
+
 Kind = Literal["patch", "attention", "both"]
 
 
 def patch_affinity(patches: Tensor, power: float) -> Tensor:
     """patches (B, N, D) -> cosines between patches, negative ones zero, to the power, rows summing to 1: (B, N, N)."""
-    unit = F.normalize(patches.float(), dim=-1)
+    unit = F.normalize(full_precision(patches), dim=-1)
     return _rows((unit @ unit.transpose(1, 2)).relu() ** power)
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mupvss.affinity.build import AffinityNetwork, build_affinity, save_affinity, trained_parameters
+from mupvss.affinity.build import build_affinity, save_affinity, trained_parameters
 from mupvss.affinity.loss import affinity_loss, pair_affinity
 from mupvss.config.schema import RunConfig
 from mupvss.data.images import read_label_image
@@ -19,6 +21,8 @@ from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, den
 from mupvss.engine.device import autocast, pick_device
 from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.engine.processes import processes
+from mupvss.engine.trainer import check_batch_size, prepared
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
@@ -39,6 +43,7 @@ def run_affinity(run: Run) -> Metrics:
         if config.affinity.kind in ("none", "patch"):
             return {"kind": config.affinity.kind}
         write_labels(run, dataset, folder)
+        processes().wait()
         return {"kind": config.affinity.kind, **_fit(run, dataset, folder)}
 
     return run_stage(run, NAME, depends_on, work)
@@ -49,8 +54,9 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
     seeds = run.folder("seeds")
     config = run.config.masks.model_copy(update={"crf": run.config.affinity.crf, "margin": run.config.affinity.margin})
     found = read_json(seeds / "metrics.json")
-    with progress_bar("affinity labels", len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    own = processes().share(dataset.samples)
+    with progress_bar("affinity labels", len(own), "pictures") as advance:
+        for sample in own:
             path = folder / "labels" / f"{sample.name}.png"
             if not path.is_file():
                 image = sample.open_image()
@@ -73,24 +79,27 @@ def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
     views = DenseViews(samples, config.crop, (0.7, 1.3), train.flip, train.brightness, run.config.seed)
     steps = max(1, train.image_steps // train.batch_size)
     parameters = trained_parameters(network)
+    check_batch_size(train)
+    called = prepared(network)
     loop = Loop(
         network=network,
         optimizer=torch.optim.AdamW([{"params": parameters, "peak": train.lr}], lr=train.lr, weight_decay=train.weight_decay),
         batches=lambda first: dense_batches(views, train, first, steps),
-        loss=lambda batch, progress: _loss(network, batch, run.config, device),
+        loss=lambda batch, progress: _loss(called, batch, run.config, device),
         origins=lambda batch: batch.origins,
         steps=steps,
         config=train,
         identity=_identity(run, dataset),
     )
     figures = optimise(loop, folder, NAME)
-    save_affinity(folder / "model.safetensors", network, config)
-    state_path(folder).unlink(missing_ok=True)
+    if processes().main:
+        save_affinity(folder / "model.safetensors", network, config)
+        state_path(folder).unlink(missing_ok=True)
     return dict(figures)
 
 
 def _loss(
-    network: AffinityNetwork, batch: DenseBatch, config: RunConfig, device: torch.device
+    network: Callable[..., Any], batch: DenseBatch, config: RunConfig, device: torch.device
 ) -> tuple[Tensor, dict[str, float]]:
     with autocast(device, config.affinity.train.precision):
         features = network(batch.images.to(device))
@@ -98,7 +107,7 @@ def _loss(
     h, w = features.shape[2:]
     rows, columns = (_centres(size, cells) for size, cells in zip(batch.labels.shape[1:], (h, w), strict=True))
     labels = batch.labels[:, rows][:, :, columns].to(device)
-    return affinity_loss(affinity, labels, config.affinity.radius), {}
+    return affinity_loss(affinity, labels, config.affinity.radius, processes().mean_count), {}
 
 
 def _centres(size: int, cells: int) -> Tensor:

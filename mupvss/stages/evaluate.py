@@ -9,6 +9,7 @@ import numpy as np
 from mupvss.data.images import read_label_image
 from mupvss.data.sources import load_dataset
 from mupvss.engine.log import console
+from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.table import as_json, as_table
 from mupvss.stages.scoring import read_mask
@@ -27,14 +28,17 @@ def run_evaluate(run: Run) -> Metrics:
 
     def work(folder: Path) -> Metrics:
         matrix = np.zeros((len(names), len(names)), np.int64)
-        scored = [sample for sample in dataset.samples if sample.open_mask is not None]
-        for sample in scored:
-            prediction = read_label_image(masks / f"{sample.name}.png")
-            matrix += confusion_matrix(prediction, read_mask(sample, prediction.shape), len(names))
-        if not scored:
+        team, scored = processes(), 0
+        for sample in team.share(dataset.samples):
+            if sample.open_mask is not None:
+                prediction = read_label_image(masks / f"{sample.name}.png")
+                matrix += confusion_matrix(prediction, read_mask(sample, prediction.shape), len(names))
+                scored += 1
+        pictures = int(team.total(np.array(scored)))
+        if not pictures:
             return {"pictures": 0}
-        found = scores(matrix)
-        console.print(as_table(found, names, f"seeds, threshold without masks, {len(scored)} pictures"))
-        return {"pictures": len(scored), **as_json(found)}
+        found = scores(team.total(matrix))
+        console.print(as_table(found, names, f"seeds, threshold without masks, {pictures} pictures"))
+        return {"pictures": pictures, **as_json(found)}
 
     return run_stage(run, NAME, depends_on, work)

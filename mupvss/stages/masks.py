@@ -16,6 +16,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import load_network
 from mupvss.engine.device import pick_device
 from mupvss.engine.log import progress_bar
+from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
@@ -55,8 +56,9 @@ def walk_all(run: Run, dataset: Dataset, folder: Path) -> None:
     seeds = run.folder("seeds")
     kind = read_json(seeds / "metrics.json")["maps"]
     walk = _walker(run)
-    with progress_bar("affinity walk", len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    own = processes().share(dataset.samples)
+    with progress_bar("affinity walk", len(own), "pictures") as advance:
+        for sample in own:
             path = seed_path(folder, KIND, sample.name)
             if not path.is_file():
                 image = sample.open_image()
@@ -81,22 +83,24 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
     config, size = run.config.masks, len(dataset.classes) + 1
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
-    ignored, scored = 0.0, 0
-    with progress_bar(NAME, len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    ignored: list[float] = []
+    team = processes()
+    own = team.share(dataset.samples)
+    with progress_bar(NAME, len(own), "pictures") as advance:
+        for sample in own:
             seeds = read_seeds(seed_path(folder, KIND, sample.name))
             image = np.array(sample.open_image())
             refined, labels = pseudo_mask(seeds, image, background, config)
             write_mask(folder, sample.name, refined, labels)
-            ignored += float((labels == 255).mean())
+            ignored.append(float((labels == 255).mean()))
             if sample.open_mask is not None:
                 truth = read_mask(sample, seeds.size)
                 matrix += confusion_matrix(refined.labels(), truth, size)
                 histogram += threshold_histogram(*refined.best(), truth, size)
-                scored += 1
             advance(1)
-    metrics: Metrics = {"unsure_percent": 100 * ignored / max(1, len(dataset.samples))}
-    if scored:
+    matrix, histogram = team.total(matrix), team.total(histogram)
+    metrics: Metrics = {"unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples))}
+    if histogram.any():
         # The oracle moves the background's probability after the CRF, without running it again.
         metrics |= {"miou": scores(matrix).miou, "miou_oracle": max(scores(matrix).miou, best_threshold(histogram)[1].miou)}
     return metrics

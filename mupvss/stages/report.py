@@ -13,6 +13,7 @@ from mupvss.config.load import dump_config
 from mupvss.data.images import read_label_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
+from mupvss.engine.processes import processes
 from mupvss.evaluation.palette import voc_palette
 from mupvss.files import read_json, write_text
 from mupvss.report.curves import curve, read_log
@@ -43,6 +44,8 @@ def run_report(run: Run) -> Metrics:
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
+        if not processes().main:
+            return {}
         metrics = {stage: _metrics(run.folder(stage)) for stage in SHOWN}
         sections = [
             ("Result", _headline(metrics)),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mupvss.data.sample import Dataset, Sample
+from mupvss.engine.processes import processes
 from mupvss.errors import DataError
 from mupvss.evaluation.completeness import Region, regions
 from mupvss.evaluation.confusion import Scores, scores
@@ -36,8 +37,10 @@ def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
     size = len(dataset.classes) + 1
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     counts = np.zeros(BINS + 1, np.int64)
-    found: list[Region] = []
-    for sample in dataset.samples:
+    found: list[list[Region]] = []
+    team = processes()
+    for sample in team.share(dataset.samples):
+        found.append([])
         seeds = read_seeds(seed_path(folder, kind, sample.name))
         value, label = seeds.best()
         if len(seeds.ids):
@@ -46,12 +49,14 @@ def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
             truth = read_mask(sample, seeds.size)
             histogram += threshold_histogram(value, label, truth, size)
             part = None if sample.open_part is None else sample.open_part()
-            found += regions(sample.name, value, label, truth, part)
+            found[-1] = regions(sample.name, value, label, truth, part)
+    counts, histogram = team.total(counts), team.total(histogram)
     threshold = otsu(counts)
     if not histogram.any():
         return MapScores(threshold, None, None, None, [])
     best, oracle = best_threshold(histogram)
-    return MapScores(threshold, best, scores(matrix_at(histogram, round(threshold * BINS))), oracle, found)
+    merged = [region for entry in team.in_order(found) for region in entry]
+    return MapScores(threshold, best, scores(matrix_at(histogram, round(threshold * BINS))), oracle, merged)
 
 
 def as_record(found: MapScores) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mupvss.data.sample import Dataset, Sample
 from mupvss.engine.log import progress_bar
+from mupvss.engine.processes import processes
 from mupvss.errors import DataError
 from mupvss.predictor import Predictor
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
@@ -16,8 +17,9 @@ from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 
 def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
     """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that have them are skipped."""
-    with progress_bar(folder.name, len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    own = processes().share(dataset.samples)
+    with progress_bar(folder.name, len(own), "pictures") as advance:
+        for sample in own:
             paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
             if not all(path.is_file() for path in paths.values()):
                 image = sample.open_image()

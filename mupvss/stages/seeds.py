@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.engine.processes import processes
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import write_json
 from mupvss.predictor import Predictor
@@ -31,14 +32,15 @@ def run_seeds(run: Run) -> Metrics:
         found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
         threshold = found[predictor.kind].threshold
         write_masks(dataset, folder, predictor.kind, threshold)
-        write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
+        if processes().main:
+            write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
         return {"maps": predictor.kind, "threshold": threshold, **_figures(found, predictor.kind, dataset.classes)}
 
     return run_stage(run, NAME, depends_on, work)
 
 
 def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> None:
-    for sample in dataset.samples:
+    for sample in processes().share(dataset.samples):
         labels = read_seeds(seed_path(folder, kind, sample.name)).labels(threshold)
         write_palette_png(folder / "masks" / f"{sample.name}.png", labels)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,12 @@ from mupvss.engine.device import autocast, pick_device
 from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.engine.optimizer import grouped_optimizer
+from mupvss.engine.processes import processes
+from mupvss.engine.trainer import check_batch_size, prepared
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.masks.pseudo import UNSURE
-from mupvss.segmentation.build import Segmenter, SegmenterInfo, build_segmenter, save_segmenter
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
 from mupvss.segmentation.predictor import SegmentationPredictor
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
@@ -61,20 +65,24 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
     samples = _samples(dataset, masks, config.segment.weigh)
     views = DenseViews(samples, config.segment.crop, config.segment.resize, train.flip, train.brightness, config.seed)
     steps = max(1, train.image_steps // train.batch_size)
+    check_batch_size(train)
+    called = prepared(network)
     started = config.segment.network == "vit" or bool(config.segment.weights)
     loop = Loop(
         network=network,
         optimizer=grouped_optimizer(network, train, lambda name: started and not name.startswith("backbone.")),
         batches=lambda first: dense_batches(views, train, first, steps),
-        loss=lambda batch, progress: _loss(network, batch, config, device),
+        loss=lambda batch, progress: _loss(called, batch, config, device),
         origins=lambda batch: batch.origins,
         steps=steps,
         config=train,
         identity=_identity(run, dataset, number),
     )
     figures = optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}")
-    save_segmenter(folder / "model.safetensors", network, SegmenterInfo(dataset.classes, info.model, config.segment))
-    state_path(folder).unlink(missing_ok=True)
+    if processes().main:
+        save_segmenter(folder / "model.safetensors", network, SegmenterInfo(dataset.classes, info.model, config.segment))
+        state_path(folder).unlink(missing_ok=True)
+    processes().wait()
     return dict(figures)
 
 
@@ -98,17 +106,20 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
     return found
 
 
-def _loss(network: Segmenter, batch: DenseBatch, config: RunConfig, device: torch.device) -> tuple[Tensor, dict[str, float]]:
+def _loss(
+    network: Callable[..., Any], batch: DenseBatch, config: RunConfig, device: torch.device
+) -> tuple[Tensor, dict[str, float]]:
     with autocast(device, config.segment.train.precision):
         logits = network(batch.images.to(device))
-    return segmentation_loss(logits, batch.labels.to(device), batch.weights.to(device)), {}
+    return segmentation_loss(logits, batch.labels.to(device), batch.weights.to(device), processes().mean_count), {}
 
 
 def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
     """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
     predictor = SegmentationPredictor.open(folder / "model.safetensors", device=run.config.device)
-    with progress_bar("own masks", len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    own = processes().share(dataset.samples)
+    with progress_bar("own masks", len(own), "pictures") as advance:
+        for sample in own:
             path = folder / "labels" / f"{sample.name}.png"
             if not path.is_file():
                 found = predictor(sample.open_image(), sorted(sample.tags))
@@ -117,6 +128,7 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
                 unsure = confidence < 255 * run.config.segment.unsure
                 write_palette_png(path, np.where(unsure, UNSURE, found.labels).astype(np.uint8))
             advance(1)
+    processes().wait()
     return folder
 
 

@@ -26,7 +26,8 @@ from mupvss.config.load import save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.engine.log import console
-from mupvss.files import file_state, read_json, write_json
+from mupvss.engine.processes import processes
+from mupvss.files import file_state, read_json, remove_leftovers, write_json
 
 Metrics = dict[str, Any]
 EARLIER = ".earlier"
@@ -59,24 +60,30 @@ def stage_fingerprint(folder: Path) -> str:
 
 def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics]) -> Metrics:
     """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way."""
-    folder = run.folder(name)
-    if stage_fingerprint(folder) == depends_on:
+    folder, team = run.folder(name), processes()
+    if team.from_main(stage_fingerprint(folder) == depends_on):
         console.print(f"{name}: up to date", highlight=False)
         return dict(read_json(folder / "metrics.json"))
-    _begin(folder, depends_on, run.config)
+    if team.main:
+        _begin(folder, depends_on, run.config)
+    team.wait()
     reset_peak_memory()
     begin = time.monotonic()
     earlier = _earlier_seconds(folder)
     try:
         metrics = work(folder)
     except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
-        with contextlib.suppress(OSError):  # what stopped it may be a full disk
-            write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
+        if team.main:
+            with contextlib.suppress(OSError):  # what stopped it may be a full disk
+                write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
     seconds = earlier + time.monotonic() - begin
     metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
-    write_json(folder / "metrics.json", metrics)
-    (folder / "elapsed.json").unlink(missing_ok=True)
+    team.wait()
+    if team.main:
+        write_json(folder / "metrics.json", metrics)
+        (folder / "elapsed.json").unlink(missing_ok=True)
+    team.wait()
     console.print(f"{name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
     return metrics
 
@@ -90,6 +97,7 @@ def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
             raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
         _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
+    remove_leftovers(folder)
     save_config(folder / "config.toml", config)
     write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
 
@@ -115,7 +123,8 @@ def gather_metrics(run: Run) -> Metrics:
     for path in sorted(run.out.glob("*/metrics.json")):
         if not path.parent.name.endswith(EARLIER):
             gathered |= _flat(path.parent.name, read_json(path))
-    write_json(run.out / "metrics.json", gathered)
+    if processes().main:
+        write_json(run.out / "metrics.json", gathered)
     return gathered
 
 

@@ -10,6 +10,7 @@ from mupvss.config.schema import DataConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.log import console, progress_bar
+from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.evaluation.table import as_json, as_table
@@ -47,8 +48,10 @@ def _score_all(dataset: Dataset, single: SegmentationPredictor, full: Segmentati
     names = ["background", *dataset.classes]
     matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
     scored = 0
-    with progress_bar(NAME, len(dataset.samples), "pictures") as advance:
-        for sample in dataset.samples:
+    team = processes()
+    own = team.share(dataset.samples)
+    with progress_bar(NAME, len(own), "pictures") as advance:
+        for sample in own:
             image = sample.open_image()
             labels = {"full": full(image).labels}
             write_palette_png(masks / f"{sample.name}.png", labels["full"])
@@ -59,8 +62,9 @@ def _score_all(dataset: Dataset, single: SegmentationPredictor, full: Segmentati
                     matrix += confusion_matrix(labels[name], truth, len(names))
                 scored += 1
             advance(1)
-    if not scored:
+    pictures = int(team.total(np.array(scored)))
+    if not pictures:
         return {"pictures": 0}
-    found = {name: scores(matrix) for name, matrix in matrices.items()}
-    console.print(as_table(found["full"], names, f"segmentation network, {scored} pictures, no tags"))
-    return {"pictures": scored, "miou_single": found["single"].miou, **as_json(found["full"])}
+    found = {name: scores(team.total(matrix)) for name, matrix in matrices.items()}
+    console.print(as_table(found["full"], names, f"segmentation network, {pictures} pictures, no tags"))
+    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"])}

@@ -17,6 +17,7 @@ from typing import Any
 
 from mupvss.data.json_stream import stream_entries
 from mupvss.engine.log import console
+from mupvss.engine.processes import processes
 from mupvss.errors import DataError
 from mupvss.files import atomic_path, cache_folder, file_state
 
@@ -102,9 +103,10 @@ def open_index(annotations: Path) -> CocoIndex:
     if state is None:
         raise DataError(f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures")
     path = cache_folder() / "coco" / f"{annotations.stem}-{state[0]:x}-{state[1]:08x}.v{FORMAT}.sqlite"
-    if not path.is_file():
-        console.print(f"{annotations}: read for the first time; its index will be {path}", highlight=False, soft_wrap=True)
-        build_index(annotations, path)
+    with processes().main_first():
+        if not path.is_file():
+            console.print(f"{annotations}: read for the first time; its index will be {path}", highlight=False, soft_wrap=True)
+            build_index(annotations, path)
     return CocoIndex(path)
 
 
