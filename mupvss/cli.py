@@ -19,7 +19,6 @@ from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
 from mupvss.commands.share import share
 from mupvss.commands.studio import studio
-from mupvss.engine.stopping import stop_at_once
 from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError
 
 console = Console(stderr=True)
@@ -67,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         check_processes(argv[0])
-        with stop_at_once():
-            return COMMANDS[argv[0]](argv[1:]) or 0
+        return COMMANDS[argv[0]](argv[1:]) or 0
     except StoppedError as stopped:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 128 + stopped.signal

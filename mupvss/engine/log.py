@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +14,18 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mupvss.engine.stopping import stop_requests
+
 console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
 """Of several processes, the first speaks for all."""
 
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
-    """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal."""
+    """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal.
+
+    SIGTERM makes the next `advance` raise StoppedError: what it counts is whole by then.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(24),
@@ -31,7 +37,8 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[A
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with bar as progress, stop_requests(signal.SIGTERM) as stop:
         task = progress.add_task(title, total=total, completed=done, rate="", note="")
         plain = _PlainProgress(title, total, unit, done)
 
@@ -40,6 +47,7 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[A
             progress.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "", note=note)
             if not console.is_terminal:
                 plain.advance(n, note)
+            stop.check()
 
         yield advance
 

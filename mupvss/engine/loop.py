@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
     begin = time.monotonic()
     entry: dict[str, float] = {}
     images = loop.steps * config.batch_size
-    with progress_bar(title, images, "images", first * config.batch_size) as advance, stop_requests() as stop:
+    with (
+        progress_bar(title, images, "images", first * config.batch_size) as advance,
+        stop_requests(signal.SIGTERM, signal.SIGINT) as stop,
+    ):
         for step, batch in enumerate(loop.batches(first), first):
             set_learning_rate(loop.optimizer, learning_rate_factor(step, loop.steps, config.warmup_steps))
             figures = _step(loop, batch, step / loop.steps)

@@ -1,4 +1,7 @@
-"""Leaving when asked to: a training finishes its step and saves, everything else cleans up behind it."""
+"""Leaving when asked to, at a moment when everything is whole: between two steps of a training, between two pictures elsewhere.
+
+Raising an exception out of the signal handler would be simpler, but compiled code that is running then may fail in its own way.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 from mupvss.errors import StoppedError
 
 
 class Stop:
+    """What has been asked for so far."""
+
     requested = False
     signal = signal.SIGTERM
 
@@ -21,35 +25,25 @@ class Stop:
             raise StoppedError(number)
         self.requested, self.signal = True, signal.Signals(number)
 
+    def check(self) -> None:
+        """StoppedError if a stop was requested."""
+        if self.requested:
+            raise StoppedError(self.signal)
+
 
 @contextlib.contextmanager
-def stop_requests() -> Iterator[Stop]:
-    """Within the block, SIGTERM and Ctrl-C only set `requested`; a second one raises StoppedError at once."""
+def stop_requests(*signals: signal.Signals) -> Iterator[Stop]:
+    """Within the block, these signals only set `requested`; a second one raises StoppedError at once.
+
+    Only the main thread may set handlers; in another one, signals keep doing what they did.
+    """
     stop = Stop()
-    with _handling(stop.request):
-        yield stop
-
-
-@contextlib.contextmanager
-def stop_at_once() -> Iterator[None]:
-    """Within the block, SIGTERM raises StoppedError, so that temporary files are removed on the way out."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise StoppedError(number)
-
-    with _handling(leave, (signal.SIGTERM,)):
-        yield
-
-
-@contextlib.contextmanager
-def _handling(handler: Any, signals: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGINT)) -> Iterator[None]:
-    """Only the main thread may set handlers; in another one, signals keep doing what they did."""
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield stop
         return
-    before = {number: signal.signal(number, handler) for number in signals}
+    before = {number: signal.signal(number, stop.request) for number in signals}
     try:
-        yield
+        yield stop
     finally:
         for number, old in before.items():
             signal.signal(number, old if old is not None else signal.SIG_DFL)
