@@ -35,8 +35,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def remove_leftovers(folder: Path) -> None:
     """Temporary files that killed processes left under `folder`. Only where no other process is writing."""
-    for path in folder.rglob(f".*{PART}*"):
-        path.unlink(missing_ok=True)
+    for pattern in (f".*{PART}*", ".tmp*"):  # ours, and those of safetensors
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

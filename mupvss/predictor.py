@@ -16,7 +16,7 @@ from torch import nn
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.engine.checkpoint import ModelInfo, load_network, model_info, save_model
+from mupvss.engine.checkpoint import ModelInfo, fitting, load_network, model_info, save_model
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
 from mupvss.hub.shared import SETTINGS, SharedPredictor, read_settings
@@ -152,10 +152,11 @@ def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredicto
     from mupvss.deploy.runtimes import load_runtime
 
     network, header = load_runtime(path, runtime)
-    if "segment" in header:
-        return SegmentationPredictor(network, segmenter_info(header), device="cpu")
-    search = SearchConfig.model_validate_json(json.dumps(header["search"]))
-    return Predictor(network, model_info(header), search, header["threshold"], "cpu")
+    with fitting(path):
+        if "segment" in header:
+            return SegmentationPredictor(network, segmenter_info(header), device="cpu")
+        search = SearchConfig.model_validate_json(json.dumps(header["search"]))
+        return Predictor(network, model_info(header, path), search, header["threshold"], "cpu")
 
 
 def load_classifier(run: Path, device: str = "auto") -> Predictor:

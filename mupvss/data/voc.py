@@ -65,7 +65,11 @@ def read_split(path: Path) -> list[str]:
     if not path.is_file():
         found = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split list; found {found or 'none'} (data.root must hold JPEGImages/ and ImageSets/)")
-    names = [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    names = [line.split()[0] for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError(f"{path}: the split list is empty; expected one picture name per line")
     return names

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -29,17 +32,27 @@ def add_sbd(sbd: Path, voc: Path) -> int:
     own = {name: set(read_split(lists / f"{name}.txt")) for name in ("train", "val")}
     listed = {name for split in ("train", "val") for name in read_split(sbd / f"{split}.txt")}
     masked = sorted(listed | own["train"] | own["val"])
-    with progress_bar("masks", len(masked), "pictures") as advance:
+    another = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with progress_bar("masks", len(masked), "pictures") as advance, another as apart:
         for name in masked:
             target = voc / MASKS / f"{name}.png"
             if not target.is_file():
                 theirs = voc / "SegmentationClass" / f"{name}.png"
-                write_palette_png(target, read_label_image(theirs) if theirs.is_file() else read_mat(sbd / "cls" / f"{name}.mat"))
+                mat = sbd / "cls" / f"{name}.mat"
+                write_palette_png(target, read_label_image(theirs) if theirs.is_file() else _read_apart(mat, apart))
             advance(1)
     chosen = sorted((listed | own["train"]) - own["val"])
     write_text(lists / f"{LIST}.txt", "".join(f"{name}\n" for name in chosen))
     console.print(f"{LIST}: {len(chosen)} pictures, masks in {voc / MASKS}", highlight=False, soft_wrap=True)
     return len(chosen)
+
+
+def _read_apart(path: Path, apart: ProcessPoolExecutor) -> np.ndarray:
+    """In another process, since the MATLAB reader can be made to crash by a damaged file."""
+    try:
+        return apart.submit(read_mat, path).result()
+    except BrokenProcessPool:
+        raise DataError(f"{path}: so damaged that its reader crashed; download sbd again") from None
 
 
 def read_mat(path: Path) -> np.ndarray:

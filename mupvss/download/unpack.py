@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, TypeVar
 
 from mupvss.engine.log import progress_bar
 from mupvss.errors import DownloadError
 
+T = TypeVar("T")
 MAX_BYTES = 128 << 30
 """Of everything in one archive, unpacked."""
 CHUNK = 1 << 20
@@ -33,27 +33,37 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         _write_all(archive, aside)
         _move(aside, folder)
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DownloadError(f"{archive}: a damaged archive ({error}); delete it and try again") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write_all(archive: Path, aside: Path) -> None:
     left = MAX_BYTES
+    entries = _entries(archive)
     with progress_bar(f"unpack {archive.name}", max(1, archive.stat().st_size >> 20), "MB") as advance:
         shown = 0
-        for name, stream, place in _entries(archive):
+        while (entry := _reading(archive, lambda: next(entries, None))) is not None:
+            name, stream, place = entry
             target = aside.joinpath(*_parts(name, archive))
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("xb") as out:
-                while chunk := stream.read(CHUNK):
+                while chunk := _reading(archive, lambda: stream.read(CHUNK)):  # noqa: B023
                     left -= len(chunk)
                     if left < 0:
                         raise DownloadError(f"{archive}: more than {MAX_BYTES >> 30} GB when unpacked; stopped")
                     out.write(chunk)
             advance(max(0, (place >> 20) - shown))
             shown = max(shown, place >> 20)
+
+
+def _reading(archive: Path, step: Callable[[], T]) -> T:
+    """What an archive's readers raise for damaged ones has no common base; what the disk raises on writing must stay as it is."""
+    try:
+        return step()
+    except DownloadError:
+        raise
+    except Exception as error:
+        raise DownloadError(f"{archive}: a damaged archive ({type(error).__name__}: {error}); delete it and try again") from None
 
 
 def _entries(archive: Path) -> Iterator[tuple[str, IO[bytes], int]]:

@@ -6,7 +6,9 @@ training is under way, holds the network, the optimizer and the random state, so
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,13 +67,16 @@ def read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
     if "mupvss" not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not one of ours; use it as model.weights instead")
-    header = json.loads(metadata["mupvss"])
-    if header["format"] != FORMAT:
+    try:
+        header = dict(json.loads(metadata["mupvss"]))
+        written, by = header["format"], str(header["version"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
+    if written != FORMAT:
         raise CheckpointError(
-            f"{path}: format {header['format']} (written by {header['version']}), this version reads {FORMAT}; "
-            "use the version that wrote it"
+            f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the version that wrote it"
         )
-    return dict(header)
+    return header
 
 
 def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:
@@ -87,18 +92,33 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
     tensors, header = load_tensors(path)
     if "classes" not in header:
         raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
-    return tensors, model_info(header)
+    return tensors, model_info(header, path)
 
 
-def model_info(header: dict[str, Any]) -> ModelInfo:
-    return ModelInfo(tuple(header["classes"]), ModelConfig.model_validate_json(json.dumps(header["model"])), header["version"])
+def model_info(header: dict[str, Any], path: Path) -> ModelInfo:
+    with fitting(path):
+        classes = tuple(str(name) for name in header["classes"])
+        return ModelInfo(classes, ModelConfig.model_validate_json(json.dumps(header["model"])), str(header["version"]))
+
+
+@contextlib.contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Around what is made of a checkpoint's content: CheckpointError, naming the file, where it does not fit together."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError) as error:
+        said = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said[:300]})") from None
 
 
 def load_network(path: Path) -> tuple[Network, ModelInfo]:
     """The classifier of a finished checkpoint, on the CPU, and what the checkpoint says about it."""
     tensors, info = read_model(path)
-    network = build_model(info.model, len(info.classes), pretrained=False)
-    network.load_state_dict(tensors)
+    with fitting(path):
+        network = build_model(info.model, len(info.classes), pretrained=False)
+        network.load_state_dict(tensors)
     return network, info
 
 

@@ -6,7 +6,6 @@ the picture's (height, width), to which `Seeds.best` brings the maps. stride () 
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +64,13 @@ def read_seeds(path: Path) -> Seeds:
     """DataError for a file that is missing, cut off, or not of this form."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            ids, maps, size, stride = file["ids"], file["maps"], file["size"], int(file["stride"])
+            ids, maps, size, stride = file["ids"], file["maps"], file["size"], int(file["stride"].item())
     except FileNotFoundError:
         raise DataError(f"{path}: no such seeds; run the stage 'seeds' first") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # what readers of damaged archives raise has no common base
         raise DataError(f"{path}: not a readable seed file ({error}); delete it and run the stage 'seeds' again") from None
+    if size.shape != (2,) or ids.ndim != 1 or min(*size, stride) < 1 or maps.dtype.kind != "f" or ids.dtype.kind not in "iu":
+        raise DataError(f"{path}: not a seed file (ids, maps, size, stride); delete it and run the stage 'seeds' again")
     height, width = (int(side) for side in size)
     if maps.shape != (len(ids), *canvas_size(width, height, stride)):
         raise DataError(f"{path}: {len(ids)} ids and a picture of {height}x{width}, but maps {maps.shape}; run 'seeds' again")

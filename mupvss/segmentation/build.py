@@ -9,7 +9,7 @@ from typing import Any
 
 from mupvss.config.schema import ModelConfig, SegmentConfig
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.engine.checkpoint import load_tensors, read_header, read_model, save_tensors
+from mupvss.engine.checkpoint import fitting, load_tensors, read_header, read_model, save_tensors
 from mupvss.errors import CheckpointError
 from mupvss.model.pretrained import load_backbone
 from mupvss.model.resnet38 import ResNet38
@@ -69,9 +69,10 @@ def load_segmenter(path: Path) -> tuple[Segmenter, SegmenterInfo]:
     tensors, header = load_tensors(path)
     if "segment" not in header:
         raise CheckpointError(f"{path}: not a segmentation network; run the stage 'segment' first")
-    info = segmenter_info(header)
-    network = build_segmenter(info.segment, info.model, len(info.classes), None)
-    network.load_state_dict(tensors)
+    with fitting(path):
+        info = segmenter_info(header)
+        network = build_segmenter(info.segment, info.model, len(info.classes), None)
+        network.load_state_dict(tensors)
     return network, info
 
 

@@ -17,17 +17,26 @@ def tags_from_label_studio(content: list[Any], path: Path) -> dict[str, frozense
     """One entry per task; skipped (cancelled) annotations do not count. Predictions count only where nobody annotated."""
     found: dict[str, frozenset[str]] = {}
     for number, task in enumerate(content, 1):
-        if not isinstance(task, dict):
-            raise DataError(f"{path}: task {number} is not an object; expected an export of Label Studio")
-        data = task.get("data", task)
-        address = next((data[key] for key in PICTURE_KEYS if isinstance(data, dict) and isinstance(data.get(key), str)), None)
-        if address is None:
-            raise DataError(f"{path}: task {number} names no picture; expected one of {', '.join(PICTURE_KEYS)} in its data")
-        name = picture_name(address)
+        try:
+            name, labels = _read_task(task, path, number)
+        except DataError:
+            raise
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:  # anything may stand anywhere in a file
+            raise DataError(f"{path}: task {number} is not as Label Studio exports it ({error})") from None
         if name in found:
             raise DataError(f"{path}: picture '{name}' is in two tasks; join them")
-        found[name] = frozenset(_labels_of(task))
+        found[name] = labels
     return found
+
+
+def _read_task(task: Any, path: Path, number: int) -> tuple[str, frozenset[str]]:
+    if not isinstance(task, dict):
+        raise DataError(f"{path}: task {number} is not an object; expected an export of Label Studio")
+    data = task.get("data", task)
+    address = next((data[key] for key in PICTURE_KEYS if isinstance(data, dict) and isinstance(data.get(key), str)), None)
+    if address is None:
+        raise DataError(f"{path}: task {number} names no picture; expected one of {', '.join(PICTURE_KEYS)} in its data")
+    return picture_name(address), frozenset(_labels_of(task))
 
 
 def _labels_of(task: dict[str, Any]) -> Iterator[str]:
