@@ -13,6 +13,7 @@ from sklearn.metrics import jaccard_score
 from mupvss.cli import main
 from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
+from mupvss.evaluation.counts import count_with_numpy, counter
 from mupvss.evaluation.folders import score_folders
 from mupvss.evaluation.palette import voc_palette, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, matrix_at, threshold_histogram
@@ -51,6 +52,28 @@ def test_equals_the_peer_on_real_masks(shared):
     matrix = sum(confusion_matrix(p, t, 21) for p, t in zip(prediction, truth, strict=True))
     np.testing.assert_array_equal(matrix, table)
     assert scores(matrix).miou == pytest.approx(np.mean(list(iou.values())))
+
+
+def test_both_ways_of_counting_agree():
+    rng = np.random.default_rng(0)
+    for size, pixels in ((2, 1), (5, 7), (21, 5001), (81, 10_000)):
+        truth = rng.choice([*range(size), 255], pixels).astype(np.uint8)
+        prediction = rng.integers(0, size, pixels).astype(np.uint8)
+        fast, slow = (count(truth, prediction, size) for count in (counter(), count_with_numpy))
+        np.testing.assert_array_equal(fast[0], slow[0])
+        assert fast[1] == slow[1] == -1
+        prediction[truth == 255] = size  # does not count
+        truth[-1], prediction[-1] = 0, size
+        assert counter()(truth, prediction, size)[1] == count_with_numpy(truth, prediction, size)[1] == pixels - 1
+
+
+@pytest.mark.parametrize(("prediction", "truth", "message"), [
+    ([0, 3], [0, 0], "the prediction has class id 3"), ([0, 0], [0, 4], "the truth has class id 4"),
+    ([0, -1], [0, 0], "the prediction has class ids from -1"), ([0], [0, 0], "must be of one size"),
+])  # fmt: skip
+def test_ids_out_of_range(prediction, truth, message):
+    with pytest.raises(ValueError, match=message):
+        confusion_matrix(np.array(prediction), np.array(truth), 3)
 
 
 def test_precision_recall_and_errors_by_hand():

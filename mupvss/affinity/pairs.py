@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 def half_disc(radius: int) -> list[tuple[int, int]]:

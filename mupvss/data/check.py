@@ -17,7 +17,7 @@ from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.engine.log import progress_bar
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 @dataclass

@@ -16,7 +16,7 @@ from mupvss.config.schema import TrainConfig
 from mupvss.data.preprocess import normalise
 from mupvss.engine.batches import EpochOrder, StepBatches
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 from mupvss.evaluation.sweep import BINS, levels
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-IGNORE = 255
+from mupvss.evaluation.counts import IGNORE, joint_counts
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
@@ -16,12 +16,20 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
     """
     if prediction.shape != truth.shape:
         raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must be of one size")
-    counted = truth != IGNORE
-    p, t = prediction[counted].astype(np.int64), truth[counted].astype(np.int64)
-    for name, ids in (("prediction", p), ("truth", t)):
-        if ids.size and ids.max() >= num_classes:
-            raise ValueError(f"the {name} has class id {ids.max()}, expected ids under {num_classes} (and 255 in the truth)")
-    return np.bincount(t * num_classes + p, minlength=num_classes**2).reshape(num_classes, num_classes)
+    t, p = _as_bytes(truth, "truth"), _as_bytes(prediction, "prediction")
+    counts, wrong = joint_counts(t, p, num_classes)
+    if wrong >= 0:
+        name, found = ("truth", t.flat[wrong]) if t.flat[wrong] >= num_classes else ("prediction", p.flat[wrong])
+        raise ValueError(f"the {name} has class id {found}, expected ids under {num_classes} (and 255 in the truth)")
+    return counts
+
+
+def _as_bytes(ids: np.ndarray, name: str) -> np.ndarray:
+    if ids.dtype == np.uint8:
+        return ids
+    if ids.size and not 0 <= ids.min() <= ids.max() <= IGNORE:
+        raise ValueError(f"the {name} has class ids from {ids.min()} to {ids.max()}, expected 0 to {IGNORE}")
+    return ids.astype(np.uint8)
 
 
 @dataclass(frozen=True)

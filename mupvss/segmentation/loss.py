@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch.nn.functional as F
 from torch import Tensor
 
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 def segmentation_loss(

@@ -13,7 +13,7 @@ import numpy as np
 
 from mupvss.data.coco.index import Annotation
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 def paint(

@@ -15,7 +15,7 @@ from mupvss.data.coco.masks import paint
 from mupvss.data.images import read_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import IGNORE
+from mupvss.evaluation.counts import IGNORE
 
 
 def load_coco(config: DataConfig, split: str) -> Dataset:
