@@ -31,6 +31,8 @@ def load_config(path: Path, base: Path | None = None) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+    except RecursionError:
+        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/") from None
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +44,11 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win)."""
+def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win).
+
+    above: the files that led here.
+    """
     if not path.suffix and not path.exists():
         path = _preset(path)
     try:
@@ -54,11 +59,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     try:
         own = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
     values: dict[str, Any] = {}
-    for name in own.pop("extends", []):
-        values = _over(values, _read(path.parent / name))
+    names = own.pop("extends", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f'{path}: extends is {names!r}; expected a list of files, as in extends = ["voc.toml"]')
+    for name in names:
+        below = path.parent / name
+        if below.resolve() in (file.resolve() for file in (*above, path)):
+            raise ConfigError(f"{path}: extends {name}, which extends this file; take one of the two out")
+        values = _over(values, _read(below, (*above, path)))
     return _over(values, own)
 
 

@@ -1,0 +1,113 @@
+"""Damaged and hostile files are refused with a message that names them; a short run of the fuzzer over every reader."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import ModelConfig
+from mupvss.data.tags import read_tags
+from mupvss.data.voc import read_split
+from mupvss.engine.checkpoint import load_network, save_model, save_tensors
+from mupvss.errors import CheckpointError, ConfigError, DataError
+from mupvss.model.build import build_model
+from mupvss.search.seeds import read_seeds
+
+FUZZER = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+
+
+NAMED = {"data": {"image": "a.jpg"}}
+TASKS = [NAMED | {"annotations": ["x"]}, NAMED | {"annotations": 3}, {"image": "http://["}]
+
+
+@pytest.mark.parametrize("task", [*TASKS, NAMED | {"annotations": [{"result": 5}]}, NAMED | {"predictions": [[]]}])
+def test_label_studio(tmp_path, task):
+    (tmp_path / "t.json").write_text(json.dumps([task]))
+    with pytest.raises(DataError, match=r"t\.json: task 1 "):
+        read_tags(tmp_path / "t.json")
+
+
+def test_split_list_of_another_encoding(tmp_path):
+    (tmp_path / "train.txt").write_text("Ä\n", encoding="utf-16")
+    with pytest.raises(DataError, match=r"train\.txt: not UTF-8"):
+        read_split(tmp_path / "train.txt")
+
+
+CONFIGS = {
+    "a=" + "[" * 4000: "not valid TOML",
+    "a = " + "9" * 9000: "not valid TOML",
+    "a." * 2000 + "b=1": "tables within tables",
+    "extends = ['c.toml']": "extends this file",
+    "extends = 3": "expected a list of files",
+    "extends = [1]": "expected a list",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), CONFIGS.items(), ids=range(len(CONFIGS)))
+def test_configs(tmp_path, text, message):
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ConfigError, match=rf"c\.toml: .*{message}"):
+        load_config(tmp_path / "c.toml")
+
+
+CHANGES = [{"stride": np.int32(0)}, {"stride": np.array([4, 4])}, {"size": np.array([6])}, {"size": np.array([-1, 7])}]
+CHANGES += [{"ids": np.int16(1)}, {"maps": np.zeros((1, 2, 2), "U3")}, {"ids": np.array(["a"])}]
+CHANGES += [{"size": np.array([6, None], object)}]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_seeds(tmp_path, change):
+    whole = {
+        "ids": np.array([1], np.int16),
+        "maps": np.zeros((1, 2, 2), np.float16),
+        "size": np.array([6, 7]),
+        "stride": np.int32(4),
+    }
+    path = tmp_path / "s.npz"
+    np.savez(path, **whole)
+    assert read_seeds(path).size == (6, 7)
+    np.savez(path, **whole | change)
+    with pytest.raises(DataError, match=r"s\.npz"):
+        read_seeds(path)
+
+
+def test_seeds_in_a_strange_archive(tmp_path):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("ids.npy", b"x")
+    (tmp_path / "s.npz").write_bytes(stream.getvalue().replace(b"\x0e\x00", b"\x63\x00"))  # a compression nobody knows
+    with pytest.raises(DataError, match=r"s\.npz"):
+        read_seeds(tmp_path / "s.npz")
+
+
+def test_checkpoints(tmp_path, tiny_model):
+    path = tmp_path / "m.safetensors"
+    model = tiny_model.model_copy(update={"method": "cam"})
+    network = build_model(model, 2)
+    save_model(path, network, ("a", "b"), model)
+    load_network(path)
+    described = {"classes": ["a", "b"], "model": model.model_dump(mode="json")}
+    for change in ({"classes": ["a"]}, {"classes": 3}, {"model": 3}, {"model": {"backbone": "huge"}}, {"model": {"patch_size": 16}},
+                   {"model": ModelConfig(patch_size=10**9).model_dump(mode="json")}):  # fmt: skip
+        save_tensors(path, network.state_dict(), described | change)
+        with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+            load_network(path)
+
+
+@pytest.mark.slow
+def test_a_short_run_of_the_fuzzer(tmp_path):
+    pytest.importorskip("atheris")
+    command = [sys.executable, str(FUZZER), "--inputs", "300", "--out", str(tmp_path)]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert found.returncode == 0, found.stdout + found.stderr[-3000:]
+    counted = [line.split("|")[2] for line in found.stdout.splitlines()[2:]]
+    assert len(counted) == 15
+    assert all(int(count) >= 280 for count in counted), found.stdout
