@@ -299,7 +299,8 @@ def _archive() -> Reader:
     def read(path: Path) -> None:
         out = path.parent / "out"
         unpacking.unpack(path, out)
-        outside = [p for p in path.parent.iterdir() if p not in (out, path) and not p.name.startswith("input")]
+        known = (out, path, path.parent / "counts")
+        outside = [p for p in path.parent.iterdir() if p not in known and not p.name.startswith("input")]
         assert not outside, outside
 
     return Reader(".bin", read, [zipped.getvalue(), tarred.getvalue()], [])
@@ -341,10 +342,10 @@ def fuzz_one(name: str, inputs: int, seed: int, out: Path) -> None:
         reader = readers()[name]()
     from mupvss.errors import CheckpointError, ConfigError, DataError, DownloadError, WeightsError
 
-    folder = Path(tempfile.mkdtemp(dir=PLACE))
+    folder = Path(os.environ["FUZZ_FOLDER"])
     path = folder / f"input{reader.suffix}"
     counts = {"read": 0, "refused": 0}
-    report = os.open(os.environ["FUZZ_COUNTS"], os.O_WRONLY)  # libFuzzer leaves without telling anyone
+    report = os.open(folder / "counts", os.O_WRONLY | os.O_CREAT)  # libFuzzer leaves without telling anyone
 
     def test(data: bytes) -> None:
         content = data
@@ -374,7 +375,7 @@ def fuzz_one(name: str, inputs: int, seed: int, out: Path) -> None:
     for number, example in enumerate(reader.examples):
         (corpus / str(number)).write_bytes(example)
         (corpus / f"odd-{number}").write_bytes(b"\x01" + example[:50])
-    options = [f"-runs={inputs}", f"-seed={seed + 1}", "-max_len=4096", "-timeout=20", "-rss_limit_mb=4096", "-verbosity=0"]
+    options = [f"-runs={inputs}", f"-seed={seed + 1}", "-max_len=4096", "-timeout=120", "-rss_limit_mb=4096", "-verbosity=0"]
     atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={folder}/", str(corpus)], test)
     atheris.Fuzz()
 
@@ -395,11 +396,11 @@ def main() -> int:
     for name in options.only or readers():
         begin = time.monotonic()
         command = [sys.executable, __file__, "--one", name, "--inputs", str(options.inputs), "--seed", str(options.seed)]
-        with tempfile.NamedTemporaryFile() as report:
-            environment = {**os.environ, "FUZZ_COUNTS": report.name}
+        with tempfile.TemporaryDirectory(dir=PLACE) as folder:
             command += ["--out", str(options.out)]
+            environment = {**os.environ, "FUZZ_FOLDER": folder}
             found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, env=environment)
-            counts = json.loads(Path(report.name).read_text() or '{"read": 0, "refused": 0}')
+            counts = json.loads((Path(folder) / "counts").read_text())
         total, failed = sum(counts.values()), found.returncode != 0
         broken += failed
         rate = total / (time.monotonic() - begin)

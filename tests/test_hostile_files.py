@@ -95,8 +95,8 @@ def test_checkpoints(tmp_path, tiny_model):
     save_model(path, network, ("a", "b"), model)
     load_network(path)
     described = {"classes": ["a", "b"], "model": model.model_dump(mode="json")}
-    for change in ({"classes": ["a"]}, {"classes": 3}, {"model": 3}, {"model": {"backbone": "huge"}}, {"model": {"patch_size": 16}},
-                   {"model": ModelConfig(patch_size=10**9).model_dump(mode="json")}):  # fmt: skip
+    changes = [{"classes": ["a"]}, {"classes": 3}, {"model": 3}, {"model": {"backbone": "huge"}}, {"model": {"patch_size": 16}}]
+    for change in (*changes, {"model": ModelConfig(patch_size=10**9).model_dump(mode="json")}):
         save_tensors(path, network.state_dict(), described | change)
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
             load_network(path)
