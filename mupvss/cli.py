@@ -19,7 +19,7 @@ from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
 from mupvss.commands.share import share
 from mupvss.commands.studio import studio
-from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError
+from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
 
 console = Console(stderr=True)
 
@@ -70,11 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 128 + stopped.signal
-    except MemoryError:
-        console.print("[bold red]error:[/] out of memory; make the pictures or the batches smaller", highlight=False)
-        return 1
     except USER_ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        console.print("[bold red]error:[/] out of memory; make the pictures or train.batch_size smaller", highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)

@@ -19,7 +19,7 @@ from mupvss.engine.log import Journal, console, progress_bar
 from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import stop_requests
-from mupvss.errors import OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
+from mupvss.errors import CheckpointError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
 
 LOG_EVERY = 10
 
@@ -88,7 +88,10 @@ def state_path(folder: Path) -> Path:
 
 def _resume(loop: Loop, state: Path, title: str) -> int:
     """The step to go on from; every process reads the state before any goes on."""
-    first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
+    try:
+        first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. Delete it, and this training begins anew") from None
     processes().wait()
     if first:
         console.print(f"{title}: going on from step {first}", highlight=False)

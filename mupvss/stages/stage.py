@@ -93,13 +93,14 @@ def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
     marker = folder / "stage.json"
     same = marker.is_file() and read_json(marker)["fingerprint"] == depends_on
     if folder.is_dir() and not same:
-        if any(folder.iterdir()) and not marker.is_file():
+        if not marker.is_file() and any(not path.name.startswith(".") for path in folder.iterdir()):
             raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
         _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
     remove_leftovers(folder)
-    save_config(folder / "config.toml", config)
+    # The marker first: whatever stops this, a folder of ours is known by it.
     write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
+    save_config(folder / "config.toml", config)
 
 
 def _set_aside(folder: Path) -> None:
