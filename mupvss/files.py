@@ -33,10 +33,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Temporary files that killed processes left under `folder`. Only where no other process is writing."""
+def remove_leftovers(folder: Path, below: bool = True) -> None:
+    """Temporary files that killed processes left in `folder`, and `below` it. Only where no other process is writing."""
     for pattern in (f".*{PART}*", ".tmp*"):  # ours, and those of safetensors
-        for path in folder.rglob(pattern):
+        for path in folder.rglob(pattern) if below else folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 

@@ -125,6 +125,7 @@ def gather_metrics(run: Run) -> Metrics:
         if not path.parent.name.endswith(EARLIER):
             gathered |= _flat(path.parent.name, read_json(path))
     if processes().main:
+        remove_leftovers(run.out, below=False)
         write_json(run.out / "metrics.json", gathered)
     return gathered
 
