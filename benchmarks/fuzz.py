@@ -322,7 +322,7 @@ def exchanged(document: Any, rng: random.Random) -> Any:
         elif way < 0.35:
             holder[key] = copy.deepcopy(rng.choice(places)[0])
         else:
-            holder[key] = rng.choice(WEIRD)
+            holder[key] = copy.deepcopy(rng.choice(WEIRD))
     return found
 
 
