@@ -117,7 +117,7 @@ def epoch(root: Path, rank: int, count: int) -> int:
 
 def masks(root: Path, count: int) -> int:
     samples = load(root).samples
-    return sum(int(samples[place].open_mask().any()) for place in range(0, len(samples), len(samples) // count))
+    return sum(int(samples[place].open_mask().any()) for place in range(0, len(samples), max(1, len(samples) // count)))
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from PIL import Image
 
 PART = ".part"
@@ -72,6 +74,14 @@ def file_state(origin: str) -> list[Any] | None:
     except OSError:
         return None
     return [size, zlib.crc32(ends)]
+
+
+def lock_for(path: Path) -> FileLock:
+    """Held by one process of this user and computer at a time, for what `path` stands for; nothing is left beside `path`."""
+    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+    folder = cache_folder() / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"{name}.lock")
 
 
 def cache_folder() -> Path:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +21,9 @@ from mupvss.cli import main
 from mupvss.config.load import save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data import folder as folder_source
-from mupvss.engine import trainer
+from mupvss.engine import loop, trainer
 from mupvss.engine.checkpoint import load_tensors
+from mupvss.stages import stage
 
 TIMES = ("seconds", "peak_mb", "images_per_s")
 
@@ -47,10 +49,10 @@ def whole(out):
     return found
 
 
-def start(*arguments):
+def start(*arguments, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     command = [sys.executable, "-m", "mupvss", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
 
 def wait_for(condition, process):
@@ -115,6 +117,68 @@ def test_a_disk_that_is_full_at_any_write(config, tmp_path, monkeypatch, capsys)
         monkeypatch.setattr(os, "fsync", real)
         assert main(["run", str(config), "--out", str(out)]) == 0
         assert whole(out) == whole(tmp_path / "whole"), first
+
+
+def test_killed_while_an_unfinished_stage_is_deleted(config, tmp_path, monkeypatch):
+    """Other settings replace it; the kill falls into the deletion, after any number of files."""
+    out = tmp_path / "run"
+    assert main(["train", str(config), "--out", str(out)]) == 0
+    (out / "train" / "metrics.json").unlink()
+    real = shutil.rmtree
+
+    def killed(folder, **options):
+        if Path(folder).name == ".train.deleted" and Path(folder).exists():
+            (Path(folder) / "stage.json").unlink()
+            raise KeyboardInterrupt
+        real(folder, **options)
+
+    monkeypatch.setattr(stage.shutil, "rmtree", killed)
+    assert main(["train", str(config), "--seed", "1", "--out", str(out)]) == 130
+    monkeypatch.undo()
+    assert main(["train", str(config), "--seed", "1", "--out", str(out)]) == 0
+    assert sorted(p.name for p in out.iterdir()) == ["metrics.json", "train"]
+
+
+def test_folders_of_others_are_left_alone(config, tmp_path):
+    for name in ("a.txt", ".git/HEAD"):
+        path = tmp_path / name[:2] / "train" / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        assert main(["train", str(config), "--out", str(tmp_path / name[:2])]) == 1
+        assert path.read_text() == "mine"
+
+
+def test_a_signal_to_the_whole_group_with_workers(tiny_run, tmp_path):
+    """Launchers stop whole process groups: the workers that load pictures must not go first."""
+    train = tiny_run.train.model_copy(update={"image_steps": 4000, "checkpoint_every": 1000, "workers": 2})
+    save_config(tmp_path / "c.toml", tiny_run.model_copy(update={"train": train}))
+    process = start("train", tmp_path / "c.toml", "--out", tmp_path / "run", start_new_session=True)
+    log = tmp_path / "run" / "train" / "log.jsonl"
+    wait_for(lambda: log.is_file() and log.stat().st_size > 0, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)  # and by the service manager once more
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "goes on from here" in said
+    _, header = load_tensors(tmp_path / "run" / "train" / "state.safetensors")
+    assert header["step"] >= 10
+
+
+def test_a_stop_in_the_last_step_loses_nothing(config, tmp_path, monkeypatch):
+    real = loop._step
+
+    def stopped(*arguments):
+        figures = real(*arguments)
+        if arguments[2] >= 5 / 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return figures
+
+    monkeypatch.setattr(loop, "_step", stopped)
+    assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
+    assert main(["train", str(config), "--out", str(tmp_path / "unbroken")]) == 0
+    assert whole(tmp_path / "run") == whole(tmp_path / "unbroken")
 
 
 def test_a_folder_that_cannot_be_written(config, capsys):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import os
 import re
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -12,7 +14,7 @@ from pathlib import Path
 
 from mupvss.engine.log import progress_bar
 from mupvss.errors import DownloadError
-from mupvss.files import atomic_path
+from mupvss.files import lock_for
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
@@ -30,10 +32,15 @@ def fetch(url: str, sha256: str, target: Path) -> Path:
 
     DownloadError if the server cannot be reached, or if what it sends has another hash; nothing then lies at `target`.
     """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with lock_for(target):
+        return _fetch_locked(url, sha256, target)
+
+
+def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
     if target.is_file() and hash_of(target) == sha256.lower():
         return target
     partial = target.with_name(target.name + ".download")
-    partial.parent.mkdir(parents=True, exist_ok=True)
     resumed = partial.exists()
     actual = _fetch_all(url, sha256.lower(), partial)
     if actual != sha256.lower() and resumed:  # what lay there may have been of another file
@@ -42,8 +49,9 @@ def fetch(url: str, sha256: str, target: Path) -> Path:
     if actual != sha256.lower():
         partial.unlink()
         raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was thrown away")
-    with atomic_path(target) as temporary:
-        partial.replace(temporary)
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(target)
     return target
 
 
@@ -56,24 +64,20 @@ def _fetch_all(url: str, expected: str, partial: Path) -> str:
     """Tries on until the hash is right, the server has nothing more, or nothing new comes; -> the hash."""
     failures, reason = 0, ""
     while failures < ATTEMPTS:
-        before = _size(partial)
-        ended = False
+        before, whole = _size(partial), False
         try:
-            ended = _fetch_on(url, partial)
+            whole = _fetch_on(url, partial)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
             reason = f"{error.code} {error.reason}"
-        except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-            if isinstance(error, OSError) and error.errno == 28:
-                raise
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
-        if _size(partial) > before:
+        grown = _size(partial) > before
+        if whole and ((found := hash_of(partial)) == expected or not grown):
+            return found
+        if grown:
             failures = 0
-            if (found := hash_of(partial)) == expected:
-                return found
-        elif ended:
-            return hash_of(partial)
         else:
             failures += 1
             time.sleep(PAUSE * 2 ** (failures - 1) if failures < ATTEMPTS else 0)
@@ -81,7 +85,7 @@ def _fetch_all(url: str, expected: str, partial: Path) -> str:
 
 
 def _fetch_on(url: str, partial: Path) -> bool:
-    """One request for what is missing; whether the server says that there is nothing more."""
+    """One request for what is missing; whether the server says that the file is whole now."""
     start = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
@@ -104,7 +108,7 @@ def _fetch_on(url: str, partial: Path) -> bool:
                 advance(((at + len(chunk)) >> 20) - (at >> 20))
                 at += len(chunk)
             stream.truncate()
-    return start > 0 and at == start and (not length.isdigit() or at == total)
+    return not length.isdigit() or at == total
 
 
 def _offset(response: http.client.HTTPResponse, wanted: int) -> int:

@@ -52,7 +52,7 @@ def _read_apart(path: Path, apart: ProcessPoolExecutor) -> np.ndarray:
     try:
         return apart.submit(read_mat, path).result()
     except BrokenProcessPool:
-        raise DataError(f"{path}: so damaged that its reader crashed; download sbd again") from None
+        raise DataError(f"{path}: so damaged that its reader crashed; delete the folder SBD and download sbd again") from None
 
 
 def read_mat(path: Path) -> np.ndarray:
@@ -65,7 +65,7 @@ def read_mat(path: Path) -> np.ndarray:
         with path.open("rb") as stream:
             mask = np.asarray(loadmat(stream, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
     except FileNotFoundError:
-        raise DataError(f"{path}: no such mask; download sbd again") from None
+        raise DataError(f"{path}: no such mask; delete the folder SBD and download sbd again") from None
     except Exception as error:  # the reader promises no set of errors for damaged files
         raise DataError(f"{path}: not one of SBD's MATLAB files ({type(error).__name__}: {error})") from None
     if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0 or mask.max() > len(CLASSES):

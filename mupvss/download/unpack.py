@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import zipfile
@@ -11,6 +12,7 @@ from typing import IO, TypeVar
 
 from mupvss.engine.log import progress_bar
 from mupvss.errors import DownloadError
+from mupvss.files import atomic_path
 
 T = TypeVar("T")
 MAX_BYTES = 128 << 30
@@ -21,18 +23,20 @@ UNIX_REGULAR = (0, 0o100000)
 """File types in a zip's attributes that mean a plain file; others are links, devices and pipes."""
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks a .zip, .tar or .tgz into `folder`: first beside it under a temporary name, then moved, entry by entry.
+def unpack(archive: Path, folder: Path) -> list[str]:
+    """Unpacks a .zip, .tar or .tgz into `folder`: first beside it under a temporary name, then moved, file by file.
 
-    DownloadError for a path outside the folder, a link or a device, a damaged archive, or one that unpacks without end; nothing
-    of it then lies in `folder`.
+    -> the names of what lies at its top. DownloadError for a path outside the folder, a link or a device, an archive that cannot
+    be read, or one that unpacks without end; nothing of it then lies in `folder`. That it is whole, its hash must say.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{archive.name}.unpacking"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         _write_all(archive, aside)
+        holds = sorted(path.name for path in aside.iterdir()) if aside.is_dir() else []
         _move(aside, folder)
+        return holds
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -101,4 +105,10 @@ def _move(aside: Path, folder: Path) -> None:
     for path in sorted(p for p in aside.rglob("*") if p.is_file()):
         target = folder / path.relative_to(aside)
         target.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(target)
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            with atomic_path(target) as temporary:  # a folder there is a link to another disk
+                shutil.copyfile(path, temporary)

@@ -16,6 +16,7 @@ from mupvss.data.augment import augment
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.engine.processes import processes
+from mupvss.engine.stopping import leave_stopping_to_the_main_process
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, f
         # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
         generator=torch.Generator(),
         prefetch_factor=4 if config.workers else None,
+        worker_init_fn=leave_stopping_to_the_main_process,
     )
 
 

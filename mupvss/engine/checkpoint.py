@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import mupvss
 from mupvss.config.schema import ModelConfig
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.errors import CheckpointError
+from mupvss.errors import CheckpointError, is_out_of_memory
 from mupvss.files import atomic_path
 from mupvss.model.build import Network, build_model
 
@@ -108,9 +108,16 @@ def fitting(path: Path) -> Iterator[None]:
         yield
     except CheckpointError:
         raise
-    except (ValueError, TypeError, RuntimeError, KeyError, ArithmeticError) as error:
-        said = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said[:300]})") from None
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({_short(error)})") from None
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({_short(error)})") from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def load_network(path: Path) -> tuple[Network, ModelInfo]:

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset as TorchDataset
 from mupvss.config.schema import TrainConfig
 from mupvss.data.preprocess import normalise
 from mupvss.engine.batches import EpochOrder, StepBatches
+from mupvss.engine.stopping import leave_stopping_to_the_main_process
 from mupvss.errors import DataError
 from mupvss.evaluation.counts import IGNORE
 
@@ -105,6 +106,7 @@ def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps
         collate_fn=_collate,
         generator=torch.Generator(),  # never the global one, which a resumed training must find untouched
         prefetch_factor=4 if config.workers else None,
+        worker_init_fn=leave_stopping_to_the_main_process,
     )
 
 

@@ -88,6 +88,12 @@ class Journal:
                 self.writer.add_scalar(name, value, int(entry["step"]))
 
 
+def last_entry(path: Path) -> dict[str, float]:
+    """Of a journal; empty where there is none."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
 def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mupvss.config.schema import TrainConfig
 from mupvss.engine.checkpoint import load_state, save_state
-from mupvss.engine.log import Journal, console, progress_bar
+from mupvss.engine.log import Journal, console, last_entry, progress_bar
 from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import stop_requests
@@ -55,7 +55,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
     journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
     kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)} if loop.snapshot else set()
     begin = time.monotonic()
-    entry: dict[str, float] = {}
+    entry = last_entry(folder / "log.jsonl") if first == loop.steps else {}
     images = loop.steps * config.batch_size
     with (
         progress_bar(title, images, "images", first * config.batch_size) as advance,
@@ -73,7 +73,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
             if done in kept and loop.snapshot is not None and team.main:
                 loop.snapshot(done * config.batch_size)
             leave = team.any(stop.requested)
-            if team.main and done < loop.steps and (leave or done % config.checkpoint_every == 0):
+            if team.main and (leave or (done < loop.steps and done % config.checkpoint_every == 0)):
                 save_state(state, done, loop.network, loop.optimizer, loop.identity)
             if leave:
                 team.wait()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import dataclasses
+import datetime
 import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 ON_CPU = "ACCELERATE_USE_CPU"
+PATIENCE = datetime.timedelta(days=7)
+"""How long the processes wait for each other: pictures are shared out by number, and some take longer."""
 
 
 class Processes:
@@ -89,7 +92,8 @@ class SeveralProcesses(Processes):
             from accelerate import PartialState
         except ImportError:
             raise ValueError("several processes need the extra: pip install 'mupvss[distributed]'") from None
-        self.state = PartialState(cpu=ON_CPU in os.environ or not torch.cuda.is_available())
+        on_cpu = ON_CPU in os.environ or not torch.cuda.is_available()
+        self.state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         self.rank, self.count = self.state.process_index, self.state.num_processes
         self.local_rank, self.local_count = self.state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 

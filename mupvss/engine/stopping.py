@@ -8,10 +8,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 
 from mupvss.errors import StoppedError
+
+PATIENCE = 2.0
+"""Seconds after which a second request means: at once. Launchers and service managers send the first one twice."""
 
 
 class Stop:
@@ -19,11 +23,14 @@ class Stop:
 
     requested = False
     signal = signal.SIGTERM
+    since = 0.0
 
     def request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested:  # asked twice: at once
+        now = time.monotonic()
+        if self.requested and now - self.since > PATIENCE:
             raise StoppedError(number)
-        self.requested, self.signal = True, signal.Signals(number)
+        if not self.requested:
+            self.requested, self.signal, self.since = True, signal.Signals(number), now
 
     def check(self) -> None:
         """StoppedError if a stop was requested."""
@@ -33,7 +40,7 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_requests(*signals: signal.Signals) -> Iterator[Stop]:
-    """Within the block, these signals only set `requested`; a second one raises StoppedError at once.
+    """Within the block, these signals only set `requested`; a later one raises StoppedError at once.
 
     Only the main thread may set handlers; in another one, signals keep doing what they did.
     """
@@ -47,3 +54,9 @@ def stop_requests(*signals: signal.Signals) -> Iterator[Stop]:
     finally:
         for number, old in before.items():
             signal.signal(number, old if old is not None else signal.SIG_DFL)
+
+
+def leave_stopping_to_the_main_process(worker: int) -> None:
+    """For a process that loads pictures: a signal to the whole group must not take it away under a training that is saving."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.download.fetch import fetch
+from mupvss.engine.processes import processes
 from mupvss.errors import DownloadError, WeightsError
 from mupvss.files import cache_folder
 from mupvss.model.layouts import to_timm
@@ -25,7 +26,8 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     Position embeddings are resized to the backbone's grid, float16 is cast up. pixels: what the weights were trained on; see
     `model.weights_pixels`.
     """
-    path = locate(source)
+    with processes().main_first():  # the others find it in the cache
+        path = locate(source)
     wanted = backbone.state_dict()
     if isinstance(backbone, VisionTransformer):
         state = _fit_vit(to_timm(read_state(path)), backbone, path)

@@ -6,6 +6,7 @@ the picture's (height, width), to which `Seeds.best` brings the maps. stride () 
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +68,10 @@ def read_seeds(path: Path) -> Seeds:
             ids, maps, size, stride = file["ids"], file["maps"], file["size"], int(file["stride"].item())
     except FileNotFoundError:
         raise DataError(f"{path}: no such seeds; run the stage 'seeds' first") from None
-    except Exception as error:  # what readers of damaged archives raise has no common base
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's doing, not the file's
+            raise
+        # What readers of damaged archives raise has no common base.
         raise DataError(f"{path}: not a readable seed file ({error}); delete it and run the stage 'seeds' again") from None
     if size.shape != (2,) or ids.ndim != 1 or min(*size, stride) < 1 or maps.dtype.kind != "f" or ids.dtype.kind not in "iu":
         raise DataError(f"{path}: not a seed file (ids, maps, size, stride); delete it and run the stage 'seeds' again")

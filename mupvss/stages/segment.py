@@ -46,7 +46,8 @@ def run_segment(run: Run) -> Metrics:
         figures: Metrics = {}
         for number in range(1, config.segment.rounds + 1):
             target = folder if number == config.segment.rounds else folder / f"round-{number}"
-            figures = fit_segmenter(run, dataset, masks, target, number)
+            if not processes().from_main((target / "model.safetensors").is_file() and number < config.segment.rounds):
+                figures = fit_segmenter(run, dataset, masks, target, number)
             if number < config.segment.rounds:
                 masks = _own_masks(run, dataset, target)
         return figures

@@ -91,21 +91,28 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
 def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
     """Keeps what a stopped attempt at the same work left behind; sets aside what other work finished, one such per stage."""
     marker = folder / "stage.json"
-    same = marker.is_file() and read_json(marker)["fingerprint"] == depends_on
-    if folder.is_dir() and not same:
-        if not marker.is_file() and any(not path.name.startswith(".") for path in folder.iterdir()):
+    shutil.rmtree(_doomed(folder), ignore_errors=True)
+    if folder.is_dir():
+        remove_leftovers(folder, below=marker.is_file())
+        if not marker.is_file() and any(folder.iterdir()):
             raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
-        _set_aside(folder)
+        if marker.is_file() and read_json(marker)["fingerprint"] != depends_on:
+            _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
-    remove_leftovers(folder)
     # The marker first: whatever stops this, a folder of ours is known by it.
     write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
     save_config(folder / "config.toml", config)
 
 
+def _doomed(folder: Path) -> Path:
+    """What the folder of an unfinished stage is called while it is deleted."""
+    return folder.with_name(f".{folder.name}.deleted")
+
+
 def _set_aside(folder: Path) -> None:
     if not (folder / "metrics.json").is_file():
-        shutil.rmtree(folder)
+        folder.replace(_doomed(folder))  # in one step, so that no half of a stage is ever taken for something else
+        shutil.rmtree(_doomed(folder))
         return
     aside = folder.with_name(folder.name + EARLIER)
     shutil.rmtree(aside, ignore_errors=True)

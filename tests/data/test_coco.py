@@ -193,7 +193,8 @@ ANNOTATION = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": []}
     [
         ({"images": []}, "lists no picture"),
         ({"categories": []}, "lists no category"),
-        ({"images": [IMAGE, IMAGE]}, "share an id or a name"),
+        ({"images": [IMAGE, IMAGE]}, "share an id, or a name"),
+        ({"images": [IMAGE, IMAGE | {"id": 2, "file_name": "a.png"}]}, "share an id, or a name"),
         ({"images": [IMAGE | {"file_name": "../a.jpg"}]}, "plain file name"),
         ({"images": [IMAGE | {"file_name": "..\\a.jpg"}]}, "plain file name"),
         ({"images": [IMAGE | {"width": 0}]}, "0x4 pixels"),
@@ -248,6 +249,24 @@ def test_the_index_follows_the_file(coco_tree):
     assert len(load_dataset(config, "train").samples) == 8
     write(coco_tree, "train2014", [IMAGE], [ANNOTATION])
     assert len(load_dataset(config, "train").samples) == 1
+
+
+def test_a_correction_of_one_character_is_seen(coco_tree):
+    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    before = [s.tags for s in load_dataset(config, "train").samples]
+    path = coco_tree / "annotations" / "instances_train2014.json"
+    text = path.read_text()
+    path.write_text(text.replace('"category_id": 90', '"category_id": 18', 1))
+    assert [s.tags for s in load_dataset(config, "train").samples] != before
+
+
+def test_a_damaged_index_says_so(coco_tree, tmp_path):
+    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    load_dataset(config, "train")
+    (index,) = (tmp_path / "cache").rglob("*.sqlite")
+    index.write_bytes(b"x" * 5000)
+    with pytest.raises(DataError, match=r"damaged index .* delete it"):
+        load_dataset(config, "train")
 
 
 def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):

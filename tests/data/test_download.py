@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import io
 import json
+import shutil
 import tarfile
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -66,6 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(part) if length is None else length))
         self.end_headers()
         self.wfile.write(part[:sent])
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -275,6 +282,12 @@ def test_voc_with_sbd(official, tmp_path, capsys):
     asked = len(official.requests)
     assert main(["data", "download", "sbd", str(tmp_path)]) == 0
     assert len(official.requests) == asked, "a second time nothing is fetched"
+    shutil.rmtree(root)
+    assert main(["data", "download", "voc", str(tmp_path)]) == 0
+    assert len(official.requests) == asked, "the folder above is there"
+    shutil.rmtree(root.parent)
+    assert main(["data", "download", "voc", str(tmp_path)]) == 0
+    assert (root / "JPEGImages" / "a.jpg").is_file(), "what was deleted is fetched again"
 
 
 def test_a_mirror_is_verified_too(official, tmp_path, capsys):
@@ -313,7 +326,7 @@ def test_damaged_matlab_files(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"a\.mat"):
         read_mat(path)
-    with pytest.raises(DataError, match="download sbd again"):
+    with pytest.raises(DataError, match="delete the folder SBD"):
         read_mat(tmp_path / "b.mat")
 
 
@@ -323,3 +336,16 @@ def test_hashes_and_names_of_the_catalogue():
             assert len(bytes.fromhex(archive.sha256)) == 32
             assert archive.name.endswith((".tar", ".tgz", ".zip"))
     assert json.dumps(list(catalogue.FOLDERS)) == json.dumps(list(catalogue.ARCHIVES))
+
+
+def test_two_at_once_fetch_once(server, tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda _: fetch(f"{server.url}/file.bin", HASH, tmp_path / "file.bin"), range(4)))
+    assert {path.read_bytes() for path in paths} == {CONTENT}
+    assert len(server.requests) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault_of_the_server(server, tmp_path):
+    (tmp_path / "file.bin.download").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fetch(f"{server.url}/file.bin", HASH, tmp_path / "file.bin")

@@ -6,6 +6,8 @@ Tables: categories (id, name), images (place from 0 in the order of their ids, i
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import sqlite3
@@ -19,15 +21,16 @@ from mupvss.data.json_stream import stream_entries
 from mupvss.engine.log import console
 from mupvss.engine.processes import processes
 from mupvss.errors import DataError
-from mupvss.files import atomic_path, cache_folder, file_state
+from mupvss.files import atomic_path, cache_folder
 
-FORMAT = 1
+FORMAT = 2
 """Part of an index's name: another layout of the tables is another file."""
 BATCH = 1000
 """Rows written at once."""
 SCHEMA = """
 CREATE TABLE categories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE listed (id INTEGER PRIMARY KEY, file_name TEXT NOT NULL UNIQUE, width INTEGER NOT NULL, height INTEGER NOT NULL);
+CREATE TABLE listed (id INTEGER PRIMARY KEY, file_name TEXT NOT NULL, stem TEXT NOT NULL UNIQUE,
+                     width INTEGER NOT NULL, height INTEGER NOT NULL);
 CREATE TABLE annotations (id INTEGER PRIMARY KEY, image INTEGER NOT NULL, category INTEGER NOT NULL, crowd INTEGER NOT NULL,
                           segmentation BLOB NOT NULL);
 """
@@ -94,20 +97,28 @@ class CocoIndex:
         if self._opened is None or self._opened[0] != os.getpid():  # a connection must not cross a fork
             connection = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
             self._opened = (os.getpid(), connection)
-        return self._opened[1].execute(query, values).fetchall()
+        try:
+            return self._opened[1].execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"{self.path}: a damaged index ({error}); delete it, and it is made anew") from None
 
 
 def open_index(annotations: Path) -> CocoIndex:
     """The index of an annotation file, made the first time; it lies in the cache and belongs to the file's content."""
-    state = file_state(str(annotations))
-    if state is None:
+    if not annotations.is_file():
         raise DataError(f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures")
-    path = cache_folder() / "coco" / f"{annotations.stem}-{state[0]:x}-{state[1]:08x}.v{FORMAT}.sqlite"
+    path = cache_folder() / "coco" / f"{annotations.stem}-{_checksum(annotations)}.v{FORMAT}.sqlite"
     with processes().main_first():
         if not path.is_file():
             console.print(f"{annotations}: read for the first time; its index will be {path}", highlight=False, soft_wrap=True)
             build_index(annotations, path)
     return CocoIndex(path)
+
+
+def _checksum(path: Path) -> str:
+    """Of the whole file, a second for a gigabyte: the smallest correction of a tag must be seen."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "blake2b").hexdigest()[:24]
 
 
 def build_index(annotations: Path, path: Path) -> None:
@@ -121,9 +132,9 @@ def build_index(annotations: Path, path: Path) -> None:
             connection.executescript(FINISH)
             connection.commit()
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{annotations}: two entries share an id or a name ({error}); each must be listed once") from None
-        except sqlite3.DataError as error:
-            raise DataError(f"{annotations}: a number is too large ({error})") from None
+            raise DataError(f"{annotations}: two entries share an id, or a name but for its suffix ({error})") from None
+        except sqlite3.Error as error:
+            raise OSError(errno.EIO, f"the index of {annotations} cannot be written ({error})", str(path)) from None
         finally:
             connection.close()
 
@@ -158,7 +169,7 @@ def _image(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
     size = [_whole(item, key, path, "images", number) for key in ("width", "height")]
     if min(size) < 1:
         raise DataError(f"{path}: images[{number}] is {size[0]}x{size[1]} pixels")
-    return _whole(item, "id", path, "images", number), name, *size
+    return _whole(item, "id", path, "images", number), name, Path(name).stem, *size
 
 
 def _annotation(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
@@ -178,7 +189,7 @@ class _Table:
 
 TABLES = {
     "categories": _Table("categories", 2, _category),
-    "images": _Table("listed", 4, _image),
+    "images": _Table("listed", 5, _image),
     "annotations": _Table("annotations", 5, _annotation),
 }
 """COCO's arrays, and the tables they go to."""
