@@ -95,7 +95,12 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
 def read_label_image(path: Path) -> np.ndarray:
     """Class ids (H, W) uint8 of a palette or grey PNG. DataError for colour pictures and unreadable files."""
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image_file = Image.open(path)
+        with image_file as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
             if image.mode not in ("P", "L"):
                 raise DataError(
                     f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it"
@@ -103,6 +108,8 @@ def read_label_image(path: Path) -> np.ndarray:
             return np.array(image, np.uint8)
     except FileNotFoundError:
         raise DataError(f"{path}: no such mask") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read") from None
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         if isinstance(error, DataError):
             raise
