@@ -13,6 +13,7 @@ import argparse
 import collections
 import hashlib
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -24,6 +25,8 @@ from pathlib import Path
 
 # The one threading layer that may be forked; one thread computes the same everywhere.
 os.environ.update(OMP_NUM_THREADS="1", NUMBA_NUM_THREADS="1", NUMBA_THREADING_LAYER="workqueue")
+
+from numba.np.ufunc import parallel
 
 from mupvss.cli import main
 from mupvss.config.load import save_config
@@ -46,6 +49,8 @@ def start(config: Path, out: Path) -> int:
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
+        # Shared by all that are forked from this process: one that is killed while it holds it would stop the others for ever.
+        parallel._backend_init_process_lock = multiprocessing.get_context("fork").RLock()
         quiet = os.open(os.devnull, os.O_WRONLY)
         log = os.open(out.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(quiet, 1)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import ModelConfig
+from mupvss.data.images import read_label_image
 from mupvss.data.tags import read_tags
 from mupvss.data.voc import read_split
 from mupvss.engine.checkpoint import load_network, save_model, save_tensors
@@ -77,6 +80,14 @@ def test_seeds(tmp_path, change):
     np.savez(path, **whole | change)
     with pytest.raises(DataError, match=r"s\.npz"):
         read_seeds(path)
+
+
+def test_a_mask_whose_header_promises_a_billion_pixels(tmp_path):
+    chunk = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 8, 0, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "m.png").write_bytes(data + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    with pytest.raises(DataError, match=r"m\.png: .*million pixels are read"):
+        read_label_image(tmp_path / "m.png")
 
 
 def test_seeds_in_a_strange_archive(tmp_path):
