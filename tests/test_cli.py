@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,10 @@ def test_folder_of_pictures_end_to_end(config_file, picture_folder, tmp_path):
     assert masks == ["cat__1.png", "cat__2.png", "dog__3.png", "none__4.png"]
     with Image.open(tmp_path / "o" / "seeds" / "masks" / "cat__1.png") as mask:
         assert mask.size == (40, 48)
+
+
+def test_every_package_is_installed(request):
+    root = request.config.rootpath
+    listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    found = {".".join(path.parent.relative_to(root).parts) for path in (root / "mupvss").rglob("__init__.py")}
+    assert listed - {"mupvss.presets"} == found
