@@ -76,6 +76,12 @@ def file_state(origin: str) -> list[Any] | None:
     return [size, zlib.crc32(ends)]
 
 
+def hash_of(path: Path) -> str:
+    """SHA-256 of the whole file, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def lock_for(path: Path) -> FileLock:
     """Held by one process of this user and computer at a time, for what `path` stands for; nothing is left beside `path`."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]

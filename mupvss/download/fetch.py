@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from mupvss.engine.log import progress_bar
 from mupvss.errors import DownloadError
-from mupvss.files import lock_for
+from mupvss.files import hash_of, lock_for
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
@@ -53,11 +52,6 @@ def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
         os.fsync(stream.fileno())
     partial.replace(target)
     return target
-
-
-def hash_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fetch_all(url: str, expected: str, partial: Path) -> str:

@@ -106,18 +106,11 @@ def fitting(path: Path) -> Iterator[None]:
     """Around what is made of a checkpoint's content: CheckpointError, naming the file, where it does not fit together."""
     try:
         yield
-    except CheckpointError:
-        raise
-    except (RuntimeError, MemoryError) as error:
-        if is_out_of_memory(error):
+    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError) as error:
+        if isinstance(error, CheckpointError) or is_out_of_memory(error):
             raise
-        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({_short(error)})") from None
-    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
-        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({_short(error)})") from None
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said})") from None
 
 
 def load_network(path: Path) -> tuple[Network, ModelInfo]:

@@ -42,7 +42,9 @@ class Processes:
         return items[self.rank :: self.count] if self.count > 1 else items
 
     def rows(self, total: int) -> slice:
-        """Which of a batch's rows are this process's."""
+        """Which of a batch's rows are this process's; ValueError unless every process gets as many as every other."""
+        if total % self.count:
+            raise ValueError(f"batch_size is {total}, which {self.count} processes cannot share equally; choose a multiple")
         each = total // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -96,7 +98,6 @@ class SeveralProcesses(Processes):
         self.state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         self.rank, self.count = self.state.process_index, self.state.num_processes
         self.local_rank, self.local_count = self.state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
         atexit.register(self.state.destroy_process_group)
 
     def wait(self) -> None:

@@ -127,7 +127,6 @@ def prototype_variance(prototypes: torch.Tensor) -> float:
 
 
 def _check(training: Training) -> None:
-    check_batch_size(training.train)
     if not training.dataset.classes:
         raise DataError("the data set has no class; set data.classes or tag at least one picture")
     if not training.dataset.samples:
@@ -136,10 +135,3 @@ def _check(training: Training) -> None:
         raise DataError(
             f"no training picture has any of the classes {', '.join(training.dataset.classes)}; check data.classes and the tags"
         )
-
-
-def check_batch_size(train: TrainConfig) -> None:
-    """ValueError unless every process gets as many pictures of a batch as every other."""
-    count = processes().count
-    if train.batch_size % count:
-        raise ValueError(f"batch_size is {train.batch_size}, which {count} processes cannot share equally; choose a multiple")

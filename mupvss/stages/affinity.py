@@ -22,7 +22,7 @@ from mupvss.engine.device import autocast, pick_device
 from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.engine.processes import processes
-from mupvss.engine.trainer import check_batch_size, prepared
+from mupvss.engine.trainer import prepared
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
@@ -79,7 +79,6 @@ def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
     views = DenseViews(samples, config.crop, (0.7, 1.3), train.flip, train.brightness, run.config.seed)
     steps = max(1, train.image_steps // train.batch_size)
     parameters = trained_parameters(network)
-    check_batch_size(train)
     called = prepared(network)
     loop = Loop(
         network=network,

@@ -22,7 +22,7 @@ from mupvss.engine.log import progress_bar
 from mupvss.engine.loop import Loop, optimise, state_path
 from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.engine.processes import processes
-from mupvss.engine.trainer import check_batch_size, prepared
+from mupvss.engine.trainer import prepared
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.masks.pseudo import UNSURE
@@ -66,7 +66,6 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
     samples = _samples(dataset, masks, config.segment.weigh)
     views = DenseViews(samples, config.segment.crop, config.segment.resize, train.flip, train.brightness, config.seed)
     steps = max(1, train.image_steps // train.batch_size)
-    check_batch_size(train)
     called = prepared(network)
     started = config.segment.network == "vit" or bool(config.segment.weights)
     loop = Loop(
