@@ -22,6 +22,7 @@ from mupvss.config.schema import RunConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.engine.checkpoint import save_tensors
 from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
 from mupvss.engine.device import autocast, pick_device, prepare
 from mupvss.engine.loop import Loop, optimise
@@ -29,6 +30,7 @@ from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.model.build import build_model
 from mupvss.segmentation.loss import segmentation_loss
+from mupvss.stages.stage import fingerprint
 
 
 class Probe(nn.Module):
@@ -54,20 +56,22 @@ def train_on(config: RunConfig, dataset: Dataset, folder: Path) -> Probe:
     steps = train.image_steps // train.batch_size
 
     def loss(batch, progress):  # type: ignore[no-untyped-def]
+        tensors = batch.on(device)
         with autocast(device, train.precision):
-            logits = network(batch.images.to(device))
-        return segmentation_loss(logits, batch.labels.to(device), batch.weights.to(device)), {}
+            logits = network(tensors.images)
+        return segmentation_loss(logits, tensors.labels, tensors.weights), {}
 
     optimizer = grouped_optimizer(network, train, lambda name: not name.startswith("backbone.backbone."))
     loop = Loop(
-        network,
-        optimizer,
-        lambda first: dense_batches(views, train, first, steps),
-        loss,
-        lambda b: b.origins,
-        steps,
-        train,
-        "ceiling",
+        network=network,
+        optimizer=optimizer,
+        batches=lambda first: dense_batches(views, train, first, steps),
+        loss=loss,
+        origins=lambda batch: batch.origins,
+        steps=steps,
+        config=train,
+        identity=fingerprint("ceiling", config, [sample.origin for sample in samples]),
+        save=lambda path: save_tensors(path, network.state_dict(), {}),
     )
     optimise(loop, folder, folder.name)
     return network.eval()

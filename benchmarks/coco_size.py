@@ -102,14 +102,13 @@ def identity(root: Path) -> int:
 
 def epoch(root: Path, rank: int, count: int) -> int:
     from mupvss.config.schema import TrainConfig
-    from mupvss.data.augment import augment
-    from mupvss.data.preprocess import normalise
+    from mupvss.data.augment import random_view
 
     dataset, config, seen = load(root), TrainConfig(), 0
     for place in range(rank, len(dataset.samples), count):
         sample = dataset.samples[place]
         rng = np.random.default_rng(place)
-        normalise(augment(sample.open_image(), 64, config.crop_area, config.flip, config.brightness, rng))
+        random_view(sample.open_image(), 64, config.crop_area, config.flip, config.brightness, rng)
         dataset.tag_vector(sample)
         seen += 1
     return seen

@@ -22,6 +22,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.doctor.scores import score_all
 from mupvss.doctor.tags import findings
 from mupvss.engine.device import pick_device, prepare
+from mupvss.engine.loop import remove_states
 from mupvss.engine.trainer import Training, train
 from mupvss.predictor import Predictor
 
@@ -66,6 +67,7 @@ def main() -> None:
     training = Training(dataset, config.model, config.losses, config.train, given.seed, pick_device(config.device))
     if not (given.out / "model.safetensors").is_file():
         train(training, given.out)
+        remove_states(given.out)
     paths = [given.out / "model.safetensors", *sorted((given.out / "snapshots").glob("*.safetensors"))]
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
     for chosen in (paths[:1], paths) if len(paths) > 1 else (paths,):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -19,6 +18,7 @@ from mupvss.commands.predict import predict
 from mupvss.commands.runs import SUMMARIES, stage_command
 from mupvss.commands.share import share
 from mupvss.commands.studio import studio
+from mupvss.engine.torchrun import started_by_torchrun
 from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
 
 console = Console(stderr=True)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_processes(command: str) -> None:
     """ConfigError for a command that several processes would all do."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and command not in SUMMARIES:
+    if started_by_torchrun() and command not in SUMMARIES:
         raise ConfigError(f"mupvss {command} works in one process; torchrun is for {', '.join(SUMMARIES)}")
 
 

@@ -11,11 +11,12 @@ import time
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from mupvss.config.load import save_config
 from mupvss.config.schema import LossConfig, TrainConfig
-from mupvss.data.augment import augment, random_crop_box
+from mupvss.data.augment import Views, random_crop_box, random_view
+from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine import loop, trainer
@@ -57,6 +58,9 @@ def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
     state, info = read_model(tmp_path / "model.safetensors")
     assert info.classes == training.dataset.classes
     build_model(info.model, len(info.classes)).load_state_dict(state)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.safetensors"]
+    assert train(long, tmp_path) == log[-1], "a finished training has no step left"
+    loop.remove_states(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
 
 
@@ -108,7 +112,7 @@ def test_killed_training_resumes_bit_equal(tiny_run, tmp_path):
 def test_workers_do_not_change_the_pictures(training):
     def first(workers):
         loader = batches(training.dataset, training.train.model_copy(update={"workers": workers}), 32, 0, 1, 4)
-        return [(batch.images, batch.origins) for batch in loader]
+        return [(batch.on(torch.device("cpu"))[0], batch.origins) for batch in loader]
 
     for (a, names), (b, other) in zip(first(0), first(2), strict=True):
         assert torch.equal(a, b)
@@ -198,8 +202,8 @@ def test_schedule_and_ramps():
 
 def test_prototype_variance():
     same = torch.randn(1, 3, 8).expand(4, -1, -1)
-    assert prototype_variance(same) == pytest.approx(0, abs=1e-6)
-    assert prototype_variance(torch.cat((same, -same))) == pytest.approx(1)
+    assert prototype_variance(same).item() == pytest.approx(0, abs=1e-6)
+    assert prototype_variance(torch.cat((same, -same))).item() == pytest.approx(1)
 
 
 def test_crops_stay_inside_and_keep_their_share():
@@ -212,4 +216,20 @@ def test_crops_stay_inside_and_keep_their_share():
             if size == (100, 60):
                 assert 0.29 < (right - left) * (bottom - top) / 6000 <= 1.001
     image = Image.fromarray(rng.integers(0, 255, (60, 100, 3), np.uint8))
-    assert augment(image, 32, (0.3, 1.0), True, 0.3, rng).size == (32, 32)
+    assert random_view(image, 32, (0.3, 1.0), True, 0.3, rng).pixels.shape == (32, 32, 3)
+
+
+def test_a_batch_looks_as_pillow_would_have_it():
+    """Mirror and brightness on the whole batch, against the same picture by picture."""
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (50, 70, 3), np.uint8))
+    views = [random_view(image, 32, (0.3, 1.0), True, 0.6, rng) for _ in range(24)]
+    assert {view.mirrored for view in views} == {True, False}
+    assert min(view.brightness for view in views) < 0.7 < 1.3 < max(view.brightness for view in views)
+    for view, found in zip(views, Views.of(views).images(), strict=True):
+        expected = ImageEnhance.Brightness(Image.fromarray(view.pixels)).enhance(view.brightness)
+        if view.mirrored:
+            expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        assert torch.equal(found, normalise(expected))
+        float32 = (np.array(expected) / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+        np.testing.assert_allclose(found.permute(1, 2, 0), float32, atol=1e-6)

@@ -61,6 +61,25 @@ def wait_for(condition, process):
         time.sleep(0.002)
 
 
+def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, tmp_path, monkeypatch):
+    """The moment between the end of a training and the file that says that the stage is done."""
+    assert main(["train", str(config), "--out", str(tmp_path / "unbroken")]) == 0
+    real = stage.write_json
+
+    def full(path, value):
+        if path.name == "metrics.json":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "write_json", full)
+        assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_step", lambda *_: pytest.fail("a step was done again"))
+        assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
+    assert whole(tmp_path / "run") == whole(tmp_path / "unbroken")
+
+
 def test_sigterm_saves_the_training_and_leaves(tiny_run, tmp_path):
     long = tiny_run.model_copy(update={"train": tiny_run.train.model_copy(update={"image_steps": 400, "checkpoint_every": 1000})})
     save_config(tmp_path / "c.toml", long)

@@ -1,11 +1,70 @@
-"""Random crop, flip and brightness for training, each drawn from a generator that belongs to one picture of one step."""
+"""Random crop, flip and brightness for training, each drawn from a generator that belongs to one picture of one step.
+
+What differs in size from picture to picture, the crop, is done where the picture is read. The rest is done for a whole batch at
+once on the device that trains (`Views.images`), to which bytes are a quarter of the way that floats would be.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageEnhance
+import torch
+from PIL import Image
+from torch import Tensor
+
+from mupvss.data.preprocess import normalise_pixels
+
+
+@dataclass(frozen=True)
+class View:
+    """A crop, and what is still to be done with it."""
+
+    pixels: np.ndarray
+    """(S, S, 3) uint8."""
+    mirrored: bool
+    brightness: float
+    """Factor; 1 leaves the picture as it is."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """A batch of them."""
+
+    pixels: Tensor
+    """(B, S, S, 3) uint8."""
+    mirrored: Tensor
+    """(B,) bool."""
+    brightness: Tensor
+    """(B,) float32."""
+
+    @classmethod
+    def of(cls, views: Sequence[View]) -> Views:
+        return cls(
+            torch.from_numpy(np.stack([view.pixels for view in views])),
+            torch.tensor([view.mirrored for view in views]),
+            torch.tensor([view.brightness for view in views], dtype=torch.float32),
+        )
+
+    def pin_memory(self) -> Views:
+        """From pinned memory a GPU fetches while it computes; the loader calls this."""
+        return Views(self.pixels.pin_memory(), self.mirrored.pin_memory(), self.brightness.pin_memory())
+
+    def to(self, device: torch.device) -> Views:
+        return Views(*(getattr(self, f.name).to(device, non_blocking=True) for f in dataclasses.fields(self)))
+
+    def images(self) -> Tensor:
+        """(B, 3, S, S) float32, normalised, on the views' device."""
+        bright = (self.pixels.float() * self.brightness.view(-1, 1, 1, 1)).clamp(0, 255).floor()
+        return mirror(normalise_pixels(bright), self.mirrored)
+
+
+def mirror(x: Tensor, mirrored: Tensor) -> Tensor:
+    """(B, ..., W) -> those rows of the batch turned left to right that `mirrored` (B,) says."""
+    return torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 
 def random_crop_box(
@@ -25,19 +84,21 @@ def random_crop_box(
     return left, top, left + side, top + side
 
 
-def augment(
+def random_look(flip: bool, brightness: float, rng: np.random.Generator) -> tuple[bool, float]:
+    """-> whether the view is mirrored, and the factor on its brightness, from 1 - brightness to 1 + brightness."""
+    mirrored = flip and rng.random() < 0.5
+    return mirrored, rng.uniform(1 - brightness, 1 + brightness) if brightness > 0 else 1.0
+
+
+def random_view(
     image: Image.Image,
     side: int,
     area: tuple[float, float],
     flip: bool,
     brightness: float,
     rng: np.random.Generator,
-) -> Image.Image:
+) -> View:
     """RGB picture -> a random view of side x side pixels."""
     box = random_crop_box(image.size, area, rng)
-    image = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
-    if flip and rng.random() < 0.5:
-        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if brightness > 0:
-        image = ImageEnhance.Brightness(image).enhance(rng.uniform(1 - brightness, 1 + brightness))
-    return image
+    crop = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    return View(np.array(crop), *random_look(flip, brightness, rng))

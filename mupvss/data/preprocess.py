@@ -18,8 +18,13 @@ MAX_SEARCH_PIXELS = 640_000
 
 def normalise(image: Image.Image) -> Tensor:
     """RGB picture -> (3, H, W) float32 of mean 0 and variance 1 over ImageNet."""
-    pixels = torch.from_numpy(np.array(image, np.float32) / 255.0)
-    return ((pixels - torch.tensor(MEAN)) / torch.tensor(STD)).permute(2, 0, 1).contiguous()
+    return normalise_pixels(torch.from_numpy(np.array(image)).unsqueeze(0))[0]
+
+
+def normalise_pixels(pixels: Tensor) -> Tensor:
+    """(B, H, W, 3) in [0, 255], bytes or floats -> (B, 3, H, W) float32, on the same device."""
+    mean, std = (torch.tensor(values, device=pixels.device) for values in (MEAN, STD))
+    return ((pixels.float() / 255.0 - mean) / std).permute(0, 3, 1, 2).contiguous()
 
 
 def resize_for_search(image: Image.Image, scale: float, patch_size: int) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +13,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
 from mupvss.config.schema import TrainConfig
-from mupvss.data.augment import augment
-from mupvss.data.preprocess import normalise
+from mupvss.data.augment import View, Views, random_view
 from mupvss.data.sample import Dataset
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import leave_stopping_to_the_main_process
@@ -21,11 +21,19 @@ from mupvss.engine.stopping import leave_stopping_to_the_main_process
 
 @dataclass(frozen=True)
 class Batch:
-    images: Tensor
-    """(B, 3, H, W), normalised."""
+    """As the workers hand it over, in the computer's memory."""
+
+    views: Views
     tags: Tensor
     """(B, C) float32 of 0 and 1."""
     origins: list[str]
+
+    def pin_memory(self) -> Batch:
+        return Batch(self.views.pin_memory(), self.tags.pin_memory(), self.origins)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """-> images (B, 3, S, S) float32, normalised, and tags (B, C), both there."""
+        return self.views.to(device).images(), self.tags.to(device, non_blocking=True)
 
 
 class EpochOrder:
@@ -50,12 +58,12 @@ class TrainingViews(TorchDataset):
         self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
         self.order = EpochOrder(len(dataset.samples), seed, stream=0)
 
-    def __getitem__(self, n: int) -> tuple[Tensor, Tensor, str]:
+    def __getitem__(self, n: int) -> tuple[View, Tensor, str]:
         sample = self.dataset.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
-        view = augment(sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng)
-        return normalise(view), torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
+        view = random_view(sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng)
+        return view, torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
 
 
 class StepBatches(Sampler[list[int]]):
@@ -78,15 +86,23 @@ def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, f
     return DataLoader(
         TrainingViews(dataset, config, image_size, seed),
         batch_sampler=StepBatches(first_step, steps, config.batch_size),
-        num_workers=config.workers,
         collate_fn=_collate,
-        # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
-        generator=torch.Generator(),
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=leave_stopping_to_the_main_process,
+        **loader_options(config.workers),
     )
 
 
-def _collate(items: list[tuple[Tensor, Tensor, str]]) -> Batch:
-    images, tags, origins = zip(*items, strict=True)
-    return Batch(torch.stack(images), torch.stack(tags), list(origins))
+def loader_options(workers: int) -> dict[str, Any]:
+    """How every training's batches are read: by `workers` processes, four batches ahead each."""
+    return {
+        "num_workers": workers,
+        "prefetch_factor": 4 if workers else None,
+        "pin_memory": torch.cuda.is_available(),
+        # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
+        "generator": torch.Generator(),
+        "worker_init_fn": leave_stopping_to_the_main_process,
+    }
+
+
+def _collate(items: list[tuple[View, Tensor, str]]) -> Batch:
+    views, tags, origins = zip(*items, strict=True)
+    return Batch(Views.of(views), torch.stack(tags), list(origins))

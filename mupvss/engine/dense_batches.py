@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from mupvss.config.schema import TrainConfig
-from mupvss.data.preprocess import normalise
-from mupvss.engine.batches import EpochOrder, StepBatches
-from mupvss.engine.stopping import leave_stopping_to_the_main_process
+from mupvss.data.augment import View, Views, mirror, random_look
+from mupvss.engine.batches import EpochOrder, StepBatches, loader_options
 from mupvss.errors import DataError
 from mupvss.evaluation.counts import IGNORE
 
@@ -34,13 +33,47 @@ class DenseSample:
 
 @dataclass(frozen=True)
 class DenseBatch:
+    """As the workers hand it over, in the computer's memory. Labels, confidence and `inside` are not mirrored yet."""
+
+    views: Views
+    labels: Tensor
+    """(B, S, S) uint8; 255 is ignored, as is what lies outside the picture."""
+    confidence: Tensor
+    """(B, S, S) uint8, 255 for certain; 0 outside."""
+    inside: Tensor
+    """(B, S, S) bool: where the crop does not reach past the picture."""
+    origins: list[str]
+
+    def pin_memory(self) -> DenseBatch:
+        labels, confidence, inside = (x.pin_memory() for x in (self.labels, self.confidence, self.inside))
+        return DenseBatch(self.views.pin_memory(), labels, confidence, inside, self.origins)
+
+    def on(self, device: torch.device) -> DenseTensors:
+        views = self.views.to(device)
+        parts = (x.to(device, non_blocking=True) for x in (self.labels, self.confidence, self.inside))
+        labels, confidence, inside = (mirror(part, views.mirrored) for part in parts)
+        return DenseTensors(views.images() * inside.unsqueeze(1), labels.long(), confidence.float() / 255)
+
+
+@dataclass(frozen=True)
+class DenseTensors:
+    """What a network learns from, on its device."""
+
     images: Tensor
-    """(B, 3, S, S), normalised; zero where the crop reaches past the picture."""
+    """(B, 3, S, S) float32, normalised; zero where the crop reaches past the picture."""
     labels: Tensor
     """(B, S, S) int64, 255 there."""
     weights: Tensor
     """(B, S, S) float32 in [0, 1]."""
-    origins: list[str]
+
+
+@dataclass(frozen=True)
+class DenseView:
+    view: View
+    labels: np.ndarray
+    confidence: np.ndarray
+    inside: np.ndarray
+    origin: str
 
 
 class DenseViews(TorchDataset):
@@ -53,7 +86,7 @@ class DenseViews(TorchDataset):
         self.flip, self.brightness = flip, brightness
         self.order = EpochOrder(len(samples), seed, stream=2)
 
-    def __getitem__(self, n: int) -> tuple[Tensor, Tensor, Tensor, str]:
+    def __getitem__(self, n: int) -> DenseView:
         sample = self.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 3, n])
         labels = sample.open_labels()
@@ -65,36 +98,27 @@ class DenseViews(TorchDataset):
                 f"{labels.shape[1]}, their confidence {confidence.shape[0]}x{confidence.shape[1]}; make the masks again"
             )
         parts = (picture, Image.fromarray(labels), Image.fromarray(confidence))
-        image, label, weight = self._view(parts, rng)
-        return image, label, weight, sample.origin
+        return self._view(parts, sample.origin, rng)
 
-    def _view(
-        self, parts: tuple[Image.Image, Image.Image, Image.Image], rng: np.random.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _view(self, parts: tuple[Image.Image, Image.Image, Image.Image], origin: str, rng: np.random.Generator) -> DenseView:
         """Random scale, crop, mirror and brightness; what lies past the picture is ignored, never background."""
         side, scale = self.crop, rng.uniform(*self.resize)
         width, height = (max(1, round(s * scale)) for s in parts[0].size)
         left = int(rng.integers(min(0, width - side), max(0, width - side) + 1))
         top = int(rng.integers(min(0, height - side), max(0, height - side) + 1))
-        mirrored = self.flip and rng.random() < 0.5
+        look = random_look(self.flip, self.brightness, rng)
         ways = (Image.Resampling.BICUBIC, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
-        inside = (max(0, left), max(0, top), min(width, left + side), min(height, top + side))
+        within = (max(0, left), max(0, top), min(width, left + side), min(height, top + side))
         sx, sy = width / parts[0].width, height / parts[0].height
-        box = (inside[0] / sx, inside[1] / sy, inside[2] / sx, inside[3] / sy)
-        size = (inside[2] - inside[0], inside[3] - inside[1])
-        views = [part.resize(size, way, box=box) for part, way in zip(parts, ways, strict=True)]
-        if mirrored:
-            views = [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in views]
-        if self.brightness > 0:
-            views[0] = ImageEnhance.Brightness(views[0]).enhance(rng.uniform(1 - self.brightness, 1 + self.brightness))
+        box = (within[0] / sx, within[1] / sy, within[2] / sx, within[3] / sy)
+        size = (within[2] - within[0], within[3] - within[1])
+        crops = [np.array(part.resize(size, way, box=box)) for part, way in zip(parts, ways, strict=True)]
         x, y = max(0, -left), max(0, -top)
-        if mirrored:
-            x = side - x - size[0]
-        image, label, weight = torch.zeros(3, side, side), torch.full((side, side), IGNORE), torch.zeros(side, side)
-        image[:, y : y + size[1], x : x + size[0]] = normalise(views[0])
-        label[y : y + size[1], x : x + size[0]] = torch.from_numpy(np.array(views[1], np.int64))
-        weight[y : y + size[1], x : x + size[0]] = torch.from_numpy(np.array(views[2], np.float32) / 255)
-        return image, label, weight
+        place = (slice(y, y + size[1]), slice(x, x + size[0]))
+        pixels, inside = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), bool)
+        label, sure = np.full((side, side), IGNORE, np.uint8), np.zeros((side, side), np.uint8)
+        pixels[place], label[place], sure[place], inside[place] = *crops, True
+        return DenseView(View(pixels, *look), label, sure, inside, origin)
 
 
 def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps: int) -> DataLoader:
@@ -102,14 +126,16 @@ def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps
     return DataLoader(
         views,
         batch_sampler=StepBatches(first_step, steps, config.batch_size),
-        num_workers=config.workers,
         collate_fn=_collate,
-        generator=torch.Generator(),  # never the global one, which a resumed training must find untouched
-        prefetch_factor=4 if config.workers else None,
-        worker_init_fn=leave_stopping_to_the_main_process,
+        **loader_options(config.workers),
     )
 
 
-def _collate(items: list[tuple[Tensor, Tensor, Tensor, str]]) -> DenseBatch:
-    images, labels, weights, origins = zip(*items, strict=True)
-    return DenseBatch(torch.stack(images), torch.stack(labels), torch.stack(weights), list(origins))
+def _collate(items: list[DenseView]) -> DenseBatch:
+    return DenseBatch(
+        Views.of([item.view for item in items]),
+        torch.from_numpy(np.stack([item.labels for item in items])),
+        torch.from_numpy(np.stack([item.confidence for item in items])),
+        torch.from_numpy(np.stack([item.inside for item in items])),
+        [item.origin for item in items],
+    )

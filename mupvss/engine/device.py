@@ -8,7 +8,8 @@ import random
 import numpy as np
 import torch
 
-from mupvss.engine.processes import processes, started_by_torchrun
+from mupvss.engine.processes import processes
+from mupvss.engine.torchrun import started_by_torchrun
 
 
 def pick_device(name: str) -> torch.device:

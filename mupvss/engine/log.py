@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mupvss.engine.stopping import stop_requests
+from mupvss.engine.torchrun import first_process
 
-console = Console(stderr=True, quiet=os.environ.get("RANK", "0") != "0")
+console = Console(stderr=True, quiet=not first_process())
 """Of several processes, the first speaks for all."""
 
 

@@ -32,28 +32,27 @@ class Loop:
     optimizer: torch.optim.Optimizer
     batches: Callable[[int], Iterable[Any]]
     """First step -> the batches from there on."""
-    loss: Callable[[Any, float], tuple[Tensor, dict[str, float]]]
-    """Batch, share of the training done -> the loss, and further figures for the log."""
+    loss: Callable[[Any, float], tuple[Tensor, dict[str, Tensor]]]
+    """Batch, share of the training done -> the loss, and further figures for the log, all scalars."""
     origins: Callable[[Any], list[str]]
     """Batch -> the files it is made of, for error messages."""
     steps: int
     config: TrainConfig
     identity: str
     """Changes with anything that changes the result, so that only the same training is resumed."""
-    snapshot: Callable[[int], None] | None = None
-    """Called with the number of pictures seen, where a network is to be kept."""
+    save: Callable[[Path], None]
+    """Writes the network to a file; the main process alone calls it."""
 
 
 def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
-    """Trains, resuming from folder/state.safetensors if that is a checkpoint of this very training; -> the last figures.
-
-    The caller saves the finished network, and only then removes the state.
+    """Trains into folder/model.safetensors, resuming from folder/state.safetensors if that is a checkpoint of this very
+    training; -> the last figures. The state stays: whoever has written down the result removes it (`remove_state`).
     """
     config, team = loop.config, processes()
     state = state_path(folder)
     first = _resume(loop, state, title)
     journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
-    kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)} if loop.snapshot else set()
+    kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
     begin = time.monotonic()
     entry = last_entry(folder / "log.jsonl") if first == loop.steps else {}
     images = loop.steps * config.batch_size
@@ -70,20 +69,34 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
                 entry = {"step": done, **figures, "images_per_s": round(rate, 2)}
                 if journal is not None:
                     journal.write(entry)
-            if done in kept and loop.snapshot is not None and team.main:
-                loop.snapshot(done * config.batch_size)
+            if done in kept and team.main:
+                loop.save(snapshot_path(folder, done * config.batch_size))
             leave = team.any(stop.requested)
-            if team.main and (leave or (done < loop.steps and done % config.checkpoint_every == 0)):
+            if team.main and (leave or done == loop.steps or done % config.checkpoint_every == 0):
                 save_state(state, done, loop.network, loop.optimizer, loop.identity)
             if leave:
                 team.wait()
                 raise StoppedError(stop.signal)
             advance(config.batch_size, f"loss {figures['loss']:.3f}")
+    if team.main:
+        loop.save(folder / "model.safetensors")
+    team.wait()
     return entry
 
 
 def state_path(folder: Path) -> Path:
     return folder / "state.safetensors"
+
+
+def snapshot_path(folder: Path, image_steps: int) -> Path:
+    """Where the network is kept that has seen `image_steps` pictures."""
+    return folder / "snapshots" / f"{image_steps:08d}.safetensors"
+
+
+def remove_states(folder: Path) -> None:
+    """Those of the trainings in a folder and in the folders right below it."""
+    for path in (state_path(folder), *folder.glob(f"*/{state_path(folder).name}")):
+        path.unlink(missing_ok=True)
 
 
 def _resume(loop: Loop, state: Path, title: str) -> int:
@@ -112,12 +125,15 @@ def _step(loop: Loop, batch: Any, progress: float) -> dict[str, float]:
         ) from None
     trained = [parameter for group in loop.optimizer.param_groups for parameter in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(trained, loop.config.clip_norm)
-    figures = processes().mean({"loss": loss.item(), **further})
-    if not torch.isfinite(norm) or not math.isfinite(figures["loss"]):
+    named = {"loss": loss.detach(), **further, "gradient norm": norm}
+    # Fetched together: each value asked for by itself would have a GPU wait for us once more.
+    figures = processes().mean(dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True)))
+    if not math.isfinite(figures["loss"] + figures["gradient norm"]):
         parts = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
         raise TrainingDivergedError(
-            f"the loss or its gradient is no longer finite ({parts}, gradient norm {norm.item():.4g}). "
+            f"the loss or its gradient is no longer finite ({parts}). "
             f"Lower train.lr, or look at the pictures of this batch: {', '.join(loop.origins(batch))}"
         )
     loop.optimizer.step()
+    del figures["gradient norm"]
     return figures

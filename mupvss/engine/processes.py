@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mupvss.engine.torchrun import processes_on_this_computer, started_by_torchrun
+
 T = TypeVar("T")
 ON_CPU = "ACCELERATE_USE_CPU"
 PATIENCE = datetime.timedelta(days=7)
@@ -97,7 +99,7 @@ class SeveralProcesses(Processes):
         on_cpu = ON_CPU in os.environ or not torch.cuda.is_available()
         self.state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         self.rank, self.count = self.state.process_index, self.state.num_processes
-        self.local_rank, self.local_count = self.state.local_process_index, int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self.local_rank, self.local_count = self.state.local_process_index, processes_on_this_computer()
         atexit.register(self.state.destroy_process_group)
 
     def wait(self) -> None:
@@ -201,7 +203,3 @@ def processes() -> Processes:
 def use_cpu() -> None:
     """Before the first call of `processes`: on a computer with GPUs, join without them."""
     os.environ[ON_CPU] = "true"
-
-
-def started_by_torchrun() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -17,7 +17,7 @@ from mupvss.data.sample import Dataset
 from mupvss.engine.batches import Batch, batches
 from mupvss.engine.checkpoint import save_model
 from mupvss.engine.device import autocast
-from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.objective import loss_terms, total_loss
 from mupvss.engine.optimizer import build_optimizer
 from mupvss.engine.processes import processes
@@ -67,8 +67,8 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
     network = build_model(training.model, len(classes)).to(training.device).train()
     called = prepared(network)
 
-    def step_loss(batch: Batch, progress: float) -> tuple[Tensor, dict[str, float]]:
-        return batch_loss(network, called, batch, training, progress)
+    def step_loss(batch: Batch, progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        return batch_loss(network, called, *batch.on(training.device), training, progress)
 
     loop = Loop(
         network=network,
@@ -79,13 +79,9 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
         steps=training.steps,
         config=config,
         identity=training.identity,
-        snapshot=lambda seen: save_model(snapshot_path(folder, seen), network, classes, training.model),
+        save=lambda path: save_model(path, network, classes, training.model),
     )
-    figures = optimise(loop, folder, title)
-    if processes().main:
-        save_model(folder / "model.safetensors", network, classes, training.model)
-        state_path(folder).unlink(missing_ok=True)
-    return figures
+    return optimise(loop, folder, title)
 
 
 def prepared(network: nn.Module) -> Callable[..., Any]:
@@ -97,33 +93,27 @@ def prepared(network: nn.Module) -> Callable[..., Any]:
     return team.wrapped(network)
 
 
-def snapshot_path(folder: Path, image_steps: int) -> Path:
-    """Where the network is kept that has seen `image_steps` pictures."""
-    return folder / "snapshots" / f"{image_steps:08d}.safetensors"
-
-
 def batch_loss(
-    network: Network, called: Callable[..., Any], batch: Batch, training: Training, progress: float
-) -> tuple[Tensor, dict[str, float]]:
+    network: Network, called: Callable[..., Any], images: Tensor, tags: Tensor, training: Training, progress: float
+) -> tuple[Tensor, dict[str, Tensor]]:
     """The total loss of this process's part of a batch, and its parts for the log. called: the network as `prepared`."""
-    images, tags = batch.images.to(training.device), batch.tags.to(training.device)
     with autocast(training.device, training.train.precision):
         features = called(images)
     terms = loss_terms(network, features, tags, training.losses, training.model)
-    figures = {name: value.item() for name, value in terms.items()}
+    figures = {name: value.detach() for name, value in terms.items()}
     if features.prototypes is not None:
         figures["prototype_variance"] = prototype_variance(processes().gathered(features.prototypes.detach()))
     return total_loss(terms, training.losses, progress), figures
 
 
 @torch.no_grad()
-def prototype_variance(prototypes: torch.Tensor) -> float:
-    """Mean squared distance of a class's unit prototypes (B, C, D) from their mean over the pictures, in [0, 1].
+def prototype_variance(prototypes: Tensor) -> Tensor:
+    """Mean squared distance of a class's unit prototypes (B, C, D) from their mean over the pictures: a scalar in [0, 1].
 
     Zero means collapse: prototypes that ignore the picture.
     """
     unit = torch.nn.functional.normalize(full_precision(prototypes), dim=-1)
-    return (1 - unit.mean(0).square().sum(-1)).mean().item()
+    return (1 - unit.mean(0).square().sum(-1)).mean()
 
 
 def _check(training: Training) -> None:

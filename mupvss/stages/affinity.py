@@ -19,8 +19,8 @@ from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
 from mupvss.engine.device import autocast, pick_device
-from mupvss.engine.log import progress_bar
-from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.engine.each import each
+from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.evaluation.palette import write_palette_png
@@ -54,16 +54,13 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
     seeds = run.folder("seeds")
     config = run.config.masks.model_copy(update={"crf": run.config.affinity.crf, "margin": run.config.affinity.margin})
     found = read_json(seeds / "metrics.json")
-    own = processes().share(dataset.samples)
-    with progress_bar("affinity labels", len(own), "pictures") as advance:
-        for sample in own:
-            path = folder / "labels" / f"{sample.name}.png"
-            if not path.is_file():
-                image = sample.open_image()
-                maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
-                _, labels = pseudo_mask(maps, np.array(image), found["threshold"], config)
-                write_palette_png(path, labels)
-            advance(1)
+    for sample in each("affinity labels", dataset.samples):
+        path = folder / "labels" / f"{sample.name}.png"
+        if not path.is_file():
+            image = sample.open_image()
+            maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
+            _, labels = pseudo_mask(maps, np.array(image), found["threshold"], config)
+            write_palette_png(path, labels)
 
 
 def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
@@ -89,23 +86,21 @@ def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
         steps=steps,
         config=train,
         identity=_identity(run, dataset),
+        save=lambda path: save_affinity(path, network, config),
     )
-    figures = optimise(loop, folder, NAME)
-    if processes().main:
-        save_affinity(folder / "model.safetensors", network, config)
-        state_path(folder).unlink(missing_ok=True)
-    return dict(figures)
+    return dict(optimise(loop, folder, NAME))
 
 
 def _loss(
     network: Callable[..., Any], batch: DenseBatch, config: RunConfig, device: torch.device
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
+    tensors = batch.on(device)
     with autocast(device, config.affinity.train.precision):
-        features = network(batch.images.to(device))
+        features = network(tensors.images)
     affinity = pair_affinity(features, config.affinity.radius)
     h, w = features.shape[2:]
-    rows, columns = (_centres(size, cells) for size, cells in zip(batch.labels.shape[1:], (h, w), strict=True))
-    labels = batch.labels[:, rows][:, :, columns].to(device)
+    rows, columns = (_centres(size, cells) for size, cells in zip(tensors.labels.shape[1:], (h, w), strict=True))
+    labels = tensors.labels[:, rows][:, :, columns]
     return affinity_loss(affinity, labels, config.affinity.radius, processes().mean_count), {}
 
 

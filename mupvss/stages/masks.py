@@ -15,7 +15,7 @@ from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import load_network
 from mupvss.engine.device import pick_device
-from mupvss.engine.log import progress_bar
+from mupvss.engine.each import each
 from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
@@ -56,14 +56,11 @@ def walk_all(run: Run, dataset: Dataset, folder: Path) -> None:
     seeds = run.folder("seeds")
     kind = read_json(seeds / "metrics.json")["maps"]
     walk = _walker(run)
-    own = processes().share(dataset.samples)
-    with progress_bar("affinity walk", len(own), "pictures") as advance:
-        for sample in own:
-            path = seed_path(folder, KIND, sample.name)
-            if not path.is_file():
-                image = sample.open_image()
-                write_seeds(path, walk(read_seeds_for(image, sample, seed_path(seeds, kind, sample.name)), image))
-            advance(1)
+    for sample in each("affinity walk", dataset.samples):
+        path = seed_path(folder, KIND, sample.name)
+        if not path.is_file():
+            image = sample.open_image()
+            write_seeds(path, walk(read_seeds_for(image, sample, seed_path(seeds, kind, sample.name)), image))
 
 
 def _walker(run: Run) -> Callable[[Seeds, Image.Image], Seeds]:
@@ -84,20 +81,17 @@ def _write(run: Run, dataset: Dataset, folder: Path, background: float) -> Metri
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     ignored: list[float] = []
+    for sample in each(NAME, dataset.samples):
+        seeds = read_seeds(seed_path(folder, KIND, sample.name))
+        image = np.array(sample.open_image())
+        refined, labels = pseudo_mask(seeds, image, background, config)
+        write_mask(folder, sample.name, refined, labels)
+        ignored.append(float((labels == 255).mean()))
+        if sample.open_mask is not None:
+            truth = read_mask(sample, seeds.size)
+            matrix += confusion_matrix(refined.labels(), truth, size)
+            histogram += threshold_histogram(*refined.best(), truth, size)
     team = processes()
-    own = team.share(dataset.samples)
-    with progress_bar(NAME, len(own), "pictures") as advance:
-        for sample in own:
-            seeds = read_seeds(seed_path(folder, KIND, sample.name))
-            image = np.array(sample.open_image())
-            refined, labels = pseudo_mask(seeds, image, background, config)
-            write_mask(folder, sample.name, refined, labels)
-            ignored.append(float((labels == 255).mean()))
-            if sample.open_mask is not None:
-                truth = read_mask(sample, seeds.size)
-                matrix += confusion_matrix(refined.labels(), truth, size)
-                histogram += threshold_histogram(*refined.best(), truth, size)
-            advance(1)
     matrix, histogram = team.total(matrix), team.total(histogram)
     metrics: Metrics = {"unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples))}
     if histogram.any():

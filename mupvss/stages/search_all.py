@@ -8,8 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from mupvss.data.sample import Dataset, Sample
-from mupvss.engine.log import progress_bar
-from mupvss.engine.processes import processes
+from mupvss.engine.each import each
 from mupvss.errors import DataError
 from mupvss.predictor import Predictor
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
@@ -17,17 +16,14 @@ from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 
 def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
     """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that have them are skipped."""
-    own = processes().share(dataset.samples)
-    with progress_bar(folder.name, len(own), "pictures") as advance:
-        for sample in own:
-            paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
-            if not all(path.is_file() for path in paths.values()):
-                image = sample.open_image()
-                classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
-                found = predictor.search(image, classes, kinds)
-                for kind, path in paths.items():
-                    write_seeds(path, found[kind])
-            advance(1)
+    for sample in each(folder.name, dataset.samples):
+        paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
+        if not all(path.is_file() for path in paths.values()):
+            image = sample.open_image()
+            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+            found = predictor.search(image, classes, kinds)
+            for kind, path in paths.items():
+                write_seeds(path, found[kind])
 
 
 def seed_path(folder: Path, kind: str, name: str) -> Path:

@@ -18,8 +18,8 @@ from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import read_model
 from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
 from mupvss.engine.device import autocast, pick_device
-from mupvss.engine.log import progress_bar
-from mupvss.engine.loop import Loop, optimise, state_path
+from mupvss.engine.each import each
+from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
@@ -77,13 +77,9 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
         steps=steps,
         config=train,
         identity=_identity(run, dataset, number),
+        save=lambda path: save_segmenter(path, network, SegmenterInfo(dataset.classes, info.model, config.segment)),
     )
-    figures = optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}")
-    if processes().main:
-        save_segmenter(folder / "model.safetensors", network, SegmenterInfo(dataset.classes, info.model, config.segment))
-        state_path(folder).unlink(missing_ok=True)
-    processes().wait()
-    return dict(figures)
+    return dict(optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}"))
 
 
 def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
@@ -108,26 +104,24 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
 
 def _loss(
     network: Callable[..., Any], batch: DenseBatch, config: RunConfig, device: torch.device
-) -> tuple[Tensor, dict[str, float]]:
+) -> tuple[Tensor, dict[str, Tensor]]:
+    tensors = batch.on(device)
     with autocast(device, config.segment.train.precision):
-        logits = network(batch.images.to(device))
-    return segmentation_loss(logits, batch.labels.to(device), batch.weights.to(device), processes().mean_count), {}
+        logits = network(tensors.images)
+    return segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count), {}
 
 
 def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
     """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
     predictor = SegmentationPredictor.open(folder / "model.safetensors", device=run.config.device)
-    own = processes().share(dataset.samples)
-    with progress_bar("own masks", len(own), "pictures") as advance:
-        for sample in own:
-            path = folder / "labels" / f"{sample.name}.png"
-            if not path.is_file():
-                found = predictor(sample.open_image(), sorted(sample.tags))
-                confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
-                write_grey_png(folder / "confidence" / path.name, confidence)
-                unsure = confidence < 255 * run.config.segment.unsure
-                write_palette_png(path, np.where(unsure, UNSURE, found.labels).astype(np.uint8))
-            advance(1)
+    for sample in each("own masks", dataset.samples):
+        path = folder / "labels" / f"{sample.name}.png"
+        if not path.is_file():
+            found = predictor(sample.open_image(), sorted(sample.tags))
+            confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
+            write_grey_png(folder / "confidence" / path.name, confidence)
+            unsure = confidence < 255 * run.config.segment.unsure
+            write_palette_png(path, np.where(unsure, UNSURE, found.labels).astype(np.uint8))
     processes().wait()
     return folder
 

@@ -26,6 +26,7 @@ from mupvss.config.load import save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.engine.log import console
+from mupvss.engine.loop import remove_states
 from mupvss.engine.processes import processes
 from mupvss.files import file_state, read_json, remove_leftovers, write_json
 
@@ -82,6 +83,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     team.wait()
     if team.main:
         write_json(folder / "metrics.json", metrics)
+        remove_states(folder)
         (folder / "elapsed.json").unlink(missing_ok=True)
     team.wait()
     console.print(f"{name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)

@@ -9,7 +9,8 @@ import numpy as np
 from mupvss.config.schema import DataConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.log import console, progress_bar
+from mupvss.engine.each import each
+from mupvss.engine.log import console
 from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.palette import write_palette_png
@@ -48,20 +49,17 @@ def _score_all(dataset: Dataset, single: SegmentationPredictor, full: Segmentati
     names = ["background", *dataset.classes]
     matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
     scored = 0
+    for sample in each(NAME, dataset.samples):
+        image = sample.open_image()
+        labels = {"full": full(image).labels}
+        write_palette_png(masks / f"{sample.name}.png", labels["full"])
+        if sample.open_mask is not None:
+            labels["single"] = single(image).labels
+            truth = read_mask(sample, (image.height, image.width))
+            for name, matrix in matrices.items():
+                matrix += confusion_matrix(labels[name], truth, len(names))
+            scored += 1
     team = processes()
-    own = team.share(dataset.samples)
-    with progress_bar(NAME, len(own), "pictures") as advance:
-        for sample in own:
-            image = sample.open_image()
-            labels = {"full": full(image).labels}
-            write_palette_png(masks / f"{sample.name}.png", labels["full"])
-            if sample.open_mask is not None:
-                labels["single"] = single(image).labels
-                truth = read_mask(sample, (image.height, image.width))
-                for name, matrix in matrices.items():
-                    matrix += confusion_matrix(labels[name], truth, len(names))
-                scored += 1
-            advance(1)
     pictures = int(team.total(np.array(scored)))
     if not pictures:
         return {"pictures": 0}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.config.schema import MasksConfig, SegmentConfig
-from mupvss.engine.dense_batches import DenseSample, DenseViews
+from mupvss.config.schema import MasksConfig, SegmentConfig, TrainConfig
+from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
 from mupvss.masks.pseudo import pseudo_mask, refine_mask
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
@@ -71,13 +71,20 @@ def dense_sample(height, width):
     return DenseSample("p", lambda: Image.fromarray(image), lambda: labels, lambda: (labels * 30).astype(np.uint8))
 
 
+def one(views, n):
+    """-> image (3, S, S), labels and weights (S, S) of the n-th view, as a network gets them."""
+    (batch,) = dense_batches(views, TrainConfig(batch_size=1, workers=0), n, n + 1)
+    tensors = batch.on(torch.device("cpu"))
+    return tensors.images[0], tensors.labels[0], tensors.weights[0]
+
+
 @pytest.mark.parametrize("size", [(40, 60), (20, 90), (9, 7)])
 def test_views_keep_picture_labels_and_confidence_together(size):
     """At scale 1 every view is a plain crop: labels must match the pixels they came with, what is outside must be ignored."""
     views = DenseViews([dense_sample(*size)], 32, (1.0, 1.0), True, 0.0, seed=1)
     outside = 0
     for n in range(12):
-        image, labels, weights, _ = views[n]
+        image, labels, weights = one(views, n)
         assert image.shape == (3, 32, 32)
         mean, std = torch.tensor([0.485, 0.456]).view(2, 1, 1), torch.tensor([0.229, 0.224]).view(2, 1, 1)
         pixel = ((image[:2] * std + mean) * 255).round().long()
@@ -94,10 +101,10 @@ def test_views_keep_picture_labels_and_confidence_together(size):
 
 def test_views_repeat_and_differ():
     views = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, 0.3, seed=1)
-    assert torch.equal(views[3][0], views[3][0])
-    assert not torch.equal(views[3][0], views[4][0])
+    assert torch.equal(one(views, 3)[0], one(views, 3)[0])
+    assert not torch.equal(one(views, 3)[0], one(views, 4)[0])
     other = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, 0.3, seed=2)
-    assert not torch.equal(views[3][0], other[3][0])
+    assert not torch.equal(one(views, 3)[0], one(other, 3)[0])
 
 
 def test_loss_by_hand():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 
 import numpy as np
@@ -45,11 +44,11 @@ def main(method: str, target: str) -> None:
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     found = {}
     for step, batch in enumerate(batches(dataset, train, 32, 0, 0, 3)):
-        exact = dataclasses.replace(batch, images=batch.images.double(), tags=batch.tags.double())
-        loss, further = batch_loss(network, called, exact, training, step / 3)
+        images, tags = (x.double() for x in batch.on(training.device))
+        loss, further = batch_loss(network, called, images, tags, training, step / 3)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        figures = processes().mean({"loss": loss.item(), **further})
+        figures = processes().mean({"loss": loss.item(), **{name: value.item() for name, value in further.items()}})
         found |= {f"{step}/{name}": np.float64(value) for name, value in figures.items()}
         for name, parameter in network.named_parameters():
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
