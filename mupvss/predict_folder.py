@@ -20,7 +20,7 @@ from mupvss.export.formats import check_formats, export_all
 from mupvss.export.item import Item, Options
 from mupvss.files import file_state, read_json, write_json
 from mupvss.prediction import PicturePredictor
-from mupvss.predictor import load, load_classifier
+from mupvss.predictor import load
 from mupvss.stages.stage import fingerprint
 
 KEPT = ".found"
@@ -59,7 +59,7 @@ def predict_folder(request: Request) -> int:
     check_formats(request.formats)
     sources = find_pictures(request.pictures)
     known = None if request.tags is None else read_tags(request.tags)
-    predictor = load_classifier(request.run, request.device) if request.classifier else load(request.run, request.device)
+    predictor = load(request.run, request.device, classifier=request.classifier)
     failed = _search(request, sources, known, predictor)
     good = [source for source in sources if source.name not in failed]
     options = Options(tuple(predictor.classes), request.min_pixels, request.tolerance)

@@ -120,21 +120,22 @@ class Predictor(SharedPredictor, PicturePredictor):
 
 
 def load(
-    run: str | Path, device: str = "auto", allow_urls: bool = False, runtime: Runtime = "auto"
+    run: str | Path, device: str = "auto", allow_urls: bool = False, runtime: Runtime = "auto", classifier: bool = False
 ) -> Predictor | SegmentationPredictor:
     """A finished run's folder, one that `save_pretrained` wrote, a model.safetensors, or an exported .onnx -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
     threshold. allow_urls: fetch pictures that are given by their web address. runtime: for .onnx files, onnxruntime or openvino.
+    classifier: of a run, its classifier even where there is a segmentation network.
     """
     path = Path(run)
-    predictor = _load(path, device, runtime)
+    predictor = _load(path, device, runtime, classifier)
     predictor.allow_urls = allow_urls
     predictor.run = path if path.is_dir() else None
     return predictor
 
 
-def _load(path: Path, device: str, runtime: Runtime) -> Predictor | SegmentationPredictor:
+def _load(path: Path, device: str, runtime: Runtime, classifier: bool) -> Predictor | SegmentationPredictor:
     if path.suffix == ".onnx":
         return _load_onnx(path, runtime)
     if path.is_file():
@@ -145,7 +146,9 @@ def _load(path: Path, device: str, runtime: Runtime) -> Predictor | Segmentation
         shared = SegmentationPredictor if name == SegmentationPredictor.__name__ else Predictor
         return shared.from_pretrained(path, device=device)
     segmenter = path / "segment" / "model.safetensors"
-    return SegmentationPredictor.open(segmenter, device=device) if segmenter.is_file() else load_classifier(path, device)
+    if segmenter.is_file() and not classifier:
+        return SegmentationPredictor.open(segmenter, device=device)
+    return load_classifier(path, device)
 
 
 def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredictor:

@@ -30,9 +30,9 @@ class ShareArguments:
 def share(argv: Sequence[str]) -> None:
     """Save a network with a card written from its run, and push it to the Hugging Face hub if asked to."""
     arguments = tyro.cli(ShareArguments, prog="mupvss share", args=list(argv))
-    from mupvss.predictor import load, load_classifier
+    from mupvss.predictor import load
 
-    predictor = load_classifier(arguments.run, "cpu") if arguments.classifier else load(arguments.run, "cpu")
+    predictor = load(arguments.run, "cpu", classifier=arguments.classifier)
     words = {"licence": arguments.licence, "data": arguments.data}
     predictor.save_pretrained(arguments.folder, model_card_kwargs=words)
     console = Console()

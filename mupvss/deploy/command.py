@@ -15,7 +15,7 @@ from mupvss.data.images import read_image
 from mupvss.deploy.agreement import compare_runtime
 from mupvss.deploy.onnx_file import export_onnx
 from mupvss.engine.device import prepare
-from mupvss.predictor import Runtime, load, load_classifier
+from mupvss.predictor import Runtime, load
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 TOLERANCE = 1e-3
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 def export_and_check(run: Path, out: Path, classifier: bool, pictures: Sequence[Path]) -> int:
     """-> OUT; 1 if a runtime's answers differ by more than TOLERANCE."""
-    predictor = load_classifier(run, "cpu") if classifier and run.is_dir() else load(run, "cpu")
+    predictor = load(run, "cpu", classifier=classifier)
     export_onnx(predictor, out)
     console = Console()
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)

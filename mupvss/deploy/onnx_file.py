@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -14,17 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import mupvss
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.deploy.outputs import PlainOutputs, output_names
-from mupvss.engine.checkpoint import FORMAT
+from mupvss.engine.checkpoint import KEY, header_text, parse_header
 from mupvss.errors import CheckpointError
 from mupvss.files import atomic_path
 from mupvss.predictor import Predictor
 from mupvss.segmentation.predictor import SegmentationPredictor
-
-KEY = "mupvss"
-"""Of the metadata entry, JSON as in the header of our checkpoints."""
 
 
 def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> None:
@@ -43,16 +38,9 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
     except (ImportError, ModuleNotFoundError) as error:
         raise ValueError(f"exporting needs the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
     assert program is not None
-    program.model.metadata_props[KEY] = json.dumps(
-        {
-            "format": FORMAT,
-            "version": mupvss.__version__,
-            "outputs": list(names),
-            "stride": predictor.stride,
-            "normalisation": {"mean": list(MEAN), "std": list(STD)},
-            **header,
-        }
-    )
+    normalisation = {"mean": list(MEAN), "std": list(STD)}
+    header |= {"outputs": list(names), "stride": predictor.stride, "normalisation": normalisation}
+    program.model.metadata_props[KEY] = header_text(header)
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)
 
@@ -101,12 +89,7 @@ def read_onnx_header(path: Path) -> dict[str, Any]:
     found = {entry.key: entry.value for entry in model.metadata_props}
     if KEY not in found:
         raise CheckpointError(f"{path}: an ONNX file, but not one of ours; write it with 'mupvss export'")
-    header = json.loads(found[KEY])
-    if header["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path}: format {header['format']} (written by {header['version']}), this version reads {FORMAT}; export it again"
-        )
-    return dict(header)
+    return parse_header(found[KEY], path)
 
 
 def as_images(tensor: Tensor) -> Any:

@@ -26,6 +26,8 @@ from mupvss.files import atomic_path
 from mupvss.model.build import Network, build_model
 
 FORMAT = 1
+KEY = "mupvss"
+"""Of the entry in a file's metadata that holds our header, as JSON."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class ModelInfo:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Atomic: the old file stays until the new one is whole."""
-    metadata = {"mupvss": json.dumps({"format": FORMAT, "version": mupvss.__version__, **header})}
+    metadata = {KEY: header_text(header)}
     with atomic_path(path) as temporary:
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
@@ -53,7 +55,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         return load_file(path), header
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
+        raise _unreadable(path, error) from None
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -64,11 +66,21 @@ def read_header(path: Path) -> dict[str, Any]:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off") from None
-    if "mupvss" not in metadata:
+        raise _unreadable(path, error) from None
+    if KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not one of ours; use it as model.weights instead")
+    return parse_header(metadata[KEY], path)
+
+
+def header_text(header: dict[str, Any]) -> str:
+    """As it is written into a file, with the format and the version that wrote it."""
+    return json.dumps({"format": FORMAT, "version": mupvss.__version__, **header})
+
+
+def parse_header(text: str, path: Path) -> dict[str, Any]:
+    """What `header_text` wrote; CheckpointError if it is damaged, or of a format that this version does not read."""
     try:
-        header = dict(json.loads(metadata["mupvss"]))
+        header = dict(json.loads(text))
         written, by = header["format"], str(header["version"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
@@ -77,6 +89,13 @@ def read_header(path: Path) -> dict[str, Any]:
             f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the version that wrote it"
         )
     return header
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """A file whose content is wrong, or a disk that does not give it."""
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path}: cannot be read ({error})")
+    return CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off")
 
 
 def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:

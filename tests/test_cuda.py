@@ -1,0 +1,141 @@
+"""On a GPU: the same answers as on the CPU. Skipped where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss.affinity.pairs import pair_index
+from mupvss.affinity.random_walk import random_walk, transition
+from mupvss.config.schema import LossConfig, ModelConfig, SearchConfig, SegmentConfig, TrainConfig
+from mupvss.crf import dense_crf
+from mupvss.data.sources import load_dataset
+from mupvss.engine.batches import batches
+from mupvss.engine.checkpoint import save_model
+from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
+from mupvss.engine.trainer import Training, batch_loss, train
+from mupvss.model.build import build_model
+from mupvss.predictor import Predictor
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter
+from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.stages.run import run_all
+from mupvss.stages.stage import Run
+
+pytestmark = pytest.mark.cuda
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def gpu():
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA GPU")
+    return torch.device("cuda")
+
+
+@pytest.fixture
+def picture():
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (6, 8, 3), np.uint8)
+    return Image.fromarray(coarse).resize((120, 90), Image.Resampling.BILINEAR)
+
+
+@pytest.fixture
+def training(tiny_run, tiny_model):
+    config = tiny_run.train.model_copy(update={"precision": "fp32", "image_steps": 240})
+    return Training(load_dataset(tiny_run.data, "train"), tiny_model, LossConfig(), config, 0, CPU)
+
+
+def test_batches(gpu, training):
+    (batch,) = batches(training.dataset, training.train, 32, 0, 0, 1)
+    for here, there in zip(batch.on(CPU), batch.pin_memory().on(gpu), strict=True):
+        torch.testing.assert_close(here, there.cpu(), atol=1e-5, rtol=0)
+
+
+def test_dense_batches(gpu, picture):
+    labels = np.arange(90 * 120, dtype=np.uint8).reshape(90, 120) % 5
+    views = DenseViews([DenseSample("p", lambda: picture, lambda: labels)], 100, (0.6, 1.4), True, 0.3, 0)
+    (batch,) = dense_batches(views, TrainConfig(batch_size=4, workers=0), 0, 1)
+    here, there = batch.on(CPU), batch.pin_memory().on(gpu)
+    torch.testing.assert_close(here.images, there.images.cpu(), atol=1e-5, rtol=0)
+    assert torch.equal(here.labels, there.labels.cpu())
+    torch.testing.assert_close(here.weights, there.weights.cpu())
+
+
+@pytest.mark.parametrize("method", ["mupvss", "mctformer", "cam"])
+def test_losses_and_gradients(gpu, training, method):
+    training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method, "drop_path": 0.0}))
+    (batch,) = batches(training.dataset, training.train, 32, 0, 0, 1)
+    found = []
+    for device in (CPU, gpu):
+        torch.manual_seed(0)
+        network = build_model(training.model, len(training.dataset.classes)).to(device).train()
+        loss, figures = batch_loss(network, network, *batch.on(device), dataclasses.replace(training, device=device), 0.7)
+        loss.backward()
+        gradients = {name: p.grad.cpu() for name, p in network.named_parameters() if p.grad is not None}
+        found.append(({name: value.item() for name, value in figures.items()}, gradients))
+    (figures, gradients), (figures_there, gradients_there) = found
+    assert figures_there == pytest.approx(figures, rel=1e-3, abs=1e-5)
+    largest = max(gradient.abs().max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradients_there[name], gradient, atol=1e-3 * float(largest), rtol=1e-2, msg=name)
+
+
+def test_bf16_training_learns(gpu, training, tmp_path):
+    quick = training.train.model_copy(update={"precision": "bf16", "lr": 1e-3, "image_steps": 480})
+    train(dataclasses.replace(training, train=quick, device=gpu), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines[-1]["classification"] < lines[0]["classification"]
+
+
+def test_random_walk(gpu):
+    radius, (height, width) = 4, (30, 40)
+    affinity = torch.rand(len(pair_index(height, width, radius)[0]), generator=torch.Generator().manual_seed(0))
+    maps = torch.rand(3, height, width, generator=torch.Generator().manual_seed(1))
+    here, there = (
+        random_walk(maps.to(device), transition(affinity.to(device), height, width, radius, 8.0), 32).cpu()
+        for device in (CPU, gpu)
+    )
+    torch.testing.assert_close(here, there, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("preset", ["psa", "clip-es"])
+def test_dense_crf(gpu, picture, preset):
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(4), (90, 120)).astype(np.float32).transpose(2, 0, 1)
+    image = np.array(picture)
+    here = dense_crf(image, np.ascontiguousarray(probabilities), preset, backend="torch")
+    there = dense_crf(image, np.ascontiguousarray(probabilities), preset, device="cuda")
+    assert (here.argmax(0) == there.argmax(0)).mean() > 0.999
+
+
+@pytest.mark.parametrize("method", ["mupvss", "mctformer", "cam"])
+def test_predictor(gpu, tiny_model, picture, tmp_path, method):
+    torch.manual_seed(0)
+    model = tiny_model.model_copy(update={"method": method})
+    path = tmp_path / "model.safetensors"
+    save_model(path, build_model(model, 3), ("a", "b", "c"), model)
+    here, there = (Predictor.open(path, SearchConfig(), 0.5, device)(picture, ["a", "c"]) for device in ("cpu", "cuda"))
+    assert here.scores == pytest.approx(there.scores, abs=1e-3)
+    assert (here.labels == there.labels).mean() > 0.99
+
+
+def test_segmenter(gpu, tiny_model, picture):
+    torch.manual_seed(0)
+    model = ModelConfig.model_validate(tiny_model.model_dump())
+    config = SegmentConfig(scales=(1.0,), crf="none")
+    config = config.model_copy(update={"train": config.train.model_copy(update={"precision": "fp32"})})
+    network = build_segmenter(config, model, 3, None)
+    info = SegmenterInfo(("a", "b", "c"), model, config)
+    here, there = (SegmentationPredictor(network, info, device=device).probabilities(picture) for device in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, atol=1e-3)
+
+
+def test_the_whole_chain(gpu, tiny_run, tmp_path):
+    config = tiny_run.model_copy(update={"device": "cuda"})
+    figures = run_all(Run(config, tmp_path / "run"))
+    assert np.isfinite(figures["seeds/miou"])
+    assert (tmp_path / "run" / "report" / "index.html").is_file()
