@@ -16,7 +16,10 @@ text { font: 13px system-ui, sans-serif; fill: #1c1c1e } .small { font-size: 11p
 .flow { stroke: #1c1c1e; stroke-width: 1.3; fill: none; marker-end: url(#tip) } .axis { stroke: #8a8a8e; fill: none }
 polyline { fill: none; stroke-width: 2 } .paper { fill: #ffffff }
 </style>"""
-TIP = '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z"/></marker></defs>'
+TIP = (
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0L8 4L0 8z"/></marker></defs>'
+)
 
 
 def standalone(width: int, height: int, body: str, title: str) -> str:
@@ -47,8 +50,7 @@ def box(x: int, y: int, width: int, height: int, lines: list[str], kind: str = "
     """The first line in the usual size, the rest small."""
     top = y + height / 2 - 7 * (len(lines) - 1) + 4
     words = "".join(
-        f'<text x="{x + width / 2}" y="{top + 15 * n}" text-anchor="middle"{"" if n == 0 else " class=" + chr(34) + "small" + chr(34)}>'
-        f"{escape(line)}</text>"
+        f'<text class="{"small" if n else ""}" x="{x + width / 2}" y="{top + 15 * n}" text-anchor="middle">{escape(line)}</text>'
         for n, line in enumerate(lines)
     )
     return f'<rect class="box {kind}" x="{x}" y="{y}" width="{width}" height="{height}"/>{words}'
@@ -58,13 +60,16 @@ def flow(path: str) -> str:
     return f'<path class="flow" d="{path}"/>'
 
 
+BLOCKS = ["ViT blocks", "self-attention over", "N + C tokens, then PEM:", "patches and prototypes", "exchange by cosine"]
+
+
 def network_diagram() -> str:
     """From a picture to its maps: what is learned in orange, what is a loss in blue."""
     parts = [
         box(10, 96, 92, 48, ["picture", "H × W × 3"]),
         box(140, 30, 150, 52, ["patch embedding", "N patches, width D"], "learned"),
         box(140, 158, 150, 52, ["global embedding", "one token per class"], "learned"),
-        box(330, 60, 150, 120, ["ViT blocks", "self-attention over", "N + C tokens, then PEM:", "patches and prototypes", "exchange by cosine"], "learned"),
+        box(330, 60, 150, 120, BLOCKS, "learned"),
         box(520, 30, 130, 52, ["patches F", "N × D"]),
         box(520, 158, 130, 52, ["prototypes P", "C × D, one per class"]),
         box(690, 94, 140, 52, ["spatial search", "cos(F, P), scaled"]),
