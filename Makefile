@@ -1,10 +1,11 @@
 # make demo: the whole job on the built-in scenes. make test: the tests. make lint: style and types. make docs: the site.
 # make bench: speed beside what one would have otherwise. make audit: known holes in the pinned packages.
+# make lock: the pinned packages again, with the hashes of their files on every platform.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint docs bench audit setup setup-dev clean
+.PHONY: demo test lint docs bench audit lock setup setup-dev clean
 
 demo: setup
 	$(BIN)/mupvss run configs/scenes.toml --out runs/demo
@@ -30,6 +31,11 @@ bench: setup-dev
 audit: setup-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt
+
+lock: setup-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --constraint constraints.txt --generate-hashes --universal --quiet \
+		--python-version 3.11.5 --no-annotate --custom-compile-command "make lock" --no-config --output-file requirements-hashed.txt
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -160,6 +161,24 @@ def test_folder_of_pictures_end_to_end(config_file, picture_folder, tmp_path):
     assert masks == ["cat__1.png", "cat__2.png", "dog__3.png", "none__4.png"]
     with Image.open(tmp_path / "o" / "seeds" / "masks" / "cat__1.png") as mask:
         assert mask.size == (40, 48)
+
+
+def test_hashed_requirements_are_the_pinned_ones(request):
+    def canonical(name):
+        return re.sub("[-_.]+", "-", name).lower()
+
+    def versions(text):
+        return {canonical(name): version for name, version in re.findall(r"^([\w.-]+)==([\w.]+)", text, re.MULTILINE)}
+
+    root = request.config.rootpath
+    text = (root / "requirements-hashed.txt").read_text()
+    pinned, hashed = versions((root / "constraints.txt").read_text()), versions(text)
+    assert all(pinned.get(name, version) == version for name, version in hashed.items())
+    assert all("--hash=sha256:" in entry for entry in re.split(r"\n(?=\w)", text)[1:])
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    asked = [one for group in (project["dependencies"], *project["optional-dependencies"].values()) for one in group]
+    missing = {canonical(re.match(r"[\w.-]+", one).group()) for one in asked} - hashed.keys()
+    assert not missing, "run make lock"
 
 
 def test_every_package_is_installed(request):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import supervision
 from PIL import Image, ImageDraw
+from scipy import ndimage
 
 from mupvss.config.schema import DataConfig
 from mupvss.data.images import read_label_image
@@ -177,6 +180,34 @@ def test_yolo(items, options, tmp_path):
         assert points.max() <= 1
         assert overlap(drawn(points * [80, 60], (60, 80)), items[0].labels == int(number) + 1) > 0.99
     assert '0: "cat"' in (tmp_path / "yolo" / "data.yaml").read_text()
+
+
+@pytest.mark.parametrize("name", ["yolo", "labelme", "coco-polygons"])
+def test_as_supervision_reads_it(items, options, tmp_path, name):
+    """The reader that many trainings of these formats use. It rounds outlines to whole pixels and draws them a pixel wider."""
+    pictures = tmp_path / "flat"
+    pictures.mkdir()
+    flat = [Item(item.path.name, pictures / item.path.name, item.labels) for item in items]
+    for item, new in zip(items, flat, strict=True):
+        new.path.write_bytes(item.path.read_bytes())
+    export_all(flat, 2, [name], tmp_path, options)
+    read = supervision.DetectionDataset
+    dataset = {
+        "yolo": lambda: read.from_yolo(str(pictures), str(tmp_path / "yolo/labels"), str(tmp_path / "yolo/data.yaml"), True),
+        "labelme": lambda: read.from_labelme(str(pictures), str(tmp_path / "labelme"), True),
+        "coco-polygons": lambda: read.from_coco(str(pictures), str(tmp_path / "coco-polygons.json"), True),
+    }[name]()
+    for item in flat:
+        _, found = next((image, found) for path, image, found in dataset if Path(path).name == item.name)
+        assert found.mask is not None
+        names = {dataset.classes[number] for number in found.class_id}
+        present = {CLASSES[k - 1] for k in np.unique(item.labels) if 0 < k < 255}
+        assert names == present
+        for label in present:
+            drawn = found.mask[[dataset.classes[number] == label for number in found.class_id]].any(0)
+            truth = item.labels == CLASSES.index(label) + 1
+            assert drawn[truth].all()
+            assert not drawn[~ndimage.binary_dilation(truth, np.ones((3, 3)))].any()
 
 
 def test_pictures_for_people(items, options, tmp_path):
