@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from mupvss.cli import main
-from mupvss.config.load import load_config
+from mupvss.config.load import load_config, save_config
+from mupvss.config.schema import AffinityConfig
 from mupvss.data.images import read_label_image
 from mupvss.data.tags import read_tags, write_tags
 from mupvss.doctor.masks import mask_doubt
@@ -52,6 +53,7 @@ def test_init_writes_what_run_reads(project, capsys):
     assert config.data.classes == ("blue", "red")
     assert config.model.weights == ""
     assert config.train.image_steps == 12_800
+    assert config.affinity.kind == "none", "without pretrained weights"
     arguments = ["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(project / "mine.toml")]
     assert main(arguments) == 1
     assert "is there already" in capsys.readouterr().err
@@ -59,18 +61,24 @@ def test_init_writes_what_run_reads(project, capsys):
     assert main([*arguments[:-1], str(other), "--quick", "--backbone", "small"]) == 0
     said = capsys.readouterr().out
     assert load_config(other).model.weights == "timm/deit_small_patch16_224.fb_in1k"
+    assert load_config(other).affinity.kind == "head"
     for part in ("12 pictures, 2 tags", "few pictures of blue, red", "Without internet", "mupvss run", "mupvss data doctor"):
         assert part in said
     other.unlink()
 
 
-def test_init_measures_this_computer(project, capsys, monkeypatch):
-    monkeypatch.setattr("mupvss.start.init.config_text", lambda *a: (project / "run" / "train" / "config.toml").read_text())
+@pytest.mark.parametrize("kind", ["none", "head"])
+def test_init_measures_this_computer(project, capsys, monkeypatch, kind):
+    config = load_config(project / "run" / "train" / "config.toml")
+    config = config.model_copy(update={"affinity": AffinityConfig(kind=kind, crop=32)})
+    save_config(project / "config.toml", config)
+    monkeypatch.setattr("mupvss.start.init.config_text", lambda *a: (project / "config.toml").read_text())
     out = project / "timed.toml"
     assert main(["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert "on this computer" in said
     assert "in all" in said
+    assert ("affinity" in said) == (kind == "head")
     out.unlink()
 
 

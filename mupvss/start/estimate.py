@@ -8,14 +8,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
+from mupvss.affinity.apply import walked
+from mupvss.affinity.loss import affinity_loss, pair_affinity
+from mupvss.affinity.vit_head import ViTAffinity
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.engine.device import autocast, pick_device, prepare
 from mupvss.engine.log import progress_bar
 from mupvss.engine.objective import loss_terms, total_loss
 from mupvss.masks.pseudo import pseudo_mask
-from mupvss.model.build import build_model
+from mupvss.model.build import Network, build_model
+from mupvss.model.cnn_cam import CNNCAMNetwork
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 
@@ -58,17 +64,47 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
     def mask() -> None:
         pseudo_mask(seeds[-1], np.asarray(picture), 0.4, config.masks)
 
-    with progress_bar("measure", 3, "steps") as advance:
+    learned = config.affinity.kind == "head"
+    with progress_bar("measure", 5 if learned else 3, "steps") as advance:
         step = _best(train, lambda: advance(1)) / config.train.batch_size
         found, drawn = (_best(work, lambda: advance(1)) for work in (search, mask))
-    return Estimate(
-        (
-            ("training", step * config.train.image_steps),
-            ("seeds", found * len(samples)),
-            ("pseudo masks", drawn * len(samples)),
-            ("segmentation network", step * config.segment.train.image_steps),
-        )
-    )
+        affine = _affinity(network, config, seeds[-1], picture, images, lambda: advance(1)) if learned else None
+    stages = [("training", step * config.train.image_steps), ("seeds", found * len(samples))]
+    if affine is not None:  # its labels are drawn as masks are
+        stages.append(("affinity", drawn * len(samples) + affine.learn * config.affinity.train.image_steps))
+    walk = 0.0 if affine is None else affine.walk
+    stages.append(("pseudo masks", (drawn + walk) * len(samples)))
+    stages.append(("segmentation network", step * config.segment.train.image_steps))
+    return Estimate(tuple(stages))
+
+
+@dataclass(frozen=True)
+class _Affinity:
+    learn: float
+    """Seconds per picture seen."""
+    walk: float
+    """Seconds per picture."""
+
+
+def _affinity(
+    network: Network, config: RunConfig, seeds: Seeds, picture: Image.Image, images: Tensor, done: Callable[[], None]
+) -> _Affinity:
+    """Freezes the network."""
+    assert not isinstance(network, CNNCAMNetwork), "a head stands on a ViT"
+    own, device = config.affinity, images.device
+    head = ViTAffinity(network).to(device)
+    part = images[: own.train.batch_size]
+
+    def learn() -> None:
+        with autocast(device, own.train.precision):
+            features = head.train()(part)
+        labels = torch.zeros(len(part), *features.shape[2:], dtype=torch.long, device=device)
+        affinity_loss(pair_affinity(features, own.radius), labels, own.radius).backward()
+
+    def walk() -> None:
+        walked(seeds, picture, head.eval(), own, config.model.patch_size, device)
+
+    return _Affinity(_best(learn, done) / len(part), _best(walk, done))
 
 
 def _evenly(count: int) -> list[int]:
