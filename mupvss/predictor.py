@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from mupvss.config.load import load_config
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
+from mupvss.deploy.runtimes import Runtime, load_runtime
 from mupvss.engine.checkpoint import ModelInfo, fitting, load_network, model_info, save_model
 from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
@@ -27,9 +28,6 @@ from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import is_segmenter, segmenter_info
 from mupvss.segmentation.predictor import SegmentationPredictor
-
-Runtime = Literal["auto", "onnxruntime", "openvino"]
-"""What computes an exported network; auto: ONNX Runtime where it is installed, else OpenVINO."""
 
 
 class Predictor(SharedPredictor, PicturePredictor):
@@ -152,8 +150,6 @@ def _load(path: Path, device: str, runtime: Runtime, classifier: bool) -> Predic
 
 
 def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredictor:
-    from mupvss.deploy.runtimes import load_runtime
-
     network, header = load_runtime(path, runtime)
     with fitting(path):
         if "segment" in header:

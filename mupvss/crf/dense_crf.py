@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -14,13 +11,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from mupvss.crf import torch_backend
 from mupvss.crf.presets import CERTAINTY, EPSILON, PRESETS, Strengths
 from mupvss.data.preprocess import reduced, reduction
 
 Backend = Literal["auto", "numba", "torch"]
 MAX_PIXELS = 2_000_000
-MeanField = Callable[[np.ndarray, int], np.ndarray]
-"""Log-probabilities (L, n) float32 and a number of steps -> probabilities (L, n) float32."""
 
 
 class DenseCRF:
@@ -49,11 +45,11 @@ class DenseCRF:
         image = np.asarray(reduced(Image.fromarray(image), factor)) if factor > 1 else image
         self._worked = image.shape[:2]
         if pick_backend(backend, device) == "numba":
-            self._mean_field = _with_numba(image, chosen, threads or _cores())
-        else:
-            from mupvss.crf.torch_backend import prepare
+            from mupvss.crf import numba_backend  # the extra `crf`
 
-            self._mean_field = prepare(image, chosen, device)
+            self._mean_field = numba_backend.prepare(image, chosen, threads or _cores())
+        else:
+            self._mean_field = torch_backend.prepare(image, chosen, device)
 
     def __call__(self, probabilities: np.ndarray, steps: int = 10) -> np.ndarray:
         """Probabilities (L, H, W) in [0, 1] -> refined ones (L, H, W) float32.
@@ -103,63 +99,6 @@ def pick_backend(backend: Backend, device: str) -> Literal["numba", "torch"]:
         return backend
     usable = device.startswith("cpu") and importlib.util.find_spec("numba") is not None
     return "numba" if usable else "torch"
-
-
-def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:
-    """Positions and colours (n, 5) float32, in standard deviations."""
-    h, w = image.shape[:2]
-    found = np.empty((h, w, 5), np.float32)
-    found[..., 0] = np.arange(w, dtype=np.float32) / np.float32(strengths.bilateral_xy)
-    found[..., 1] = (np.arange(h, dtype=np.float32) / np.float32(strengths.bilateral_xy))[:, None]
-    found[..., 2:] = image
-    found[..., 2:] /= np.float32(strengths.bilateral_rgb)
-    return found.reshape(-1, 5)
-
-
-def gaussian_features(height: int, width: int, deviation: float) -> np.ndarray:
-    """Positions (n, 2) float32, in standard deviations."""
-    y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(deviation)
-    return np.stack((x.ravel(), y.ravel()), 1)
-
-
-def _with_numba(image: np.ndarray, strengths: Strengths, threads: int) -> MeanField:
-    import numba
-
-    from mupvss.crf.lattice import build_lattice
-    from mupvss.crf.mean_field import kernel, mean_field
-
-    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
-    with _numba_threads(threads):
-        bilateral = kernel(build_lattice(bilateral_features(image, strengths)))
-        gaussian = _gaussian_kernel(image.shape[0], image.shape[1], strengths.gaussian_xy)
-    weights = [strengths.gaussian_weight, strengths.bilateral_weight]
-
-    def run(logs: np.ndarray, steps: int) -> np.ndarray:
-        with _numba_threads(threads):
-            return mean_field(logs, [gaussian, bilateral], weights, steps, threads)
-
-    return run
-
-
-@contextlib.contextmanager
-def _numba_threads(count: int) -> Iterator[None]:
-    import numba
-
-    before = numba.get_num_threads()
-    numba.set_num_threads(count)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
-
-
-@functools.lru_cache(maxsize=4)
-def _gaussian_kernel(height: int, width: int, deviation: float):  # type: ignore[no-untyped-def]
-    """Positions alone say nothing of the picture, and most pictures of a data set have one of a few sizes."""
-    from mupvss.crf.lattice import build_lattice
-    from mupvss.crf.mean_field import kernel
-
-    return kernel(build_lattice(gaussian_features(height, width, deviation)))
 
 
 def _cores() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mupvss.crf.dense_crf import MeanField, bilateral_features, gaussian_features
+from mupvss.crf.features import MeanField, bilateral_features, gaussian_features
 from mupvss.crf.presets import Strengths
 
 

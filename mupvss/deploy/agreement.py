@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.deploy.runtimes import Runtime
 from mupvss.model.outputs import Features
-from mupvss.predictor import Predictor, Runtime, load
+from mupvss.predictor import Predictor, load
 from mupvss.segmentation.predictor import SegmentationPredictor
 
 AnyPredictor = Predictor | SegmentationPredictor

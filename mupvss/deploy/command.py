@@ -14,8 +14,9 @@ from rich.table import Table
 from mupvss.data.images import read_image
 from mupvss.deploy.agreement import compare_runtime
 from mupvss.deploy.onnx_file import export_onnx
+from mupvss.deploy.runtimes import Runtime
 from mupvss.engine.device import prepare
-from mupvss.predictor import Runtime, load
+from mupvss.predictor import load
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 TOLERANCE = 1e-3

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.deploy.outputs import PlainOutputs, output_names
-from mupvss.engine.checkpoint import KEY, header_text, parse_header
-from mupvss.errors import CheckpointError
+from mupvss.engine.checkpoint import KEY, header_text
 from mupvss.files import atomic_path
 from mupvss.predictor import Predictor
 from mupvss.segmentation.predictor import SegmentationPredictor
@@ -71,27 +70,3 @@ def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tup
         side = 2 * info.model.patch_size
         names = output_names(predictor.network.cpu()(torch.zeros(1, 3, side, side), need_attention=True))
     return PlainOutputs(predictor.network, names), names, header
-
-
-def read_onnx_header(path: Path) -> dict[str, Any]:
-    """What an exported file says of itself; CheckpointError if it is not one of ours."""
-    try:
-        import onnx
-        from google.protobuf.message import DecodeError
-    except ImportError:
-        raise ValueError("ONNX files need the extra 'onnx': pip install 'mupvss[onnx]'") from None
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; write it with 'mupvss export'")
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except (DecodeError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not a readable ONNX file ({error}); export it again") from None
-    found = {entry.key: entry.value for entry in model.metadata_props}
-    if KEY not in found:
-        raise CheckpointError(f"{path}: an ONNX file, but not one of ours; write it with 'mupvss export'")
-    return parse_header(found[KEY], path)
-
-
-def as_images(tensor: Tensor) -> Any:
-    """For a runtime: float32, contiguous, numpy."""
-    return tensor.detach().float().cpu().contiguous().numpy()

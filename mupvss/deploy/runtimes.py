@@ -6,20 +6,22 @@ import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import ModelConfig
-from mupvss.deploy.onnx_file import as_images, read_onnx_header
 from mupvss.deploy.outputs import to_features
+from mupvss.engine.checkpoint import KEY, parse_header
+from mupvss.errors import CheckpointError
 from mupvss.model.build import build_model
 from mupvss.model.outputs import Features
-from mupvss.predictor import Runtime
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
+Runtime = Literal["auto", "onnxruntime", "openvino"]
+"""What computes an exported network; auto: ONNX Runtime where it is installed, else OpenVINO."""
 
 
 def open_runtime(path: Path, runtime: Runtime) -> Run:
@@ -64,7 +66,7 @@ class _RuntimeNetwork(nn.Module):
         self.place = nn.Parameter(torch.zeros(0), requires_grad=False)  # tells callers the device
 
     def tensors(self, images: Tensor) -> dict[str, Tensor]:
-        found = self.run(as_images(images))
+        found = self.run(images.detach().float().cpu().contiguous().numpy())
         return {name: torch.from_numpy(array) for name, array in zip(self.names, found, strict=True)}
 
 
@@ -95,3 +97,22 @@ def load_runtime(path: Path, runtime: Runtime) -> tuple[RuntimeSegmenter | Runti
     header = read_onnx_header(path)
     kind = RuntimeSegmenter if "segment" in header else RuntimeClassifier
     return kind(path, header, runtime), header
+
+
+def read_onnx_header(path: Path) -> dict[str, Any]:
+    """What an exported file says of itself; CheckpointError if it is not one of ours."""
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+    except ImportError:
+        raise ValueError("ONNX files need the extra 'onnx': pip install 'mupvss[onnx]'") from None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; write it with 'mupvss export'")
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: not a readable ONNX file ({error}); export it again") from None
+    found = {entry.key: entry.value for entry in model.metadata_props}
+    if KEY not in found:
+        raise CheckpointError(f"{path}: an ONNX file, but not one of ours; write it with 'mupvss export'")
+    return parse_header(found[KEY], path)

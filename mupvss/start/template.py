@@ -49,9 +49,7 @@ image_steps = {steps}
 def _affinity(weights: str) -> str:
     """Blocks without pretrained weights know too little of what belongs together: a head on them ruins the masks."""
     if weights:
-        return (
-            'kind = "head"                    # learned from the seeds, masks end at edges; "none" saves a quarter of the time'
-        )
+        return 'kind = "head"                    # learned from the seeds, masks end at edges; "none" saves a quarter of the time'
     return 'kind = "none"                    # "head" draws masks to edges, but needs pretrained weights'
 
 
