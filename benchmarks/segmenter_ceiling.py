@@ -54,9 +54,8 @@ def main() -> None:
         fit_segmenter(run, dataset, given.out / "masks", given.out / "segment")
         remove_states(given.out / "segment")
     found = run_val(run)
-    print(
-        f"{len(dataset.samples)} true masks: single scale {found['miou_single']:.1f}, with everything {found['miou']:.1f} mIoU on val"
-    )
+    figures = f"single scale {found['miou_single']:.1f}, with everything {found['miou']:.1f}"
+    print(f"{len(dataset.samples)} true masks, mIoU on val: {figures}")
 
 
 if __name__ == "__main__":
