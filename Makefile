@@ -1,9 +1,10 @@
 # make demo: the whole job on the built-in scenes. make test: the tests. make lint: style and types. make docs: the site.
 # make bench: speed beside what one would have otherwise. make audit: known holes in the pinned packages.
-# make lock: the pinned packages again, with the hashes of their files on every platform.
+# make lock: what users install, in the pinned versions, with the hashes of their files on every platform.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+EXTRAS := crf export onnx openvino studio datasets distributed cnn tensorboard
 
 .PHONY: demo test lint docs bench audit lock setup setup-dev clean
 
@@ -34,7 +35,7 @@ audit: setup-dev
 
 lock: setup-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile pyproject.toml --all-extras --constraint constraints.txt --generate-hashes --universal --quiet \
+	$(BIN)/uv pip compile pyproject.toml $(EXTRAS:%=--extra %) --constraint constraints.txt --generate-hashes --universal --quiet \
 		--python-version 3.11.5 --no-annotate --custom-compile-command "make lock" --no-config --output-file requirements-hashed.txt
 
 setup: $(VENV)/.installed

@@ -25,7 +25,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import save_tensors
 from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
 from mupvss.engine.device import autocast, pick_device, prepare
-from mupvss.engine.loop import Loop, optimise
+from mupvss.engine.loop import Loop, optimise, remove_states
 from mupvss.engine.optimizer import grouped_optimizer
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.model.build import build_model
@@ -74,6 +74,7 @@ def train_on(config: RunConfig, dataset: Dataset, folder: Path) -> Probe:
         save=lambda path: save_tensors(path, network.state_dict(), {}),
     )
     optimise(loop, folder, folder.name)
+    remove_states(folder)
     return network.eval()
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from mupvss.config.load import load_config
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.engine.device import prepare
 from mupvss.engine.each import each
-from mupvss.engine.loop import remove_states
 from mupvss.evaluation.palette import write_palette_png
+from mupvss.files import hash_of
 from mupvss.stages.segment import fit_segmenter
-from mupvss.stages.stage import Run
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, truth_identity
 from mupvss.stages.val import run_val
 
 
@@ -49,10 +50,15 @@ def main() -> None:
     dataset = Dataset(dataset.classes, [sample for sample in dataset.samples if sample.open_mask is not None])
     (given.out / "train").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(given.classifier, given.out / "train" / "model.safetensors")
-    write_true_masks(dataset, given.out / "masks")
-    if not (given.out / "segment" / "model.safetensors").is_file():
-        fit_segmenter(run, dataset, given.out / "masks", given.out / "segment")
-        remove_states(given.out / "segment")
+
+    def work(folder: Path) -> Metrics:
+        write_true_masks(dataset, folder / "true")
+        return fit_segmenter(run, dataset, folder / "true", folder)
+
+    depends_on = fingerprint("true masks", config.segment, config.seed, hash_of(given.classifier), dataset_identity(dataset))
+    prepare(config.seed, config.threads)
+    run_stage(run, "segment", depends_on, work, truth_identity(dataset, config.data))
+    prepare(config.seed, config.threads)
     found = run_val(run)
     figures = f"single scale {found['miou_single']:.1f}, with everything {found['miou']:.1f}"
     print(f"{len(dataset.samples)} true masks, mIoU on val: {figures}")

@@ -1,6 +1,6 @@
 """Training, search and evaluation, each beside what one would have otherwise, interleaved in one run.
 
-    python benchmarks/speed.py [training|search|evaluation|all] [--pictures FOLDER]
+    python benchmarks/speed.py [training|search|evaluation|all] [--picture FILE]
 
 The peer of training and search is the same method written straightforwardly: float32 as PyTorch computes it by default, explicit
 attention whose weights every block returns, PEM as whole products of all tokens, one forward pass per scale and mirror. It has

@@ -85,8 +85,10 @@ def forward(predictor: Predictor, sample: Sample) -> Features:
 
 def cosines_figure(predictor: Predictor, dataset: Dataset, cell: int = 9) -> Image.Image:
     """Cosines between the prototypes of the classes that pictures are tagged with, ordered by class."""
-    tokens = []
+    tokens: list[torch.Tensor] = []
+    begins = []
     for index, name in enumerate(dataset.classes):
+        begins.append(len(tokens))
         for sample in [sample for sample in dataset.samples if name in sample.tags][:PER_CLASS]:
             prototypes = forward(predictor, sample).prototypes
             assert prototypes is not None
@@ -100,8 +102,8 @@ def cosines_figure(predictor: Predictor, dataset: Dataset, cell: int = 9) -> Ima
     field = heat(Image.new("RGB", cosines.shape), cosines).resize((side, side), Image.Resampling.NEAREST)
     canvas.paste(field, (left, 8))
     draw = ImageDraw.Draw(canvas)
-    for index, name in enumerate(dataset.classes):
-        draw.text((4, 8 + cell * PER_CLASS * (index + 0.5) - 8), name, (28, 28, 30), font)
+    for name, begin, end in zip(dataset.classes, begins, [*begins[1:], len(tokens)], strict=True):
+        draw.text((4, 8 + cell * (begin + end) / 2 - 8), name, (28, 28, 30), font)
     draw.text((left, side + 12), "dark: cosine 0 or less, bright: 1", (28, 28, 30), font)
     return canvas
 

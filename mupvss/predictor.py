@@ -128,6 +128,8 @@ def load(
     """
     path = Path(run)
     predictor = _load(path, device, runtime, classifier)
+    if classifier and isinstance(predictor, SegmentationPredictor):
+        raise ValueError(f"{path}: a segmentation network, and a classifier is asked for; give the folder of a run that has one")
     predictor.allow_urls = allow_urls
     predictor.run = path if path.is_dir() else None
     return predictor

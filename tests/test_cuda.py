@@ -37,6 +37,17 @@ def gpu():
     return torch.device("cuda")
 
 
+@pytest.fixture(autouse=True)
+def _full_float32():
+    """TF32 keeps ten bits of the mantissa: good for training, not for comparing."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.set_float32_matmul_precision(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
 @pytest.fixture
 def picture():
     rng = np.random.default_rng(0)
@@ -89,7 +100,8 @@ def test_bf16_training_learns(gpu, training, tmp_path):
     quick = training.train.model_copy(update={"precision": "bf16", "lr": 1e-3, "image_steps": 480})
     train(dataclasses.replace(training, train=quick, device=gpu), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert lines[-1]["classification"] < lines[0]["classification"]
+    first, last = (np.mean([line["classification"] for line in part]) for part in (lines[:2], lines[-2:]))
+    assert last < first
 
 
 def test_random_walk(gpu):

@@ -16,6 +16,7 @@ from mupvss.data.images import read_label_image
 from mupvss.data.tags import read_tags, write_tags
 from mupvss.doctor.masks import mask_doubt
 from mupvss.doctor.tags import corrected, findings, tag_doubts
+from mupvss.evaluation.palette import write_palette_png
 from mupvss.search.seeds import Seeds
 
 TINY = [
@@ -51,9 +52,7 @@ def project(tmp_path_factory):
 def test_init_writes_what_run_reads(project, capsys):
     config = load_config(project / "mine.toml")
     assert config.data.classes == ("blue", "red")
-    assert config.model.weights == ""
-    assert config.train.image_steps == 12_800
-    assert config.affinity.kind == "none", "without pretrained weights"
+    assert (config.model.backbone, config.affinity.kind) == ("micro", "none"), "without pretrained weights"
     arguments = ["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(project / "mine.toml")]
     assert main(arguments) == 1
     assert "is there already" in capsys.readouterr().err
@@ -62,9 +61,51 @@ def test_init_writes_what_run_reads(project, capsys):
     said = capsys.readouterr().out
     assert load_config(other).model.weights == "timm/deit_small_patch16_224.fb_in1k"
     assert load_config(other).affinity.kind == "head"
+    assert load_config(other).train.image_steps == 12_800
     for part in ("12 pictures, 2 tags", "few pictures of blue, red", "Without internet", "mupvss run", "mupvss data doctor"):
         assert part in said
     other.unlink()
+
+
+def test_pictures_kept_back_and_true_masks(project, tmp_path, capsys):
+    """data split, init with both tables, run; then masks turn up, and one of them is corrected."""
+    pictures, parts, config = project / "pictures", tmp_path / "parts", tmp_path / "kept.toml"
+    tables = ["--tags", str(project / "tags.csv"), "--parts", "train=0.75", "val=0.25", "--seed", "1"]
+    assert main(["data", "split", str(pictures), str(parts), *tables]) == 0
+    known = ["--tags", str(parts / "train.csv"), "--val-tags", str(parts / "val.csv")]
+    assert main(["init", str(pictures), *known, "--out", str(config), "--weights", "", "--quick"]) == 0
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    run = ["run", str(config), "--out", str(tmp_path / "run"), "--data.masks", str(masks), *TINY]
+    assert main(run) == 0
+    kept, learned = (set(read_tags(parts / f"{name}.csv")) for name in ("val", "train"))
+    assert kept
+    assert not kept & learned
+    found = {path.stem for path in (tmp_path / "run" / "val" / "masks").glob("*.png")}
+    assert found == {name.removesuffix(".jpg").replace("/", "__") for name in kept}
+    figures = tmp_path / "run" / "metrics.json"
+    assert "val/miou" not in json.loads(figures.read_text())
+
+    def draw(name, right):
+        mask = np.zeros((40, 56), np.uint8)
+        mask[8:30, 10:right] = 2 if int(name.split("/")[1][:-4]) % 2 else 1
+        write_palette_png((masks / name).with_suffix(".png"), mask)
+
+    for name in kept | learned:
+        draw(name, 40)
+    capsys.readouterr()
+    searched = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "seeds" / "maps").rglob("*.npz")}
+    assert main(run) == 0
+    first = json.loads(figures.read_text())
+    assert {"seeds/miou", "masks/miou", "val/miou"} <= first.keys()
+    assert searched == {path: path.stat().st_mtime_ns for path in searched}
+    draw(sorted(learned)[0], 20)
+    assert main(run) == 0
+    assert json.loads(figures.read_text())["seeds/miou"] != first["seeds/miou"]
+    said = capsys.readouterr().err
+    assert said.count("train: up to date") == said.count("segment: up to date") == 2
+    assert main(run) == 0
+    assert capsys.readouterr().err.count("up to date") == 8
 
 
 @pytest.mark.parametrize("kind", ["none", "head"])

@@ -122,6 +122,9 @@ def test_predictor_equals_the_stage(finished):
 
 def test_segmentation_network_answers_without_tags(finished):
     run_all(finished)
+    assert type(load(finished.out, classifier=True)).__name__ == "Predictor"
+    with pytest.raises(ValueError, match="a classifier is asked for"):
+        load(finished.out / "segment" / "model.safetensors", classifier=True)
     predictor = load(finished.out)
     masks = finished.out / "val" / "masks"
     for sample in load_dataset(finished.config.data, "val").samples:

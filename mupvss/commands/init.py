@@ -19,6 +19,8 @@ class InitArguments:
     """Folder of the pictures; asked for if it is not given."""
     tags: Path | None = None
     """Tags: .csv or .jsonl, COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML; default: one folder per tag."""
+    val_tags: Path | None = None
+    """Tags of pictures kept back, on which the segmentation network is tried; `mupvss data split` writes both tables."""
     out: Path | None = None
     """The config to write; default: the folder's name with .toml, here."""
     backbone: Literal["tiny", "small"] = "tiny"
@@ -41,7 +43,7 @@ def init(argv: Sequence[str]) -> None:
         pictures, tags = _ask(tags)
     out = arguments.out or Path(f"{pictures.resolve().name}.toml")
     options = (arguments.backbone, arguments.weights, arguments.force, arguments.quick)
-    initialise(Wishes(pictures, tags, out, *options))
+    initialise(Wishes(pictures, tags, arguments.val_tags, out, *options))
 
 
 def _ask(tags: Path | None) -> tuple[Path, Path | None]:

@@ -29,7 +29,7 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
     @dataclasses.dataclass(frozen=True)
     class Arguments:
         config: Annotated[RunConfig, tyro.conf.arg(name="")]
-        out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME of the config.")] = None
+        out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME for a config NAME.toml.")] = None
 
     parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
     return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
@@ -72,6 +72,6 @@ SUMMARIES = {
     "affinity": "Only train the affinity that refines seeds.",
     "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
     "segment": "Only train the segmentation network on the pseudo masks.",
-    "val": "Only score the segmentation network on pictures it has not seen.",
+    "val": "Only score the segmentation network on the pictures kept for that.",
     "report": "Only write the report page of what is there.",
 }

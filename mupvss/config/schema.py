@@ -62,6 +62,8 @@ class DataConfig(Section):
     """voc, coco: split whose pictures get seeds and pseudo masks."""
     seed_without: str | None = None
     """voc: split list whose pictures are left out of those, so that the segmentation network can be tuned on them."""
+    val_tags: Path | None = None
+    """folder: table, like `tags`, of the pictures that the segmentation network is tried on; None: those with a mask."""
     score_split: str | None = None
     """voc: split list, a part of that, whose masks score them; None: every mask there is."""
     scenes: ScenesConfig = ScenesConfig()

@@ -16,7 +16,8 @@ NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
 
 
 def load_folder(config: DataConfig, split: str) -> Dataset:
-    """Every picture under data.root, for training and for seeds alike. Masks: palette PNGs in data.masks, by stem."""
+    """Every picture under data.root, or of the table data.tags, for training and for seeds alike. val: those of data.val_tags;
+    without it, those that have a mask. Masks: palette PNGs in data.masks, by stem."""
     root = config.root
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
@@ -29,6 +30,8 @@ def load_folder(config: DataConfig, split: str) -> Dataset:
             f"{config.tags or root}: no picture has any of data.classes ({', '.join(classes) or 'none'}); "
             f"the tags found are {', '.join(found) or 'none'}"
         )
+    if split == "val" and config.val_tags is not None:
+        tags = _tags_from_table(root, config.val_tags)
     samples = []
     for path, entry in sorted(tags.items()):
         name = "__".join(path.relative_to(root).with_suffix("").parts)
@@ -40,9 +43,12 @@ def load_folder(config: DataConfig, split: str) -> Dataset:
                 entry & frozenset(classes),
                 functools.partial(read_image, path),
                 functools.partial(read_label_image, mask) if mask.is_file() else None,
+                mask_origin=str(mask) if mask.is_file() else None,
             )
         )
     _check_names(samples)
+    if split == "val" and config.val_tags is None:
+        samples = [sample for sample in samples if sample.open_mask is not None]
     return Dataset(tuple(classes), samples)
 
 

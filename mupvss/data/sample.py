@@ -25,6 +25,8 @@ class Sample:
     """-> class ids (H, W) uint8: 0 background, 1... classes, 255 ignore. None where there is no mask."""
     open_part: Callable[[], np.ndarray] | None = None
     """-> where the telling parts of the objects are (H, W) bool; known for drawn scenes only."""
+    mask_origin: str | None = None
+    """The file the mask comes from, to tell when it changes; None where there is none."""
 
 
 @dataclass(frozen=True)

@@ -48,13 +48,15 @@ def load_voc(config: DataConfig, split: str, scored: str | None = None, without:
         else:
             raise DataError(f"{config.tags}: no row for picture '{name}' of the split '{split}'; add it, with or without tags")
         _check_known(tags, name, config.tags or root / "Annotations" / f"{name}.xml")
+        shown = name in masked and mask.is_file()
         samples.append(
             Sample(
                 name,
                 str(image),
                 tags & frozenset(classes),
                 functools.partial(read_image, image),
-                functools.partial(_read_mask, mask, ids) if name in masked and mask.is_file() else None,
+                functools.partial(_read_mask, mask, ids) if shown else None,
+                mask_origin=str(mask) if shown else None,
             )
         )
     return Dataset(tuple(classes), samples)

@@ -18,6 +18,8 @@ from mupvss.data.sample import Dataset
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import leave_stopping_to_the_main_process
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -81,22 +83,24 @@ class StepBatches(Sampler[list[int]]):
         return self.steps - self.first_step
 
 
-def batches(dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int) -> DataLoader:
-    """Loader of `Batch`es for the steps first_step, ..., steps - 1."""
+def batches(
+    dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int, device: torch.device = CPU
+) -> DataLoader:
+    """Loader of `Batch`es for the steps first_step, ..., steps - 1. device: where they will go."""
     return DataLoader(
         TrainingViews(dataset, config, image_size, seed),
         batch_sampler=StepBatches(first_step, steps, config.batch_size),
         collate_fn=_collate,
-        **loader_options(config.workers),
+        **loader_options(config.workers, device),
     )
 
 
-def loader_options(workers: int) -> dict[str, Any]:
+def loader_options(workers: int, device: torch.device) -> dict[str, Any]:
     """How every training's batches are read: by `workers` processes, four batches ahead each."""
     return {
         "num_workers": workers,
         "prefetch_factor": 4 if workers else None,
-        "pin_memory": torch.cuda.is_available(),
+        "pin_memory": device.type == "cuda",
         # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
         "generator": torch.Generator(),
         "worker_init_fn": leave_stopping_to_the_main_process,

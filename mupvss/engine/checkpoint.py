@@ -1,7 +1,7 @@
 """The one checkpoint format: tensors in safetensors, everything else as JSON in its header. Nothing is ever unpickled.
 
-model.safetensors holds a finished network with all that is needed to use it; state.safetensors, beside it while a
-training is under way, holds the network, the optimizer and the random state, so that a stopped run goes on exactly.
+model.safetensors holds a finished network with all that is needed to use it; state.safetensors, beside it until the
+training's figures are written, holds the network, the optimizer and the random state, so that a stopped run goes on exactly.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def parse_header(text: str, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
     if written != FORMAT:
         raise CheckpointError(
-            f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the version that wrote it"
+            f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the one that wrote it, or write anew"
         )
     return header
 
@@ -148,8 +148,9 @@ def save_state(path: Path, step: int, network: nn.Module, optimizer: torch.optim
     for index, entry in saved["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
     tensors["random.torch"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     save_tensors(path, tensors, {"step": step, "identity": identity})
 
 
@@ -166,6 +167,7 @@ def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
             state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     torch.set_rng_state(tensors["random.torch"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    device = next(network.parameters()).device
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
     return int(header["step"])

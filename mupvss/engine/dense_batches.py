@@ -14,7 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mupvss.config.schema import TrainConfig
 from mupvss.data.augment import View, Views, mirror, random_look
-from mupvss.engine.batches import EpochOrder, StepBatches, loader_options
+from mupvss.engine.batches import CPU, EpochOrder, StepBatches, loader_options
 from mupvss.errors import DataError
 from mupvss.evaluation.counts import IGNORE
 
@@ -121,13 +121,13 @@ class DenseViews(TorchDataset):
         return DenseView(View(pixels, *look), label, sure, inside, origin)
 
 
-def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps: int) -> DataLoader:
-    """Loader of `DenseBatch`es for the steps first_step, ..., steps - 1."""
+def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps: int, device: torch.device = CPU) -> DataLoader:
+    """Loader of `DenseBatch`es for the steps first_step, ..., steps - 1. device: where they will go."""
     return DataLoader(
         views,
         batch_sampler=StepBatches(first_step, steps, config.batch_size),
         collate_fn=_collate,
-        **loader_options(config.workers),
+        **loader_options(config.workers, device),
     )
 
 

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mupvss.engine.stopping import stop_requests
 from mupvss.engine.torchrun import first_process
+from mupvss.files import write_text
 
 console = Console(stderr=True, quiet=not first_process())
 """Of several processes, the first speaks for all."""
@@ -75,8 +76,7 @@ class Journal:
     def __init__(self, path: Path, keep_until: int, tensorboard: bool) -> None:
         lines = path.read_text().splitlines() if path.is_file() else []
         kept = [line for line in lines if _step(line) <= keep_until] if keep_until else []
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in kept))
+        write_text(path, "".join(line + "\n" for line in kept))
         self.path = path
         self.writer = _tensorboard(path.parent) if tensorboard else None
 

@@ -46,7 +46,7 @@ class Loop:
 
 def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
     """Trains into folder/model.safetensors, resuming from folder/state.safetensors if that is a checkpoint of this very
-    training; -> the last figures. The state stays: whoever has written down the result removes it (`remove_state`).
+    training; -> the last figures. The state stays: whoever has written down the result removes it (`remove_states`).
     """
     config, team = loop.config, processes()
     state = state_path(folder)

@@ -73,7 +73,9 @@ def train(training: Training, folder: Path, title: str = "train") -> dict[str, f
     loop = Loop(
         network=network,
         optimizer=build_optimizer(network, training.model, config),
-        batches=lambda first: batches(training.dataset, config, training.model.image_size, training.seed, first, training.steps),
+        batches=lambda first: batches(
+            training.dataset, config, training.model.image_size, training.seed, first, training.steps, training.device
+        ),
         loss=step_loss,
         origins=lambda batch: batch.origins,
         steps=training.steps,

@@ -15,8 +15,15 @@ FIGURES = {
     "seeds/miou": "seeds on the training pictures, threshold chosen without masks",
     "seeds/miou_oracle": "seeds on the training pictures, oracle threshold",
     "masks/miou": "pseudo masks of the training pictures",
-    "val/miou_single": "segmentation network on pictures it has not seen, one scale",
-    "val/miou": "segmentation network on pictures it has not seen",
+    "val/miou_single": "segmentation network on the pictures of val, one scale",
+    "val/miou": "segmentation network on the pictures of val",
+}
+
+KINDS = {
+    "scenes": "Drawn scenes",
+    "voc": "A data set in Pascal VOC's layout",
+    "coco": "A data set in COCO's layout",
+    "folder": "Own pictures",
 }
 
 
@@ -43,7 +50,7 @@ def _data(run: Path | None) -> str:
     if path is None or not path.is_file():
         return "Not stated."
     config = load_config(path)
-    kind = {"scenes": "Drawn scenes", "voc": "A data set in Pascal VOC's layout", "folder": "Own pictures"}[config.data.source]
+    kind = KINDS[config.data.source]
     return (
         f"{kind}, image tags only; {config.train.image_steps} image steps, backbone {config.model.backbone}, seed {config.seed}."
     )

@@ -80,7 +80,7 @@ def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
     loop = Loop(
         network=network,
         optimizer=torch.optim.AdamW([{"params": parameters, "peak": train.lr}], lr=train.lr, weight_decay=train.weight_decay),
-        batches=lambda first: dense_batches(views, train, first, steps),
+        batches=lambda first: dense_batches(views, train, first, steps, device),
         loss=lambda batch, progress: _loss(called, batch, run.config, device),
         origins=lambda batch: batch.origins,
         steps=steps,

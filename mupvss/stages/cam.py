@@ -12,7 +12,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
 from mupvss.stages.scoring import score_maps
 from mupvss.stages.search_all import search_all
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 from mupvss.stages.train import fit, training_fingerprint
 
 TRAIN, NAME = "cam_train", "cam"
@@ -47,7 +47,7 @@ def run_cam(run: Run) -> Metrics:
                 metrics[f"{prefix}threshold"] = found.threshold
         return metrics
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 
 
 def _model(config: RunConfig) -> ModelConfig:

@@ -9,7 +9,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
 from mupvss.stages.scoring import score_maps
 from mupvss.stages.search_all import search_all
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "curve"
 
@@ -32,7 +32,7 @@ def run_curve(run: Run, pictures: int) -> Metrics:
         points = [{"image_steps": n, **_score(run, path, dataset, folder / str(n))} for n, path in sorted(networks.items())]
         return {"pictures": len(dataset.samples), "points": points}
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 
 
 def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:

@@ -13,7 +13,7 @@ from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.table import as_json, as_table
 from mupvss.stages.scoring import read_mask
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "evaluate"
 
@@ -41,4 +41,4 @@ def run_evaluate(run: Run) -> Metrics:
         console.print(as_table(found, names, f"seeds, threshold without masks, {pictures} pictures"))
         return {"pictures": pictures, **as_json(found)}
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))

@@ -25,7 +25,7 @@ from mupvss.masks.pseudo import Refined, pseudo_mask
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.stages.scoring import read_mask, score_maps
 from mupvss.stages.search_all import read_seeds_for, seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "masks"
 KIND = "walked"
@@ -48,7 +48,7 @@ def run_masks(run: Run) -> Metrics:
             metrics |= {"seeds_miou": before["miou"], "seeds_oracle": before["miou_oracle"]}
         return metrics
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 
 
 def walk_all(run: Run, dataset: Dataset, folder: Path) -> None:

@@ -21,7 +21,7 @@ from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import heat, inline, overlay
 from mupvss.search.seeds import read_seeds
 from mupvss.stages.search_all import seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "report"
 PICTURES = 16
@@ -40,7 +40,7 @@ COLUMNS = (
 def run_report(run: Run) -> Metrics:
     """-> DIR/report/index.html."""
     dataset = load_dataset(run.config.data, "seeds", run.config.limit)
-    upstream = [stage_fingerprint(run.folder(stage)) for stage in SHOWN]
+    upstream = [(stage_fingerprint(run.folder(stage)), _metrics(run.folder(stage))) for stage in SHOWN]
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
@@ -57,7 +57,7 @@ def run_report(run: Run) -> Metrics:
         write_text(folder / "index.html", page(f"MuP-VSS: {run.config.name}", sections))
         return {"pictures": min(PICTURES, len(dataset.samples))}
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, run.config.data))
 
 
 def _metrics(folder: Path) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
         ("Seeds without the prototypes, <i>oracle</i>", seeds.get("without_prototype_oracle")),
         ("The classifier's map in the prototypes' place, <i>oracle</i>", seeds.get("attended_cam_oracle")),
         ("Pseudo masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
-        ("<b>Segmentation network</b> on pictures it has not seen, without tags", metrics["val"].get("miou")),
+        ("<b>Segmentation network</b> on <i>val</i>, without tags", metrics["val"].get("miou")),
         ("The same at one scale, without mirror and CRF", metrics["val"].get("miou_single")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
         ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),

@@ -13,7 +13,7 @@ from mupvss.predictor import Predictor
 from mupvss.search.seeds import read_seeds
 from mupvss.stages.scoring import MapScores, as_record, score_maps
 from mupvss.stages.search_all import search_all, seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "seeds"
 
@@ -36,7 +36,7 @@ def run_seeds(run: Run) -> Metrics:
             write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
         return {"maps": predictor.kind, "threshold": threshold, **_figures(found, predictor.kind, dataset.classes)}
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 
 
 def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> None:

@@ -71,7 +71,7 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
     loop = Loop(
         network=network,
         optimizer=grouped_optimizer(network, train, lambda name: started and not name.startswith("backbone.")),
-        batches=lambda first: dense_batches(views, train, first, steps),
+        batches=lambda first: dense_batches(views, train, first, steps, device),
         loss=lambda batch, progress: _loss(called, batch, config, device),
         origins=lambda batch: batch.origins,
         steps=steps,

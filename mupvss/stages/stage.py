@@ -7,6 +7,7 @@ one it was made with.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
@@ -23,7 +24,7 @@ from pydantic import BaseModel
 
 import mupvss
 from mupvss.config.load import save_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.schema import DataConfig, RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.engine.log import console
 from mupvss.engine.loop import remove_states
@@ -59,38 +60,50 @@ def stage_fingerprint(folder: Path) -> str:
     return str(read_json(marker)["fingerprint"]) if marker.is_file() and (folder / "metrics.json").is_file() else ""
 
 
-def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics]) -> Metrics:
-    """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way."""
+def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics], truth: str = "") -> Metrics:
+    """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way.
+
+    truth: of what the result is scored against (`truth_identity`). Where that alone has changed, `work` is done again in the
+    same folder, and finds there what does not depend on it.
+    """
     folder, team = run.folder(name), processes()
-    if team.from_main(stage_fingerprint(folder) == depends_on):
+    if team.from_main(stage_fingerprint(folder) == depends_on and _scored_against(folder, truth)):
         console.print(f"{name}: up to date", highlight=False)
+        if team.main:
+            _tidy(folder)
         return dict(read_json(folder / "metrics.json"))
     if team.main:
-        _begin(folder, depends_on, run.config)
+        _begin(folder, depends_on, truth, run.config)
     team.wait()
     reset_peak_memory()
     begin = time.monotonic()
     earlier = _earlier_seconds(folder)
     try:
         metrics = work(folder)
+        seconds = earlier + time.monotonic() - begin
+        metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
+        team.wait()
+        if team.main:
+            write_json(folder / "metrics.json", metrics)
     except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
         if team.main:
             with contextlib.suppress(OSError):  # what stopped it may be a full disk
                 write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
-    seconds = earlier + time.monotonic() - begin
-    metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
-    team.wait()
     if team.main:
-        write_json(folder / "metrics.json", metrics)
-        remove_states(folder)
-        (folder / "elapsed.json").unlink(missing_ok=True)
+        _tidy(folder)
     team.wait()
     console.print(f"{name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
     return metrics
 
 
-def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
+def _tidy(folder: Path) -> None:
+    """What only an unfinished stage needs."""
+    remove_states(folder)
+    (folder / "elapsed.json").unlink(missing_ok=True)
+
+
+def _begin(folder: Path, depends_on: str, truth: str, config: RunConfig) -> None:
     """Keeps what a stopped attempt at the same work left behind; sets aside what other work finished, one such per stage."""
     marker = folder / "stage.json"
     shutil.rmtree(_doomed(folder), ignore_errors=True)
@@ -102,8 +115,13 @@ def _begin(folder: Path, depends_on: str, config: RunConfig) -> None:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
     # The marker first: whatever stops this, a folder of ours is known by it.
-    write_json(marker, {"fingerprint": depends_on, "version": mupvss.__version__})
+    write_json(marker, {"fingerprint": depends_on, "truth": truth, "version": mupvss.__version__})
     save_config(folder / "config.toml", config)
+
+
+def _scored_against(folder: Path, truth: str) -> bool:
+    """Whether a finished stage was; one that does not say is believed."""
+    return read_json(folder / "stage.json").get("truth", truth) == truth
 
 
 def _doomed(folder: Path) -> Path:
@@ -148,6 +166,14 @@ def _flat(prefix: str, value: Any) -> Metrics:
 def dataset_identity(dataset: Dataset) -> list[Any]:
     """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
     return [dataset.classes, [(s.name, sorted(s.tags), file_state(s.origin)) for s in dataset.samples]]
+
+
+def truth_identity(dataset: Dataset, data: DataConfig) -> str:
+    """What scores depend on beside the pictures: which of them have masks, the state of those files, and how they are read."""
+    state = functools.cache(file_state)  # of COCO's masks there is one file
+    masked = [sample for sample in dataset.samples if sample.open_mask is not None]
+    masks = [(s.name, None if s.mask_origin is None else state(s.mask_origin)) for s in masked]
+    return fingerprint(data.other_classes, data.crowd, masks)
 
 
 def reset_peak_memory() -> None:

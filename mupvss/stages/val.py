@@ -17,7 +17,7 @@ from mupvss.evaluation.palette import write_palette_png
 from mupvss.evaluation.table import as_json, as_table
 from mupvss.segmentation.predictor import SegmentationPredictor
 from mupvss.stages.scoring import read_mask
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "val"
 
@@ -38,7 +38,7 @@ def run_val(run: Run) -> Metrics:
         full = SegmentationPredictor.open(checkpoint, device=config.device)
         return _score_all(dataset, single, full, folder / _masks_folder(config.data))
 
-    return run_stage(run, NAME, depends_on, work)
+    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 
 
 def _masks_folder(data: DataConfig) -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from mupvss.affinity.apply import walked
 from mupvss.affinity.loss import affinity_loss, pair_affinity
@@ -24,6 +23,8 @@ from mupvss.model.build import Network, build_model
 from mupvss.model.cnn_cam import CNNCAMNetwork
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
+from mupvss.segmentation.build import build_segmenter
+from mupvss.segmentation.loss import segmentation_loss
 
 TRIALS = 3
 
@@ -39,8 +40,7 @@ class Estimate:
 
 
 def measure(config: RunConfig, dataset: Dataset) -> Estimate:
-    """The best of a few steps each, on noise and on a picture of middle size; the segmentation network is taken to cost what
-    the classifier does."""
+    """The best of a few steps each, on noise and on a picture of middle size."""
     prepare(config.seed, config.threads)
     samples = dataset.samples
     picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
@@ -65,17 +65,34 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         pseudo_mask(seeds[-1], np.asarray(picture), 0.4, config.masks)
 
     learned = config.affinity.kind == "head"
-    with progress_bar("measure", 5 if learned else 3, "steps") as advance:
+    with progress_bar("measure", 6 if learned else 4, "steps") as advance:
         step = _best(train, lambda: advance(1)) / config.train.batch_size
         found, drawn = (_best(work, lambda: advance(1)) for work in (search, mask))
-        affine = _affinity(network, config, seeds[-1], picture, images, lambda: advance(1)) if learned else None
+        segment = _segmentation(config, len(dataset.classes), device, lambda: advance(1))
+        affine = _affinity(network, config, seeds[-1], picture, device, lambda: advance(1)) if learned else None
     stages = [("training", step * config.train.image_steps), ("seeds", found * len(samples))]
     if affine is not None:  # its labels are drawn as masks are
         stages.append(("affinity", drawn * len(samples) + affine.learn * config.affinity.train.image_steps))
     walk = 0.0 if affine is None else affine.walk
     stages.append(("pseudo masks", (drawn + walk) * len(samples)))
-    stages.append(("segmentation network", step * config.segment.train.image_steps))
+    stages.append(("segmentation network", segment * config.segment.train.image_steps))
     return Estimate(tuple(stages))
+
+
+def _segmentation(config: RunConfig, classes: int, device: torch.device, done: Callable[[], None]) -> float:
+    """Seconds per picture seen."""
+    train, side = config.segment.train, config.segment.crop
+    network = build_segmenter(config.segment, config.model, classes, None).to(device).train()
+    images = torch.randn(train.batch_size, 3, side, side, device=device)
+    labels = torch.zeros(train.batch_size, side, side, dtype=torch.long, device=device)
+    weights = torch.ones(train.batch_size, side, side, device=device)
+
+    def step() -> None:
+        with autocast(device, train.precision):
+            logits = network(images)
+        segmentation_loss(logits, labels, weights).backward()
+
+    return _best(step, done) / train.batch_size
 
 
 @dataclass(frozen=True)
@@ -87,24 +104,24 @@ class _Affinity:
 
 
 def _affinity(
-    network: Network, config: RunConfig, seeds: Seeds, picture: Image.Image, images: Tensor, done: Callable[[], None]
+    network: Network, config: RunConfig, seeds: Seeds, picture: Image.Image, device: torch.device, done: Callable[[], None]
 ) -> _Affinity:
     """Freezes the network."""
     assert not isinstance(network, CNNCAMNetwork), "a head stands on a ViT"
-    own, device = config.affinity, images.device
+    own = config.affinity
     head = ViTAffinity(network).to(device)
-    part = images[: own.train.batch_size]
+    images = torch.randn(own.train.batch_size, 3, own.crop, own.crop, device=device)
 
     def learn() -> None:
         with autocast(device, own.train.precision):
-            features = head.train()(part)
-        labels = torch.zeros(len(part), *features.shape[2:], dtype=torch.long, device=device)
+            features = head.train()(images)
+        labels = torch.zeros(len(images), *features.shape[2:], dtype=torch.long, device=device)
         affinity_loss(pair_affinity(features, own.radius), labels, own.radius).backward()
 
     def walk() -> None:
         walked(seeds, picture, head.eval(), own, config.model.patch_size, device)
 
-    return _Affinity(_best(learn, done) / len(part), _best(walk, done))
+    return _Affinity(_best(learn, done) / len(images), _best(walk, done))
 
 
 def _evenly(count: int) -> list[int]:

@@ -33,6 +33,8 @@ class Wishes:
 
     pictures: Path
     tags: Path | None
+    val_tags: Path | None
+    """Table of pictures kept back."""
     out: Path
     backbone: str
     weights: str | None
@@ -46,10 +48,11 @@ def initialise(wishes: Wishes) -> None:
     """Writes the config and prints what was found, how long it will take, and what to type next."""
     if wishes.out.exists() and not wishes.force:
         raise DataError(f"{wishes.out}: is there already; give another --out, or --force to replace it")
-    data = DataConfig(
-        source="folder", root=_relative(wishes.pictures), tags=None if wishes.tags is None else _relative(wishes.tags)
-    )
+    tags, val_tags = (None if path is None else _relative(path) for path in (wishes.tags, wishes.val_tags))
+    data = DataConfig(source="folder", root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
     dataset = load_folder(data, "train")
+    if val_tags is not None:
+        load_folder(data, "val")  # a table that cannot be read is told of now
     _tell(dataset)
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
     steps = min(MAX_STEPS, max(MIN_STEPS, EPOCHS * len(dataset.samples)))

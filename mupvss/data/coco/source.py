@@ -20,7 +20,7 @@ from mupvss.evaluation.counts import IGNORE
 
 def load_coco(config: DataConfig, split: str) -> Dataset:
     """The pictures listed in annotations/instances_SPLIT.json. Tags: every category annotated in a picture, crowds too."""
-    annotations = config.root / "annotations" / f"instances_{split}.json"
+    annotations = _annotations(config, split)
     index = open_index(annotations)
     names = index.categories()
     classes = config.classes or tuple(names.values())
@@ -29,14 +29,18 @@ def load_coco(config: DataConfig, split: str) -> Dataset:
         raise DataError(f"data.classes: {annotations} has no category {unknown[0]!r}; it has {', '.join(names.values())}")
     if len(classes) >= IGNORE:
         raise DataError(f"{annotations}: {len(classes)} classes; masks of 8 bits hold at most {IGNORE - 1}, so set data.classes")
-    return Dataset(tuple(classes), CocoSamples(index, config.root / split, tuple(classes), config, range(len(index))))
+    return Dataset(tuple(classes), CocoSamples(index, split, tuple(classes), config, range(len(index))))
+
+
+def _annotations(config: DataConfig, split: str) -> Path:
+    return config.root / "annotations" / f"instances_{split}.json"
 
 
 class CocoSamples(Sequence[Sample]):
     """Some places of an index; nothing is kept per picture."""
 
-    def __init__(self, entries: CocoIndex, folder: Path, classes: tuple[str, ...], config: DataConfig, places: range) -> None:
-        self.entries, self.folder, self.classes, self.config, self.places = entries, folder, classes, config, places
+    def __init__(self, entries: CocoIndex, split: str, classes: tuple[str, ...], config: DataConfig, places: range) -> None:
+        self.entries, self.split, self.classes, self.config, self.places = entries, split, classes, config, places
         self.names = entries.categories()
         other = 0 if config.other_classes == "background" else IGNORE
         self.ids = {category: _class_id(classes, name, other) for category, name in self.names.items()}
@@ -50,15 +54,16 @@ class CocoSamples(Sequence[Sample]):
     def __getitem__(self, key: slice) -> CocoSamples: ...
     def __getitem__(self, key: int | slice) -> Sample | CocoSamples:
         if isinstance(key, slice):
-            return CocoSamples(self.entries, self.folder, self.classes, self.config, self.places[key])
+            return CocoSamples(self.entries, self.split, self.classes, self.config, self.places[key])
         entry = self.entries.entry(self.places[key])
-        path = self.folder / entry.file_name
+        path = self.config.root / self.split / entry.file_name
         return Sample(
             path.stem,
             str(path),
             frozenset(self.names[category] for category in entry.categories) & frozenset(self.classes),
             functools.partial(read_image, path),
             functools.partial(self._mask, entry.image, (entry.height, entry.width), path),
+            mask_origin=str(_annotations(self.config, self.split)),
         )
 
     def _mask(self, image: int, size: tuple[int, int], path: Path) -> np.ndarray:
