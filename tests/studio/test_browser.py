@@ -88,6 +88,15 @@ def test_a_working_day(page, run, studio, tmp_path):
         )
     settle(page)
     shoot(page, "threshold")
+    mask = run / "studio" / "masks" / "block 0.png"
+    assert not mask.exists(), "not while the slider moves"
+    with page.expect_response(lambda r: "/decision" in r.url):
+        page.evaluate("() => document.getElementById('threshold').dispatchEvent(new Event('change'))")
+    assert (read_label_image(mask) > 0).mean() > 0.9
+    before = mask.read_bytes()
+    with page.expect_response(lambda r: "/decision" in r.url):
+        page.keyboard.press("s")
+    assert mask.read_bytes() != before, "drawn to edges, and kept"
 
     # A stroke of the brush is on disk as soon as it ends.
     page.keyboard.press("2")

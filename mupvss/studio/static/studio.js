@@ -170,18 +170,24 @@ async function retag() {
   await open(name);
 }
 
-async function redraw(refine) {
+async function redraw(refine, kept) {
+  const { name } = state.current;
   const query = new URLSearchParams({ threshold: Number($("threshold").value) / 100, refine });
-  board.replace(await readLabels(state.current.name, `?${query}`));
+  const labels = await readLabels(name, `?${query}`);
+  if (state.current?.name !== name) return; // another picture was opened meanwhile
+  board.replace(labels);
+  if (kept) await keep();
   drawTools();
 }
 
-// Painting is kept at once: every stroke goes to the server as a mask of the still undecided picture.
-board.onStroke = guarded(async () => {
+// What is painted or drawn is kept at once: it goes to the server as a mask of the still undecided picture.
+async function keep() {
   const { name, status } = state.current;
   update(await json(address(name, `/decision?status=${status}`), { method: "PUT", body: board.labels }));
   board.changed = false;
-});
+}
+
+board.onStroke = guarded(keep);
 
 function tool(name) {
   board.tool = board.tool === name ? null : name;
@@ -268,9 +274,10 @@ function listen() {
   $("threshold").addEventListener("input", () => {
     drawTools();
     clearTimeout(wait);
-    wait = setTimeout(guarded(() => redraw(false)), 120);
+    wait = setTimeout(guarded(() => redraw(false, false)), 120);
   });
-  $("refine").addEventListener("click", guarded(() => redraw(true)));
+  $("threshold").addEventListener("change", guarded(() => { clearTimeout(wait); return redraw(false, true); }));
+  $("refine").addEventListener("click", guarded(() => redraw(true, true)));
   for (const id of ["brush", "eraser"]) $(id).addEventListener("click", () => tool(id));
   $("paint-class").addEventListener("change", () => { board.paintClass = Number($("paint-class").value); });
   $("size").addEventListener("input", () => { board.size = Number($("size").value); drawTools(); });
@@ -301,7 +308,7 @@ function keys(event) {
   if (/^(SELECT|TEXTAREA)$/.test(event.target.tagName) || event.target.type === "text") return;
   const actions = {
     j: () => step(1), k: () => step(-1), a: () => decide("accepted"), r: () => decide("rejected"), u: undo,
-    b: () => tool("brush"), e: () => tool("eraser"), n: () => board.tool && tool(board.tool), s: () => redraw(true),
+    b: () => tool("brush"), e: () => tool("eraser"), n: () => board.tool && tool(board.tool), s: () => redraw(true, true),
     "[": () => nudge("size", -4), "]": () => nudge("size", 4), "+": () => nudge("zoom", 25), "-": () => nudge("zoom", -25),
   };
   const action = actions[event.key.toLowerCase()];
