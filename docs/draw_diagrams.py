@@ -95,5 +95,31 @@ def network_diagram() -> str:
     return standalone(990, 296, "".join(parts), "The network: patches and prototypes through the same blocks, then the search")
 
 
+def stages_diagram() -> str:
+    """The folders of a run and what each reads of the others."""
+    parts = [
+        box(10, 60, 130, 60, ["train", "model.safetensors", "log.jsonl"], "learned"),
+        box(176, 60, 130, 60, ["seeds", "maps/KIND/*.npz", "masks/*.png"]),
+        box(342, 60, 130, 60, ["affinity", "model.safetensors", "labels/*.png"], "learned"),
+        box(508, 60, 130, 60, ["masks", "full, labels,", "confidence/*.png"]),
+        box(674, 60, 130, 60, ["segment", "model.safetensors", "log.jsonl"], "learned"),
+        box(840, 60, 130, 60, ["val", "masks/*.png"]),
+        box(176, 180, 130, 44, ["evaluate", "table of figures"], "loss"),
+        box(10, 180, 130, 44, ["cam_train, cam", "a plain CAM beside"], "learned"),
+        box(508, 180, 462, 44, ["report", "index.html: figures, pictures, curves of every stage"], "loss"),
+        flow("M140,90H174"),
+        flow("M306,90H340"),
+        flow("M472,90H506"),
+        flow("M638,90H672"),
+        flow("M804,90H838"),
+        flow("M241,120V178"),
+        flow("M75,60C75,10 739,10 739,58"),
+        flow("M241,60C241,26 573,26 573,58"),
+    ]
+    return standalone(
+        980, 236, "".join(parts), "The stages of a run: train, seeds, affinity, masks, segment, val, and beside them"
+    )
+
+
 if __name__ == "__main__":
     raise SystemExit("run docs/draw_figures.py")

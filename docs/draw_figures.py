@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from draw_diagrams import losses_diagram, network_diagram
+from draw_diagrams import losses_diagram, network_diagram, stages_diagram
 from PIL import Image, ImageDraw, ImageFont
 
 from mupvss.config.load import load_config
@@ -120,6 +120,7 @@ def main() -> None:
     save_image(FIGURES / "cosines.png", cosines_figure(predictor, dataset))
     write_text(FIGURES / "losses.svg", losses_diagram())
     write_text(FIGURES / "network.svg", network_diagram())
+    write_text(FIGURES / "stages.svg", stages_diagram())
 
 
 if __name__ == "__main__":
