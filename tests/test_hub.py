@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from PIL import Image
 from mupvss import load
 from mupvss.cli import main
 from mupvss.config.load import save_config
-from mupvss.config.schema import ModelConfig, RunConfig, SearchConfig, SegmentConfig
+from mupvss.config.schema import DataConfig, ModelConfig, RunConfig, SearchConfig, SegmentConfig
 from mupvss.engine.checkpoint import ModelInfo
 from mupvss.errors import CheckpointError
+from mupvss.hub.card import KINDS
 from mupvss.model.build import build_model
 from mupvss.predictor import Predictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
@@ -83,6 +85,10 @@ def _card(tmp_path, run):
     predictor = classifier()
     predictor.run = run
     return predictor.generate_model_card().text
+
+
+def test_the_card_knows_every_source():
+    assert set(KINDS) == set(get_args(DataConfig.model_fields["source"].annotation))
 
 
 def test_push_sends_what_was_saved(tmp_path, monkeypatch):
