@@ -64,6 +64,19 @@ def test_pem_equals_the_formula(config):
         torch.testing.assert_close(p, prototypes + fast[1] @ patches)
 
 
+def test_pem_can_leave_one_side_as_it_is():
+    patches, prototypes = torch.randn(1, 5, 6), torch.randn(1, 3, 6)
+    whole = PrototypeEmbedding(PEMConfig(gate="open"))(patches, prototypes)
+    assert not torch.equal(whole[0], patches)
+    assert not torch.equal(whole[1], prototypes)
+    f, p = PrototypeEmbedding(PEMConfig(gate="open", enriched="patches"))(patches, prototypes)
+    assert torch.equal(f, whole[0])
+    assert torch.equal(p, prototypes)
+    f, p = PrototypeEmbedding(PEMConfig(gate="open", enriched="prototypes"))(patches, prototypes)
+    assert torch.equal(f, patches)
+    assert torch.equal(p, whole[1])
+
+
 @pytest.mark.parametrize("config", PEM_FORMS)
 def test_pem_gradients_are_finite(config):
     patches, prototypes = (50 * torch.randn(1, 5, 6)).requires_grad_(), (50 * torch.randn(1, 3, 6)).requires_grad_()

@@ -83,6 +83,8 @@ class PEMConfig(Section):
     """Similarities at or under it take no part (tau_PEM)."""
     gate: Literal["learned", "open"] = "learned"
     """learned: one factor per block, starting at zero; open: full strength, as printed."""
+    enriched: Literal["both", "prototypes", "patches"] = "both"
+    """What is added to: both, as printed, or one side alone."""
 
 
 class ModelConfig(Section):

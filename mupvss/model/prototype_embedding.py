@@ -43,6 +43,9 @@ class PrototypeEmbedding(nn.Module):
         """patches F (B, N, D), prototypes P (B, C, D) -> the enriched F and P, same shapes."""
         to_patches, to_prototypes = prototype_weights(patches, prototypes, self.config)
         gate = 1.0 if self.gate is None else self.gate
-        added_patches = to_patches.to(prototypes.dtype) @ prototypes  # (B, N, D)
-        added_prototypes = to_prototypes.to(patches.dtype) @ patches  # (B, C, D)
-        return patches + gate * added_patches, prototypes + gate * added_prototypes
+        enriched_patches, enriched_prototypes = patches, prototypes
+        if self.config.enriched != "prototypes":
+            enriched_patches = patches + gate * (to_patches.to(prototypes.dtype) @ prototypes)
+        if self.config.enriched != "patches":
+            enriched_prototypes = prototypes + gate * (to_prototypes.to(patches.dtype) @ patches)
+        return enriched_patches, enriched_prototypes
