@@ -84,7 +84,7 @@ def _tell(dataset: Dataset) -> None:
 
 
 def _tell_time(estimate: Estimate) -> None:
-    console.print("\non this computer, about:")
+    console.print("\non this computer, at least:")
     for name, seconds in (*estimate.stages, ("in all", estimate.total)):
         console.print(f"  {name:24s} {_spoken(seconds):>12s}", highlight=False)
 
