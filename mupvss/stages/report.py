@@ -40,13 +40,13 @@ COLUMNS = (
 def run_report(run: Run) -> Metrics:
     """-> DIR/report/index.html."""
     dataset = load_dataset(run.config.data, "seeds", run.config.limit)
-    upstream = [(stage_fingerprint(run.folder(stage)), _metrics(run.folder(stage))) for stage in SHOWN]
+    metrics = {stage: _metrics(run.folder(stage)) for stage in SHOWN}
+    upstream = [(stage_fingerprint(run.folder(stage)), metrics[stage]) for stage in SHOWN]
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
         if not processes().main:
             return {}
-        metrics = {stage: _metrics(run.folder(stage)) for stage in SHOWN}
         sections = [
             ("Result", _headline(metrics)),
             ("Pictures", _pictures(run, dataset)),

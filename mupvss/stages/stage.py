@@ -171,8 +171,7 @@ def dataset_identity(dataset: Dataset) -> list[Any]:
 def truth_identity(dataset: Dataset, data: DataConfig) -> str:
     """What scores depend on beside the pictures: which of them have masks, the state of those files, and how they are read."""
     state = functools.cache(file_state)  # of COCO's masks there is one file
-    masked = [sample for sample in dataset.samples if sample.open_mask is not None]
-    masks = [(s.name, None if s.mask_origin is None else state(s.mask_origin)) for s in masked]
+    masks = [(s.name, s.mask_origin and state(s.mask_origin)) for s in dataset.samples if s.open_mask is not None]
     return fingerprint(data.other_classes, data.crowd, masks)
 
 
