@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mupvss.crf import PRESETS, Strengths, dense_crf, probabilities_from_labels
+from mupvss.crf import PRESETS, DenseCRF, Strengths, dense_crf, probabilities_from_labels
 from mupvss.data.images import read_image
 
 BACKENDS = ("numba", "torch")
@@ -55,6 +55,18 @@ def test_any_number_of_labels_and_threads(labels):
     other = dense_crf(image, probabilities, backend="torch")
     np.testing.assert_allclose(one, two, atol=1e-4)
     np.testing.assert_allclose(one, other, atol=2e-4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("labels", [1, 2, 3, 7])
+def test_several_questions_at_once_are_answered_as_one_after_the_other(backend, labels):
+    image, first = scene(40, 31, labels=max(labels, 2), seed=1)
+    stack = np.stack([(p := first[:labels] ** power) / p.sum(0) for power in (1.0, 0.5, 2.0)])
+    crf = DenseCRF(image, "irn", backend=backend)
+    found = crf.several(stack)
+    np.testing.assert_allclose(found, np.stack([crf(p) for p in stack]), atol=1e-5)
+    assert found.shape == stack.shape
+    assert labels == 1 or np.abs(found[1] - found[2]).max() > 0.1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,8 @@ import numpy as np
 from mupvss.crf.presets import Strengths
 
 MeanField = Callable[[np.ndarray, int], np.ndarray]
-"""What a backend makes of a picture: log-probabilities (L, n) float32 and a number of steps -> probabilities (L, n) float32."""
+"""What a backend makes of a picture: log-probabilities (G, L, n) float32 of G questions and a number of steps -> probabilities
+(G, L, n) float32."""
 
 
 def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:

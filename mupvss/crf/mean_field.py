@@ -41,11 +41,15 @@ def kernel(lattice: Lattice) -> Kernel:
 
 
 def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[float], steps: int, threads: int) -> np.ndarray:
-    """log_unary (L, n) float32: log-probabilities; -> probabilities (L, n) float32 after `steps` steps.
+    """log_unary (G, L, n) float32: log-probabilities; -> probabilities (G, L, n) float32 after `steps` steps.
 
-    kernels: two, Gaussian and bilateral; strengths: their Potts weights.
+    kernels: two, Gaussian and bilateral; strengths: their Potts weights. The G questions share every pass over the lattices,
+    and each is normalised by itself.
     """
-    labels, n = log_unary.shape
+    shape = log_unary.shape
+    groups, n = shape[0], shape[2]
+    log_unary = log_unary.reshape(-1, n)
+    labels = len(log_unary)
     padded = -(-labels // PAD) * PAD
     unary = _by_pixel(log_unary, padded)
     bounds = np.cumsum([0, *(k.lattice.vertices + 1 for k in kernels)])
@@ -53,7 +57,7 @@ def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[flo
     weights = np.concatenate([k.weights for k in kernels], 1)
     given = np.zeros((threads, bounds[-1], padded), np.float32)
     read, spare = np.zeros((bounds[-1], padded), np.float32), np.empty((bounds[-1], padded), np.float32)
-    pixels = _pixels(padded)
+    pixels = _pixels(padded, 1, padded) if groups == 1 else _pixels(padded, groups, shape[1])
     for _ in range(steps):
         pixels(unary, offsets, weights, read, given, unary, False, threads)
         for k, strength, low, high in zip(kernels, strengths, bounds[:-1], bounds[1:], strict=True):
@@ -61,7 +65,7 @@ def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[flo
             _filter(*parts, k.lattice, strength * k.lattice.alpha)
     out = np.empty((labels, n), np.float32)
     pixels(unary, offsets, weights, read, given, out, True, threads)
-    return out
+    return out.reshape(shape)
 
 
 def _filter(given: np.ndarray, one: np.ndarray, other: np.ndarray, lattice: Lattice, strength: float) -> np.ndarray:
@@ -134,10 +138,11 @@ def _blur(old, new, neighbours):  # type: ignore[no-untyped-def]
 
 
 @functools.cache
-def _pixels(labels: int) -> Callable[..., None]:
+def _pixels(labels: int, groups: int, size: int) -> Callable[..., None]:
     """One pass: gather from the blurred table, softmax, and scatter into the thread's own table (or `out` at the last).
 
-    One function per number of labels, whose loops become whole vectors.
+    One function per number of labels, whose loops become whole vectors. groups: how many softmaxes there are, each over `size`
+    labels, one after the other; what is padded behind them stays next to nothing.
     """
 
     @njit(parallel=True, **FAST)
@@ -156,17 +161,24 @@ def _pixels(labels: int) -> Callable[..., None]:
                 for i in range(count):
                     p = start + i
                     gather_rows(flat, i * labels, flat_unary, p * labels, flat_read, flat_offsets, flat_weights, p * ROWS, labels)
-                    top = q[i, 0]
-                    for c in range(labels):
-                        top = max(top, q[i, c])
-                    for c in range(labels):
-                        q[i, c] -= top
+                    for g in range(groups):
+                        top = q[i, g * size]
+                        for c in range(g * size, (g + 1) * size):
+                            top = max(top, q[i, c])
+                        for c in range(g * size, (g + 1) * size):
+                            q[i, c] -= top
                 _exp(flat, scale, scale_bits, BLOCK * labels)
                 for i in range(count):
-                    total = np.float32(0)
-                    for c in range(labels):
-                        total += q[i, c]
-                    share = np.float32(1) / total
+                    share = np.float32(1)
+                    for g in range(groups):
+                        total = np.float32(0)
+                        for c in range(g * size, (g + 1) * size):
+                            total += q[i, c]
+                        if groups == 1:
+                            share = np.float32(1) / total
+                        else:
+                            for c in range(g * size, (g + 1) * size):
+                                q[i, c] /= total
                     if last:
                         for c in range(out.shape[0]):
                             out[c, start + i] = q[i, c] * share

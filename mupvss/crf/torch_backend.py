@@ -34,14 +34,14 @@ def prepare(image: np.ndarray, strengths: Strengths, device: str) -> MeanField:
     weights = (strengths.gaussian_weight, strengths.bilateral_weight)
 
     def run(logs: np.ndarray, steps: int) -> np.ndarray:
-        unary = torch.from_numpy(logs).to(device).t().contiguous()  # (n, L)
-        q = unary.softmax(1)
+        unary = torch.from_numpy(logs).to(device).permute(2, 0, 1).contiguous()  # (n, G, L)
+        q = unary.softmax(2)
         for _ in range(steps):
             logits = unary
             for kernel, weight in zip(kernels, weights, strict=True):
-                logits = logits + weight * _filter(kernel, q)
-            q = logits.softmax(1)
-        return q.t().contiguous().cpu().numpy()
+                logits = logits + weight * _filter(kernel, q.flatten(1)).view_as(q)
+            q = logits.softmax(2)
+        return q.permute(1, 2, 0).contiguous().cpu().numpy()
 
     return run
 

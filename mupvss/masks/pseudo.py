@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,20 +40,29 @@ class Refined:
 
 
 def refine_mask(
-    seeds: Seeds, image: np.ndarray, background: float, crf: str | DenseCRF, steps: int = 10, sharpness: float = 1.0
+    seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0
 ) -> Refined:
-    """Maps, the RGB picture (H, W, 3) uint8 and the map value that counts as background -> Refined at the picture's size.
+    """`refine_masks` for one background."""
+    return refine_masks(seeds, image, [background], crf, steps, sharpness)[0]
 
-    crf: a preset's name, none, or the picture's CRF; sharpness: power of the values before they become probabilities, which
-    moves no boundary by itself but says how sure the maps are. A picture without a tag is background throughout.
+
+def refine_masks(
+    seeds: Seeds, image: np.ndarray, backgrounds: Sequence[float], crf: str, steps: int = 10, sharpness: float = 1.0
+) -> list[Refined]:
+    """Maps, the RGB picture (H, W, 3) uint8 and map values that count as background -> for each of these Refined at the
+    picture's size.
+
+    crf: a preset's name, or none; sharpness: power of the values before they become probabilities, which moves no boundary by
+    itself but says how sure the maps are. A picture without a tag is background throughout.
     """
-    values = np.concatenate((np.full((1, *seeds.size), max(background, 1e-3), np.float32), seeds.full()))
+    values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)
+    values[:, 0] = np.maximum(backgrounds, 1e-3)[:, None, None]
+    values[:, 1:] = seeds.full()
     values **= sharpness
-    probabilities = values / values.sum(0)
+    probabilities = values / values.sum(1, keepdims=True)
     if crf != "none" and len(seeds.ids):
-        ready = DenseCRF(image, crf) if isinstance(crf, str) else crf
-        probabilities = ready(probabilities, steps)
-    return Refined(seeds.ids, probabilities)
+        probabilities = DenseCRF(image, crf).several(probabilities, steps)
+    return [Refined(seeds.ids, found) for found in probabilities]
 
 
 def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
@@ -61,14 +71,8 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
     The labels are the refined ones where a stronger and a weaker background, times 1 + margin and 1 - margin, leave them as they
     are, and 255 elsewhere.
     """
-    crf = DenseCRF(image, config.crf) if config.crf != "none" and len(seeds.ids) else "none"
-
-    def refine(level: float) -> Refined:
-        return refine_mask(seeds, image, level, crf, config.crf_steps, config.sharpness)
-
-    refined = refine(background)
+    levels = [background, *(background * factor for factor in (1 + config.margin, 1 - config.margin) if config.margin)]
+    refined, *others = refine_masks(seeds, image, levels, config.crf, config.crf_steps, config.sharpness)
     labels = refined.labels()
-    if config.margin == 0:
-        return refined, labels
-    others = [refine(background * factor).labels() for factor in (1 + config.margin, 1 - config.margin)]
-    return refined, np.where((others[0] == labels) & (others[1] == labels), labels, UNSURE).astype(np.uint8)
+    sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
+    return refined, np.where(sure, labels, UNSURE).astype(np.uint8)
