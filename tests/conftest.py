@@ -44,7 +44,7 @@ def tiny_run() -> RunConfig:
             "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1, "checkpoint_every": 2},
             "affinity": {"kind": "head", "crop": 32,
                          "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
-            "segment": {"crop": 32, "scales": [1.0],
+            "segment": {"size": 0, "crop": 32, "scales": [1.0],
                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
             "search": {"scales": [1.0, 2.0]}}"""
     )
@@ -57,8 +57,8 @@ def small_chain() -> list[str]:
         "--model.backbone", "tiny", "--model.image-size", "32", "--train.image-steps", "16", "--train.batch-size", "4",
         "--train.workers", "0", "--search.scales", "1.0", "--affinity.channels", "0.03125", "--affinity.crop", "32",
         "--affinity.train.image-steps", "8", "--affinity.train.batch-size", "4", "--affinity.train.workers", "0",
-        "--segment.channels", "0.03125", "--segment.crop", "32", "--segment.scales", "1.0", "--segment.train.image-steps",
-        "8", "--segment.train.workers", "0", "--limit", "8", "--no-baseline",
+        "--segment.channels", "0.03125", "--segment.size", "0", "--segment.crop", "32", "--segment.scales", "1.0",
+        "--segment.train.image-steps", "8", "--segment.train.workers", "0", "--limit", "8", "--no-baseline",
     ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ SMALL = {
     "run": [
         "--threads", "2", "--model.backbone", "micro", "--model.patch-size", "8", "--model.image-size", "48",
         "--train.image-steps", "64", "--train.batch-size", "8", "--train.workers", "0", "--search.scales", "1.0",
-        "--segment.crop", "48", "--segment.train.image-steps", "16", "--segment.train.batch-size", "8",
+        "--segment.size", "48", "--segment.crop", "48", "--segment.train.image-steps", "16", "--segment.train.batch-size", "8",
         "--segment.train.workers", "0", "--limit", "12",
     ]
 }  # fmt: skip

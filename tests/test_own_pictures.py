@@ -23,7 +23,7 @@ TINY = [
     "--no-baseline", "--threads", "2", "--model.backbone", "micro", "--model.patch-size", "8", "--model.image-size", "32",
     "--model.weights", "", "--train.image-steps", "48", "--train.batch-size", "8", "--train.workers", "0",
     "--train.snapshots", "1", "--train.warmup-steps", "1", "--search.scales", "1.0",
-    "--segment.crop", "32", "--segment.scales", "1.0",
+    "--segment.size", "0", "--segment.crop", "32", "--segment.scales", "1.0",
     "--segment.train.image-steps", "16", "--segment.train.batch-size", "8", "--segment.train.workers", "0",
 ]  # fmt: skip
 

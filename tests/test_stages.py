@@ -38,7 +38,7 @@ def finished(tmp_path_factory):
             "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]},
             "affinity": {"kind": "head", "crop": 32,
                          "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
-            "segment": {"crop": 32, "scales": [1.0],
+            "segment": {"size": 0, "crop": 32, "scales": [1.0],
                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}"""
     )
     run = Run(config, tmp_path_factory.mktemp("run"))

@@ -28,6 +28,8 @@ class CompareArguments:
     """Pictures for a learning curve of the first seed, which needs train.snapshots; 0: none."""
     pictures: int = 6
     """Pictures shown side by side."""
+    records: Path | None = None
+    """Folder of small files with the figures of finished runs: what is there is not trained again, what is new is added."""
     report_only: bool = False
     """Train and search nothing; tables and pictures of what is there."""
 

@@ -4,33 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from mupvss.compare.records import Record, Row, mean
 from mupvss.compare.tables import KIND_NAMES
 from mupvss.report.plot import Series, plot
 
-SIZE_GROUPS = 6
 
+def completeness_plot(rows: Sequence[Row], body: bool = False) -> str:
+    """Share of an object covered (oracle threshold) against its share of the picture, in groups of equal number, mean over seeds.
 
-def completeness_plot(rows: Sequence[Row], key: str = "completeness") -> str:
-    """Share of an object covered (oracle threshold) against its share of the picture, in groups of equal number.
-
-    key: completeness, or body for what is left without the telling part.
+    body: what is left of the object without its telling part.
     """
     series = []
     for row in rows:
-        regions = [r for record in row.records for r in record.kinds[row.kind].get("regions", []) if r[key] is not None]
-        if len(regions) < SIZE_GROUPS:
-            continue
-        regions.sort(key=lambda r: r["size"])
-        groups = [part for part in np.array_split(np.arange(len(regions)), SIZE_GROUPS) if len(part)]
-        points = [
-            (100 * float(np.mean([regions[i]["size"] for i in g])), 100 * float(np.mean([regions[i][key] for i in g])))
-            for g in groups
-        ]
-        series.append(Series(_title(row.name, row.kind), points))
-    label = "share covered, %" if key == "completeness" else "share of the plain body covered, %"
+        # Every seed's groups are the same objects.
+        groups = zip(*(record.kinds[row.kind].get("completeness", {}).get("groups", []) for record in row.records), strict=False)
+        points = []
+        for group in groups:
+            shares = [found[2 if body else 1] for found in group]
+            if None not in shares:
+                points.append((100 * mean([found[0] for found in group]), 100 * mean(shares)))
+        if points:
+            series.append(Series(_title(row.name, row.kind), points))
+    label = "share of the plain body covered, %" if body else "share covered, %"
     return plot(series, "size of the object, % of the picture", label, (0, 100))
 
 

@@ -1,4 +1,4 @@
-"""What the finished runs of a comparison say, and the statistics over seeds."""
+"""What the finished runs of a comparison say, read from their folders or from small files, and the statistics over seeds."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from mupvss.compare.cost import network_cost
 from mupvss.compare.plan import Entry
+from mupvss.evaluation.completeness import condensed
 from mupvss.files import read_json, write_json
 
 
@@ -20,11 +21,15 @@ class Record:
     maps: str
     """The kind of map that became masks."""
     kinds: dict[str, dict[str, Any]]
-    """Per kind of map what `seeds/kinds.json` holds."""
-    train: dict[str, Any]
-    seeds: dict[str, Any]
+    """Per kind of map what `seeds/kinds.json` holds, with its regions condensed under `completeness`."""
+    train: dict[str, float]
+    """Seconds and peak_mb of the training."""
+    seeds: dict[str, float]
+    """The same of search and scoring."""
     cost: dict[str, float]
     curve: list[dict[str, Any]]
+    on_disk: bool = True
+    """Whether the run's maps and masks are at hand, or only these figures."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +59,22 @@ def read_record(entry: Entry) -> Record | None:
         write_json(cost, network_cost(train / "model.safetensors"))
     curve = entry.run.folder("curve") / "metrics.json"
     figures = read_json(seeds / "metrics.json")
+    kinds = read_json(seeds / "kinds.json")
+    for kind in kinds.values():
+        kind["completeness"] = condensed(kind.pop("regions", []))
     return Record(
         entry,
         figures["maps"],
-        read_json(seeds / "kinds.json"),
-        read_json(train / "metrics.json"),
-        figures,
+        kinds,
+        _spent(read_json(train / "metrics.json")),
+        _spent(figures),
         read_json(cost),
         read_json(curve)["points"] if curve.is_file() else [],
     )
+
+
+def _spent(metrics: dict[str, Any]) -> dict[str, float]:
+    return {key: metrics[key] for key in ("seconds", "peak_mb")}
 
 
 def rows(records: Sequence[Record]) -> list[Row]:

@@ -11,6 +11,7 @@ from mupvss.compare.pictures import draw_all
 from mupvss.compare.plan import Entry, load_configs, plan
 from mupvss.compare.plots import completeness_plot, learning_curve
 from mupvss.compare.records import Record, read_record, rows
+from mupvss.compare.store import store_record, stored_record
 from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import prepare
@@ -37,6 +38,8 @@ class Comparison:
     """Pictures shown."""
     report_only: bool
     """Train and search nothing; show what is there."""
+    records: Path | None = None
+    """Folder of finished runs' figures (`store.py`), read instead of training and added to."""
 
 
 def compare(comparison: Comparison) -> None:
@@ -47,10 +50,25 @@ def compare(comparison: Comparison) -> None:
     entries = plan(configs, comparison.seeds, comparison.out)
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
-        _work(entry, comparison.curve if entry.seed == comparison.seeds[0] else 0)
+        curve = comparison.curve if entry.seed == comparison.seeds[0] else 0
+        if _is_recorded(comparison, entry, curve):
+            console.print(f"its figures are in {comparison.records}", highlight=False, soft_wrap=True)
+            continue
+        _work(entry, curve)
+        if comparison.records is not None and (made := read_record(entry)) is not None:
+            store_record(comparison.records, made)
         _write(comparison, entries)
     found = _write(comparison, entries)
     console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _is_recorded(comparison: Comparison, entry: Entry, curve: int) -> bool:
+    found = _stored(comparison, entry)
+    return found is not None and bool(found.curve or not curve)
+
+
+def _stored(comparison: Comparison, entry: Entry) -> Record | None:
+    return None if comparison.records is None else stored_record(comparison.records, entry)
 
 
 def _work(entry: Entry, curve: int) -> None:
@@ -63,7 +81,7 @@ def _work(entry: Entry, curve: int) -> None:
 
 
 def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
-    records = [record for entry in entries if (record := read_record(entry)) is not None]
+    records = [record for entry in entries if (record := read_record(entry) or _stored(comparison, entry)) is not None]
     if not records:
         return 0
     dataset = load_dataset(entries[0].run.config.data, "seeds", entries[0].run.config.limit)
@@ -73,7 +91,8 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
         "Per class, oracle threshold": per_class(found, dataset.classes),
         "Cost": costs(found),
     }
-    first = [record for record in records if record.entry.seed == records[0].entry.seed]
+    at_hand = [record for record in records if record.on_disk]
+    first = [record for record in at_hand if record.entry.seed == at_hand[0].entry.seed]
     figures = draw_all(first, dataset, comparison.pictures, comparison.out / "figures")
     write_text(comparison.out / "table.md", "\n".join(f"## {title}\n\n{markdown(t)}" for title, t in tables.items()))
     write_text(comparison.out / "table.csv", as_csv(tables["Seeds"]))
@@ -96,6 +115,6 @@ def _plots(found, records: Sequence[Record]) -> list[tuple[str, str]]:  # type: 
     shown = [row for row in found if row.own or row.kind == "prototype"]
     return [
         ("Completeness against size", completeness_plot(shown)),
-        ("Completeness of the plain body", completeness_plot(shown, "body")),
+        ("Completeness of the plain body", completeness_plot(shown, body=True)),
         ("Learning curve", learning_curve(records)),
     ]

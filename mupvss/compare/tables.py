@@ -117,9 +117,9 @@ def _difference(gap: Difference | None) -> str:
 
 def _completeness(row: Row) -> list[str]:
     """Mean share covered over all regions and seeds, of the whole region and of its plain body, at the oracle threshold."""
-    regions = [region for record in row.records for region in record.kinds[row.kind].get("regions", [])]
+    found = [record.kinds[row.kind].get("completeness", {}) for record in row.records]
     cells = []
-    for key in ("completeness", "body"):
-        known = [region[key] for region in regions if region[key] is not None]
+    for key in ("covered", "body"):
+        known = [means[key] for means in found if means.get(key) is not None]
         cells.append(f"{100 * mean(known):.1f} %" if known else "")
     return cells

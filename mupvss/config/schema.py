@@ -274,10 +274,14 @@ class SegmentConfig(Section):
     """resnet38 only: factor on its channels."""
     weights: str | None = None
     """Backbone to start from; None: the trained classifier's (vit), from scratch (resnet38)."""
+    size: int = Field(default=320, ge=0)
+    """Pictures are brought to size x size pixels in area, in training and afterwards; 0: their own size, as published."""
     crop: Positive = 224
     """Side of the training crops in pixels."""
     resize: tuple[float, float] = (0.6, 1.4)
-    """Random scale of the pictures before the crop."""
+    """Random scale of the pictures, relative to that size, before the crop."""
+    presence: float = Field(default=1.0, ge=0)
+    """vit only: weight of the loss that teaches which classes a picture holds at all; 0: no such head."""
     weigh: bool = True
     """Weigh each pixel's loss by its mask's confidence."""
     rounds: Positive = 1
@@ -285,7 +289,7 @@ class SegmentConfig(Section):
     unsure: Fraction = 0.6
     """Pixels of those masks whose probability is under it become 255."""
     scales: tuple[float, ...] = (0.75, 1.0, 1.25)
-    """Scales of the test, with mirror."""
+    """Scales of the test relative to that size, with mirror."""
     crf: str = "mctformer-test"
     """CRF preset of the test, or none."""
     train: TrainConfig = TrainConfig(image_steps=12_800, batch_size=16, lr=2e-4, new_lr_scale=5.0)

@@ -33,6 +33,12 @@ def resize_for_search(image: Image.Image, scale: float, patch_size: int) -> Imag
     return image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BICUBIC)
 
 
+def working_scale(size: tuple[int, int], wanted: int) -> float:
+    """(width, height) -> the factor that brings a picture to wanted x wanted pixels in area; 0: its own size, or if that is very
+    large, the one it is reduced to."""
+    return wanted / math.sqrt(size[0] * size[1]) if wanted else 1 / reduction(size)
+
+
 def reduction(size: tuple[int, int], limit: int = MAX_SEARCH_PIXELS) -> int:
     """(width, height) -> the whole number that both sides are divided by, so that at most `limit` pixels are left; mostly 1."""
     return max(1, math.ceil(math.sqrt(size[0] * size[1] / limit)))

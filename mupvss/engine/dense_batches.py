@@ -14,6 +14,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from mupvss.config.schema import TrainConfig
 from mupvss.data.augment import View, Views, mirror, random_look
+from mupvss.data.preprocess import working_scale
 from mupvss.engine.batches import CPU, EpochOrder, StepBatches, loader_options
 from mupvss.errors import DataError
 from mupvss.evaluation.counts import IGNORE
@@ -80,9 +81,17 @@ class DenseViews(TorchDataset):
     """Item n is the n-th view of the run: its picture and its augmentation follow from (seed, n)."""
 
     def __init__(
-        self, samples: list[DenseSample], crop: int, resize: tuple[float, float], flip: bool, brightness: float, seed: int
+        self,
+        samples: list[DenseSample],
+        crop: int,
+        resize: tuple[float, float],
+        flip: bool,
+        brightness: float,
+        seed: int,
+        size: int = 0,
     ) -> None:
-        self.samples, self.crop, self.resize, self.seed = samples, crop, resize, seed
+        """resize: random scale relative to a picture of size x size pixels in area (0: its own, or what it is reduced to)."""
+        self.samples, self.crop, self.resize, self.seed, self.size = samples, crop, resize, seed, size
         self.flip, self.brightness = flip, brightness
         self.order = EpochOrder(len(samples), seed, stream=2)
 
@@ -102,7 +111,7 @@ class DenseViews(TorchDataset):
 
     def _view(self, parts: tuple[Image.Image, Image.Image, Image.Image], origin: str, rng: np.random.Generator) -> DenseView:
         """Random scale, crop, mirror and brightness; what lies past the picture is ignored, never background."""
-        side, scale = self.crop, rng.uniform(*self.resize)
+        side, scale = self.crop, rng.uniform(*self.resize) * working_scale(parts[0].size, self.size)
         width, height = (max(1, round(s * scale)) for s in parts[0].size)
         left = int(rng.integers(min(0, width - side), max(0, width - side) + 1))
         top = int(rng.integers(min(0, height - side), max(0, height - side) + 1))

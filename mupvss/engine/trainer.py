@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import LossConfig, ModelConfig, TrainConfig
+from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.engine.batches import Batch, batches
 from mupvss.engine.checkpoint import save_model
@@ -49,8 +50,7 @@ class Training:
     def identity(self) -> str:
         """Changes with anything that changes the result, so that only the same training is resumed."""
         parts = [
-            self.model.model_dump(mode="json", exclude_defaults=True),
-            self.losses.model_dump(mode="json", exclude_defaults=True),
+            *(part.model_dump(mode="json", exclude_defaults=True) for part in used_options(self.model, self.losses)),
             self.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT)),
             self.seed,
             self.dataset.classes,

@@ -6,12 +6,16 @@ threshold can be read off afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mupvss.evaluation.counts import IGNORE
 from mupvss.evaluation.sweep import BINS, levels
+
+SIZE_GROUPS = 6
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,24 @@ def regions(picture: str, value: np.ndarray, label: np.ndarray, truth: np.ndarra
             )
         )
     return found
+
+
+def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Regions as `size`, `completeness` and `body` (None where not known) -> covered and body, means over all of them, and
+    groups: of equal number, from small objects to large, each with the means of the three. Too few regions make no groups."""
+    regions = sorted(found, key=lambda region: region["size"])
+    parts = np.array_split(np.arange(len(regions)), SIZE_GROUPS) if len(regions) >= SIZE_GROUPS else []
+    groups = [[regions[i] for i in part] for part in parts]
+    return {
+        "covered": _mean(regions, "completeness"),
+        "body": _mean(regions, "body"),
+        "groups": [[_mean(group, key) for key in ("size", "completeness", "body")] for group in groups],
+    }
+
+
+def _mean(regions: Sequence[dict[str, Any]], key: str) -> float | None:
+    known = [region[key] for region in regions if region[key] is not None]
+    return round(float(np.mean(known)), 5) if known else None
 
 
 def _at_least(level: np.ndarray) -> np.ndarray:

@@ -39,9 +39,7 @@ class Refined:
         return self.probabilities[1:].max(0), self.ids.astype(np.uint8)[self.probabilities[1:].argmax(0)]
 
 
-def refine_mask(
-    seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0
-) -> Refined:
+def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0) -> Refined:
     """`refine_masks` for one background."""
     return refine_masks(seeds, image, [background], crf, steps, sharpness)[0]
 

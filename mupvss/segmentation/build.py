@@ -48,7 +48,7 @@ def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, cla
         else:
             tensors, _ = read_model(classifier)
             vit.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")})
-    return ViTSegmenter(vit, classes + 1)
+    return ViTSegmenter(vit, classes + 1, presence=config.presence > 0)
 
 
 def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:

@@ -28,6 +28,7 @@ class DeepLab(nn.Module):
                     module.eval()
         return self
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W), normalised -> logits (B, labels, H/8, W/8), the background first."""
-        return self.fc2(F.relu(self.fc1(self.backbone(images))))
+    def forward(self, images: Tensor, need_presence: bool = False) -> Tensor | tuple[Tensor, None]:
+        """images (B, 3, H, W), normalised -> logits (B, labels, H/8, W/8), the background first; it has no image-level head."""
+        logits = self.fc2(F.relu(self.fc1(self.backbone(images))))
+        return (logits, None) if need_presence else logits

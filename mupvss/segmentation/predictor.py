@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from mupvss.crf import DenseCRF
-from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
 from mupvss.engine.device import autocast, pick_device
 from mupvss.hub.shared import SharedPredictor
 from mupvss.prediction import PicturePredictor, Prediction
@@ -67,8 +67,9 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         small = reduced(image, reduction(image.size))
         size = (small.height, small.width)
         total = torch.zeros(len(self.classes) + 1, *size)
+        base = working_scale(small.size, self.info.segment.size)
         for scale in self.scales:
-            tensor = normalise(resize_for_search(small, scale, self.stride)).unsqueeze(0)
+            tensor = normalise(resize_for_search(small, base * scale, self.stride)).unsqueeze(0)
             views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor
             with autocast(self.device, self.info.segment.train.precision):
                 logits = self.network(views.to(self.device))

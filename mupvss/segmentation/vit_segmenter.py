@@ -10,14 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.model.vit import VisionTransformer
+from mupvss.segmentation.presence import weighed_by_presence
 
-WIDTH, EDGES = 128, 48
+WIDTH, EDGES, FUSED = 128, 48, 64
 DEPTHS = (0.5, 0.75, 1.0)
 """Shares of the blocks after which tokens are taken."""
 
 
 class ViTSegmenter(nn.Module):
-    def __init__(self, backbone: VisionTransformer, labels: int) -> None:
+    def __init__(self, backbone: VisionTransformer, labels: int, presence: bool = True) -> None:
+        """presence: whether there is an image-level head, which weighs every class's scores."""
         super().__init__()
         self.backbone, self.stride = backbone, backbone.patch_size
         depth = len(backbone.blocks)
@@ -27,10 +29,12 @@ class ViTSegmenter(nn.Module):
         )
         self.edges = nn.Sequential(_conv(3, 32, stride=2), _conv(32, EDGES, stride=2), _conv(EDGES, EDGES))
         self.join = nn.Sequential(_conv(WIDTH, WIDTH), _conv(WIDTH, WIDTH))
-        self.fuse = nn.Sequential(_conv(WIDTH + EDGES, WIDTH), nn.Conv2d(WIDTH, labels, 1))
+        self.fuse = nn.Sequential(_conv(WIDTH + EDGES, FUSED, kernel=1), _conv(FUSED, FUSED), nn.Conv2d(FUSED, labels, 1))
+        self.presence = nn.Linear(backbone.width, labels - 1) if presence else None
 
-    def forward(self, images: Tensor) -> Tensor:
-        """images (B, 3, H, W), normalised, whole patches -> logits (B, labels, H/4, W/4), the background first."""
+    def forward(self, images: Tensor, need_presence: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
+        """images (B, 3, H, W), normalised, whole patches -> logits (B, labels, H/4, W/4), the background first; if asked for,
+        also the logits of each class's presence in the picture (B, labels - 1), None without a head for it."""
         vit = self.backbone
         patches, grid = vit.embed(images)
         n = patches.shape[1]
@@ -43,10 +47,15 @@ class ViTSegmenter(nn.Module):
         square = self.join(total.transpose(1, 2).unflatten(2, grid))
         edges = self.edges(images)
         large = F.interpolate(square.float(), size=edges.shape[2:], mode="bilinear", align_corners=False)
-        return self.fuse(torch.cat((large.to(edges.dtype), edges), 1))
+        logits = self.fuse(torch.cat((large.to(edges.dtype), edges), 1))
+        presence = None
+        if self.presence is not None:
+            presence = self.presence(vit.norm(x[:, n]))  # of the class token, which has looked at every patch
+            logits = weighed_by_presence(logits, presence)
+        return (logits, presence) if need_presence else logits
 
 
-def _conv(entering: int, leaving: int, stride: int = 1) -> nn.Sequential:
+def _conv(entering: int, leaving: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(entering, leaving, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(leaving), nn.ReLU()
+        nn.Conv2d(entering, leaving, kernel, stride=stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(leaving), nn.ReLU()
     )

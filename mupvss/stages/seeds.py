@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.processes import processes
@@ -22,8 +23,7 @@ def run_seeds(run: Run) -> Metrics:
     """-> DIR/seeds/maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     config = run.config
     dataset = load_dataset(config.data, "seeds", config.limit)
-    trained = stage_fingerprint(run.folder("train"))
-    depends_on = fingerprint(NAME, trained, config.search, dataset_identity(dataset))
+    depends_on = seeds_fingerprint(config, stage_fingerprint(run.folder("train")), dataset)
 
     def work(folder: Path) -> Metrics:
         predictor = Predictor.open(run.folder("train") / "model.safetensors", config.search, None, config.device)
@@ -37,6 +37,11 @@ def run_seeds(run: Run) -> Metrics:
         return {"maps": predictor.kind, "threshold": threshold, **_figures(found, predictor.kind, dataset.classes)}
 
     return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
+
+
+def seeds_fingerprint(config: RunConfig, trained: str, dataset: Dataset) -> str:
+    """trained: the fingerprint of the training."""
+    return fingerprint(NAME, trained, config.search, dataset_identity(dataset))
 
 
 def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> None:

@@ -25,10 +25,12 @@ from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
+from mupvss.losses import classification
 from mupvss.masks.pseudo import UNSURE
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
 from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.segmentation.presence import present
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "segment"
@@ -64,7 +66,9 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
     network = build_segmenter(config.segment, info.model, len(dataset.classes), classifier).to(device).train()
     train = config.segment.train
     samples = _samples(dataset, masks, config.segment.weigh)
-    views = DenseViews(samples, config.segment.crop, config.segment.resize, train.flip, train.brightness, config.seed)
+    segment = config.segment
+    look = (train.flip, train.brightness)
+    views = DenseViews(samples, segment.crop, segment.resize, *look, config.seed, segment.size)
     steps = max(1, train.image_steps // train.batch_size)
     called = prepared(network)
     started = config.segment.network == "vit" or bool(config.segment.weights)
@@ -105,10 +109,14 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
 def _loss(
     network: Callable[..., Any], batch: DenseBatch, config: RunConfig, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    tensors = batch.on(device)
-    with autocast(device, config.segment.train.precision):
-        logits = network(tensors.images)
-    return segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count), {}
+    tensors, segment = batch.on(device), config.segment
+    with autocast(device, segment.train.precision):
+        logits, presence = network(tensors.images, True)
+    loss = segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count)
+    if presence is None:
+        return loss, {}
+    figures = {"pixels": loss.detach(), "presence": classification(presence, present(tensors.labels, presence.shape[1]))}
+    return loss + segment.presence * figures["presence"], {name: value.detach() for name, value in figures.items()}
 
 
 def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:

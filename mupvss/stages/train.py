@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mupvss.config.schema import ModelConfig, RunConfig
+from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import pick_device
@@ -24,7 +25,7 @@ def run_train(run: Run) -> Metrics:
 
 def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset) -> str:
     train = config.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT))
-    return fingerprint(NAME, model, config.losses, train, config.seed, dataset_identity(dataset))
+    return fingerprint(NAME, *used_options(model, config.losses), train, config.seed, dataset_identity(dataset))
 
 
 def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:

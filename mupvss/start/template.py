@@ -92,6 +92,7 @@ crf = "irn"
 margin = 0.25                    # larger: more pixels become 255 (unsure), which the segmentation network ignores
 
 [segment]
+size = 128
 crop = 96
 resize = [0.8, 1.25]
 scales = [1.0]

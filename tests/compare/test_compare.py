@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import re
 from pathlib import Path
@@ -14,12 +15,16 @@ from PIL import Image
 from mupvss.cli import main
 from mupvss.compare.plan import load_configs, plan
 from mupvss.compare.plots import completeness_plot
-from mupvss.compare.records import Record, Row, difference, spread
+from mupvss.compare.records import Record, Row, difference, read_record, spread
+from mupvss.compare.store import store_record, stored_record
 from mupvss.config.load import load_config
-from mupvss.errors import ConfigError
-from mupvss.evaluation.completeness import regions
+from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
+from mupvss.data.sample import Dataset
+from mupvss.errors import ConfigError, DataError
+from mupvss.evaluation.completeness import condensed, regions
 from mupvss.files import read_json
 from mupvss.report.plot import Series, plot
+from mupvss.stages.train import training_fingerprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 BASE = """
@@ -103,6 +108,39 @@ def test_nothing_is_done_twice_and_report_only_does_nothing(compared, capsys):
     assert main([*arguments, "--seeds", "0", "1"]) == 0
 
 
+def test_records_stand_for_runs_made_elsewhere(compared, tmp_path, capsys):
+    out, arguments = compared
+    store = tmp_path / "records"
+    assert main([*arguments, "--seeds", "0", "1", "--records", str(store)]) == 0
+    assert len(list(store.glob("*/seed-*.json"))) == 18
+    elsewhere = [str(tmp_path / "out") if argument == str(out) else argument for argument in arguments]
+    assert main([*elsewhere, "--seeds", "0", "1", "--records", str(store)]) == 0
+    assert "18 of 18 runs" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
+    for name in ("table.csv", "table.md"):
+        assert (tmp_path / "out" / name).read_text() == (out / name).read_text()
+    assert (tmp_path / "out" / "index.html").read_text().count('<svg class="plot"') == 3
+
+
+def test_a_record_of_other_settings_does_not_count_and_is_kept(compared, tmp_path):
+    out, arguments = compared
+    base = Path(arguments[arguments.index("--base") + 1])
+    paths = [CONFIGS / "methods" / "vit-cam.toml"]
+    entry = plan(load_configs(paths, base), [0], out)[0]
+    store_record(tmp_path, read_record(entry))
+    assert stored_record(tmp_path, entry).kinds == read_record(entry).kinds
+    (tmp_path / "other.toml").write_text(base.read_text().replace("pixel_steps = 2", "pixel_steps = 3"))
+    other = plan(load_configs(paths, tmp_path / "other.toml"), [0], out)[0]
+    assert stored_record(tmp_path, other) is None
+    path = tmp_path / "vit-cam" / "seed-0.json"
+    before = path.read_text()
+    store_record(tmp_path, dataclasses.replace(read_record(entry), entry=other))
+    assert (tmp_path / "vit-cam" / "seed-0.earlier.json").read_text() == before
+    path.write_text('{"identity": ')
+    with pytest.raises(DataError, match="not a record"):
+        stored_record(tmp_path, entry)
+
+
 def test_learning_curve_has_every_snapshot(compared):
     out, _ = compared
     points = read_json(out / "mctformer" / "seed-0" / "curve" / "metrics.json")["points"]
@@ -138,6 +176,19 @@ def test_every_preset_goes_over_every_base():
             assert config.name
             assert not config.baseline
             assert config.train.image_steps == load_config(base).train.image_steps
+
+
+def test_a_training_depends_on_what_its_method_reads():
+    def known_by(method, losses=None, **options):
+        config = RunConfig.model_validate({"losses": losses or {}})
+        return training_fingerprint(config, ModelConfig(method=method, **options), Dataset(("a",), []))
+
+    open_pem, contrast = PEMConfig(gate="open"), {"token_contrast": 1.0}
+    assert known_by("cam") == known_by("cam", pem=open_pem) == known_by("cam", contrast)
+    assert known_by("mctformer") == known_by("mctformer", {"ccp": 0.5}, pem=open_pem, global_embedding="pool")
+    assert known_by("mctformer") != known_by("mctformer", contrast)
+    assert known_by("mupvss") == known_by("mupvss", contrast)
+    assert len({known_by("mupvss"), known_by("mupvss", pem=open_pem), known_by("mupvss", {"ccp": 0.5}), known_by("cam")}) == 4
 
 
 def test_plan_goes_seed_by_seed(tmp_path):
@@ -182,6 +233,18 @@ def test_completeness_by_hand():
     assert one.body_completeness(0.4) == 1 / 3
     assert two.completeness(0.6) == 1 / 2
     assert regions("p", value, label, truth, None)[0].body_completeness(0.4) is None
+
+
+def test_condensed_by_hand():
+    found = [{"size": s / 10, "completeness": s / 20, "body": None if s % 2 else 1.0} for s in (7, 6, 5, 4, 3, 2, 1)]
+    means = condensed(found)
+    assert means["covered"] == pytest.approx(0.2)
+    assert means["body"] == 1.0
+    assert len(means["groups"]) == 6
+    assert means["groups"][0] == [pytest.approx(0.15), pytest.approx(0.075), 1.0]  # the two smallest
+    assert means["groups"][-1] == [pytest.approx(0.7), pytest.approx(0.35), None]
+    assert condensed(found[:5])["groups"] == []
+    assert condensed([])["covered"] is None
 
 
 def test_plots():
