@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from typing import Literal
 
 import numpy as np
@@ -31,8 +30,8 @@ class DenseCRF:
         backend: Backend = "auto",
         device: str = "cpu",
     ) -> None:
-        """image: RGB (H, W, 3) uint8. strengths: a preset's name or your own; threads: 0 for as many as the computer has cores
-        (numba only); backend auto: torch on a GPU, else numba where it is installed (the extra `crf`), else torch, which is
+        """image: RGB (H, W, 3) uint8. strengths: a preset's name or your own; threads: 0 for as many as PyTorch uses (numba
+        only); backend auto: torch on a GPU, else numba where it is installed (the extra `crf`), else torch, which is
         slower there. ValueError for an unknown preset or another form of picture.
         """
         chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
@@ -47,7 +46,7 @@ class DenseCRF:
         if pick_backend(backend, device) == "numba":
             from mupvss.crf import numba_backend  # the extra `crf`
 
-            self._mean_field = numba_backend.prepare(image, chosen, threads or _cores())
+            self._mean_field = numba_backend.prepare(image, chosen, threads or torch.get_num_threads())
         else:
             self._mean_field = torch_backend.prepare(image, chosen, device)
 
@@ -108,7 +107,3 @@ def pick_backend(backend: Backend, device: str) -> Literal["numba", "torch"]:
         return backend
     usable = device.startswith("cpu") and importlib.util.find_spec("numba") is not None
     return "numba" if usable else "torch"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
