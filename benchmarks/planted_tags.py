@@ -19,8 +19,8 @@ import numpy as np
 from mupvss.config.load import load_config
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
-from mupvss.doctor.scores import score_all
-from mupvss.doctor.tags import findings
+from mupvss.doctor.evidence import Evidence, gather_evidence
+from mupvss.doctor.tags import findings, strengths, tag_doubts
 from mupvss.engine.device import pick_device, prepare
 from mupvss.engine.loop import remove_states
 from mupvss.engine.trainer import Training, train
@@ -72,13 +72,13 @@ def main() -> None:
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
     for chosen in (paths[:1], paths) if len(paths) > 1 else (paths,):
         networks = [Predictor.open(path, config.search) for path in chosen]
-        name = f"scores-{len(chosen)}.jsonl"
-        scores = score_all(networks, dataset, given.out / name, training.identity)
-        report(dataset, planted, scores, tags, len(chosen))
+        name = f"evidence-{len(chosen)}.jsonl"
+        evidence = gather_evidence(networks, dataset, given.out / name, training.identity)
+        report(dataset, planted, evidence, tags, len(chosen))
 
 
-def report(dataset: Dataset, planted: dict[str, str], scores: np.ndarray, tags: np.ndarray, networks: int) -> None:
-    listed = findings(scores, tags, dataset.classes)
+def report(dataset: Dataset, planted: dict[str, str], evidence: Evidence, tags: np.ndarray, networks: int) -> None:
+    listed = findings(tag_doubts(strengths(evidence, tags), tags), evidence.scores, tags, dataset.classes)
     first = listed[: round(FIRST * len(listed))]
     found = [f for f in first if dataset.samples[f.picture].name in planted]
     exact = [f for f in found if f.tag == planted[dataset.samples[f.picture].name]]

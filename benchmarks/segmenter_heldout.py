@@ -5,8 +5,8 @@ It learns from the pseudo masks of pictures without true masks, and is tried, wi
     python benchmarks/segmenter_heldout.py runs/voc-animals [--every 2] [--set size=0 train.image_steps=6400 ...]
 
 Needs a run finished up to its pseudo masks, with `data.score_split` a part of `data.seed_split`; --set overrides its [segment].
-Printed: mIoU at one scale, with scales and mirror, with the dense CRF too, each also without the image-level head's word; and what
-the tags, were they given, would add.
+Printed: mIoU at one scale, with scales and mirror, with the dense CRF too, each also without the image-level head's word;
+and what the tags, were they given, would add.
 """
 
 from __future__ import annotations

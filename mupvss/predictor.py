@@ -22,6 +22,7 @@ from mupvss.engine.device import autocast, pick_device
 from mupvss.files import read_json
 from mupvss.hub.shared import SETTINGS, SharedPredictor, read_settings
 from mupvss.model.build import Network
+from mupvss.model.outputs import Features
 from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import search_maps
@@ -92,13 +93,20 @@ class Predictor(SharedPredictor, PicturePredictor):
         return [name for name in self.classes if scores[name] >= 0.5]
 
     @torch.no_grad()
+    def features(self, image: Image.Image, size: float = 1.0, mirror: bool = False) -> Features:
+        """One pass over the whole picture, brought to the area of a square of `size` times the training's side; mirror: its
+        mirror beside it, so that B = 2."""
+        model = self.info.model
+        scale = size * model.image_size / math.sqrt(image.width * image.height)
+        tensor = normalise(resize_for_search(image, scale, model.patch_size))
+        views = torch.stack((tensor, tensor.flip(-1))) if mirror else tensor.unsqueeze(0)
+        with autocast(self.device, self.config.precision):
+            return self.network(views.to(self.device))
+
+    @torch.no_grad()
     def scores(self, image: Image.Image) -> dict[str, float]:
         """RGB picture -> per class name the probability that it is in the picture."""
-        model = self.info.model
-        scale = model.image_size / math.sqrt(image.width * image.height)
-        tensor = normalise(resize_for_search(image, scale, model.patch_size)).unsqueeze(0).to(self.device)
-        with autocast(self.device, self.config.precision):
-            features = self.network(tensor)
+        features = self.features(image)
         logits = features.patch_score[0]
         if features.token_score is not None:
             logits = (logits + features.token_score[0]) / 2

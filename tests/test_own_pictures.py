@@ -14,7 +14,9 @@ from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import AffinityConfig
 from mupvss.data.images import read_label_image
 from mupvss.data.tags import read_tags, write_tags
+from mupvss.doctor.discriminant import discriminant
 from mupvss.doctor.masks import mask_doubt
+from mupvss.doctor.neighbours import neighbours_say
 from mupvss.doctor.tags import corrected, findings, tag_doubts
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.search.seeds import Seeds
@@ -207,29 +209,30 @@ def test_doctor_lists_and_fixes(project, tmp_path, capsys):
 def test_doctor_goes_on_where_it_was(project, tmp_path):
     out = tmp_path / "doctor"
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
-    whole = (out / "scores.jsonl").read_text()
+    whole = (out / "evidence.jsonl").read_text()
     lines = whole.splitlines(keepends=True)
-    (out / "scores.jsonl").write_text("".join(lines[:5]) + lines[5][:7])
+    (out / "evidence.jsonl").write_text("".join(lines[:5]) + lines[5][:7])
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
-    assert (out / "scores.jsonl").read_text() == whole
-    (out / "scores.jsonl").write_text('{"identity": "another"}\n' + "".join(lines[1:]))
+    assert (out / "evidence.jsonl").read_text() == whole
+    (out / "evidence.jsonl").write_text('{"identity": "another"}\n' + "".join(lines[1:]))
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
-    assert (out / "scores.jsonl").read_text() == whole
+    assert (out / "evidence.jsonl").read_text() == whole
 
 
 def test_doubt_is_measured_within_a_class():
-    """Scores of class 0 are all low, those of class 1 all high; what counts is which side a picture lies on."""
+    """Strengths of class 0 are all low, those of class 1 all high; what counts is which side a picture lies on."""
     rng = np.random.default_rng(0)
     tags = np.stack([np.arange(100) % 2, np.arange(100) // 2 % 2], 1).astype(float)
-    scores = np.where(tags > 0, 0.3, 0.05) + np.array([0.0, 0.6]) + rng.uniform(-0.01, 0.01, (100, 2))
-    assert tag_doubts(scores, tags).max() < 0.2
+    strong = np.where(tags > 0, 3.0, -1.0) + np.array([0.0, 6.0]) + rng.uniform(-0.1, 0.1, (100, 2))
+    assert tag_doubts(strong, tags).max() < 0.2
     planted = tags.copy()
     planted[3, 0] = 0  # missing
     planted[9, 1] = 1  # wrong
-    found = findings(scores, planted, ("a", "b"))
+    doubts = tag_doubts(strong, planted)
+    found = findings(doubts, strong, planted, ("a", "b"))
     assert {(f.picture, f.tag, f.kind) for f in found[:2]} == {(3, "a", "missing"), (9, "b", "wrong")}
     assert found[2].doubt < 0.2
-    assert np.array_equal(corrected(scores, planted, 0.5), tags)
+    assert np.array_equal(corrected(doubts, planted, 0.5), tags)
 
 
 def test_no_doubt_without_the_other_side():
@@ -239,10 +242,40 @@ def test_no_doubt_without_the_other_side():
 
 def test_a_correction_takes_no_last_tag():
     tags = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
-    scores = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.1, 0.1]])
-    assert np.array_equal(corrected(scores, tags, 0.5), tags)
-    scores[4, 1] = 0.9
-    assert corrected(scores, tags, 0.5)[4].tolist() == [0, 1]
+    strong = np.array([[9.0, 1], [9, 1], [1, 9], [1, 9], [1, 1]])
+    assert np.array_equal(corrected(tag_doubts(strong, tags), tags, 0.5), tags)
+    strong[4, 1] = 9
+    assert corrected(tag_doubts(strong, tags), tags, 0.5)[4].tolist() == [0, 1]
+
+
+def test_neighbours_have_a_say_and_the_picture_itself_has_none():
+    rng = np.random.default_rng(0)
+    sides = np.arange(200) % 2
+    features = rng.normal(size=(200, 8)).astype(np.float32) + 4 * np.where(sides, 1, -1)[:, None]
+    tags = np.stack([sides, 1 - sides], 1).astype(float)
+    said = neighbours_say(features, tags)
+    assert ((said > 0) == (tags > 0)).all()
+    planted = tags.copy()
+    planted[5] = 1 - planted[5]
+    assert (neighbours_say(features, planted)[5] > 0).tolist() == (tags[5] > 0).tolist()
+    assert not neighbours_say(features[:1], tags[:1]).any()
+    assert np.isfinite(neighbours_say(np.zeros((3, 4), np.float32), np.ones((3, 2)))).all()
+
+
+def test_a_discriminant_uses_what_another_class_says_and_not_the_own_tag():
+    rng = np.random.default_rng(1)
+    given = np.arange(300) % 3 == 0
+    shared = rng.normal(size=300)
+    own = given * 1.0 + shared
+    evidence = np.stack([own, shared, rng.normal(size=300)], 1)  # own less shared tells perfectly
+    found = discriminant(evidence, given)
+    assert ((found > 0) == given).all()
+    planted = given.copy()
+    planted[7] = not given[7]
+    assert (discriminant(evidence, planted)[7] > 0) == given[7]
+    assert not discriminant(evidence, np.zeros(300, bool)).any()
+    few = discriminant(rng.normal(size=(6, 40)), np.array([1, 0, 1, 0, 1, 0], bool))  # more evidence than pictures
+    assert np.isfinite(few).all()
 
 
 def test_masks_that_are_settled_and_not():

@@ -16,10 +16,10 @@ from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.data.tags import write_tags
+from mupvss.doctor.evidence import gather_evidence
 from mupvss.doctor.masks import MaskDoubt, mask_doubt
 from mupvss.doctor.page import write_page
-from mupvss.doctor.scores import score_all
-from mupvss.doctor.tags import Finding, corrected, findings
+from mupvss.doctor.tags import Finding, corrected, findings, strengths, tag_doubts
 from mupvss.errors import CheckpointError, DataError
 from mupvss.files import read_json, write_text
 from mupvss.predictor import Predictor, load_classifier
@@ -39,14 +39,15 @@ def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> Non
     if fix is not None and fix.exists():
         raise DataError(f"{fix}: is there already, and no tag table is ever written over; give another name")
     identity = fingerprint("doctor", stage_fingerprint(run / "train"), dataset_identity(dataset))
-    scores = score_all(_networks(run), dataset, folder / "scores.jsonl", identity)
+    evidence = gather_evidence(_networks(run), dataset, folder / "evidence.jsonl", identity)
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
-    found = findings(scores, tags, dataset.classes)
+    doubts = tag_doubts(strengths(evidence, tags), tags)
+    found = findings(doubts, evidence.scores, tags, dataset.classes)
     masks = _mask_doubts(run, dataset)
     _write_tables(folder, dataset, found, masks)
     write_page(folder, dataset, found, masks, pictures, run)
     if fix is not None:
-        _write_fixed(fix, config, dataset, scores, tags)
+        _write_fixed(fix, config, dataset, doubts, tags)
     _tell(dataset, found, folder, fix)
 
 
@@ -92,8 +93,8 @@ def _write_csv(path: Path, header: tuple[str, ...], rows: Sequence[tuple[str, ..
     write_text(path, buffer.getvalue())
 
 
-def _write_fixed(path: Path, config: RunConfig, dataset: Dataset, scores: np.ndarray, tags: np.ndarray) -> None:
-    fixed = corrected(scores, tags, LIKELY)
+def _write_fixed(path: Path, config: RunConfig, dataset: Dataset, doubts: np.ndarray, tags: np.ndarray) -> None:
+    fixed = corrected(doubts, tags, LIKELY)
     table = {
         _table_name(sample.origin, sample.name, config): frozenset(
             name for name, value in zip(dataset.classes, row, strict=True) if value > 0

@@ -1,0 +1,103 @@
+"""What a trained network sees in every picture, kept on disk line by line, so that a stopped run goes on."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from mupvss.data.sample import Dataset
+from mupvss.engine.log import progress_bar
+from mupvss.losses.p2p import pool, similarity
+from mupvss.model.outputs import Features
+from mupvss.predictor import Predictor
+
+SIZES = (1.0, 1.35)
+"""Times the side of the training pictures; each mirrored too."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of n pictures and C classes."""
+
+    heads: np.ndarray
+    """(n, H, C) float64: what each way of telling says for a class, unbounded: the patch classifier, and where there are
+    prototypes, their own score and P2P's, the search as a classifier."""
+    features: np.ndarray
+    """(n, D) float32: the pictures' mean patch, by which they are compared with each other."""
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(n, C) in (0, 1): the patch classifier's probabilities."""
+        return 1 / (1 + np.exp(-self.heads[:, 0].clip(-30, 30)))
+
+
+def gather_evidence(predictors: Sequence[Predictor], dataset: Dataset, path: Path, identity: str) -> Evidence:
+    """The heads are means over the networks, the features are the first one's."""
+    found = _read(path, identity)
+    if not found:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"identity": identity}) + "\n")
+    with progress_bar("evidence", len(dataset.samples), "pictures") as advance, path.open("a") as stream:
+        for sample in dataset.samples:
+            if sample.name not in found:
+                entry = {"picture": sample.name, **_look(predictors, sample.open_image())}
+                found[sample.name] = entry
+                stream.write(json.dumps(entry) + "\n")
+                stream.flush()
+            advance(1)
+    entries = [found[sample.name] for sample in dataset.samples]
+    features = [np.frombuffer(base64.b64decode(entry["feature"]), np.float16) for entry in entries]
+    return Evidence(np.array([entry["heads"] for entry in entries], np.float64), np.stack(features).astype(np.float32))
+
+
+def _look(predictors: Sequence[Predictor], image: Image.Image) -> dict[str, Any]:
+    heads, feature = [], None
+    for predictor in predictors:
+        views = [predictor.features(image, size, mirror=True) for size in SIZES]
+        heads.append(torch.stack([_heads(view, predictor).mean(0) for view in views]).mean(0))
+        if feature is None:
+            units = [F.normalize(view.patches.float().mean(1), dim=-1) for view in views]
+            feature = torch.cat(units).mean(0).cpu().numpy().astype(np.float16)
+    assert feature is not None
+    mean = torch.stack(heads).mean(0)
+    return {
+        "heads": [[round(v, 4) for v in row] for row in mean.tolist()],
+        "feature": base64.b64encode(feature.tobytes()).decode(),
+    }
+
+
+def _heads(view: Features, predictor: Predictor) -> Tensor:
+    """-> (B, H, C)."""
+    found = [view.patch_score]
+    if view.token_score is not None:
+        found.append(view.token_score)
+    if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None:
+        model = predictor.info.model
+        pooled = pool(similarity(view.patches, view.prototypes), "gwrp", model.gwrp_decay, model.gwrp_patches)
+        found.append(view.decision_scale * pooled + view.decision_bias)
+    return torch.stack([score.float() for score in found], 1)
+
+
+def _read(path: Path, identity: str) -> dict[str, dict[str, Any]]:
+    """Whole lines written under the same identity; a file of another one, or cut off, does not count or not from there on."""
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+        if json.loads(lines[0])["identity"] != identity:
+            return {}
+    except (OSError, IndexError, ValueError, KeyError, TypeError):
+        return {}
+    whole = [line for line in lines if line.endswith("\n")]
+    if len(whole) < len(lines):  # what was half written is written again
+        path.write_text("".join(whole))
+    entries = [json.loads(line) for line in whole[1:]]
+    return {entry["picture"]: entry for entry in entries}
