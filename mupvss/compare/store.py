@@ -39,7 +39,7 @@ def stored_record(folder: Path, entry: Entry) -> Record | None:
         if found["identity"] != identity(entry):
             return None
         return Record(entry, **{key: found[key] for key in KEPT}, on_disk=False)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: not a record of a finished run ({error!r}); delete it, and the run is made again") from None
 
 
