@@ -48,27 +48,31 @@ def compare(comparison: Comparison) -> None:
     if comparison.reference not in configs:
         raise ConfigError(f"--reference is '{comparison.reference}'; choose one of {', '.join(configs)}")
     entries = plan(configs, comparison.seeds, comparison.out)
+    stored = _stored(comparison.records, entries)
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
         curve = comparison.curve if entry.seed == comparison.seeds[0] else 0
-        if _is_recorded(comparison, entry, curve):
+        known = stored.get((entry.name, entry.seed))
+        if known is not None and (known.curve or not curve):
             console.print(f"its figures are in {comparison.records}", highlight=False, soft_wrap=True)
             continue
         _work(entry, curve)
         if comparison.records is not None and (made := read_record(entry)) is not None:
             store_record(comparison.records, made)
-        _write(comparison, entries)
-    found = _write(comparison, entries)
+        _write(comparison, entries, stored)
+    found = _write(comparison, entries, stored)
     console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
-def _is_recorded(comparison: Comparison, entry: Entry, curve: int) -> bool:
-    found = _stored(comparison, entry)
-    return found is not None and bool(found.curve or not curve)
+Stored = dict[tuple[str, int], Record]
+"""Records of runs made elsewhere, by config and seed."""
 
 
-def _stored(comparison: Comparison, entry: Entry) -> Record | None:
-    return None if comparison.records is None else stored_record(comparison.records, entry)
+def _stored(folder: Path | None, entries: Sequence[Entry]) -> Stored:
+    if folder is None:
+        return {}
+    found = ((entry, stored_record(folder, entry)) for entry in entries)
+    return {(entry.name, entry.seed): record for entry, record in found if record is not None}
 
 
 def _work(entry: Entry, curve: int) -> None:
@@ -80,8 +84,9 @@ def _work(entry: Entry, curve: int) -> None:
         run_curve(entry.run, curve)
 
 
-def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
-    records = [record for entry in entries if (record := read_record(entry) or _stored(comparison, entry)) is not None]
+def _write(comparison: Comparison, entries: Sequence[Entry], stored: Stored) -> int:
+    found_records = (read_record(entry) or stored.get((entry.name, entry.seed)) for entry in entries)
+    records = [record for record in found_records if record is not None]
     if not records:
         return 0
     dataset = load_dataset(entries[0].run.config.data, "seeds", entries[0].run.config.limit)
