@@ -1,0 +1,94 @@
+"""The image-level head of the segmentation network, and the one size it sees its pictures at."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mupvss.config.schema import SegmentConfig, TrainConfig
+from mupvss.data.preprocess import working_scale
+from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter
+from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.segmentation.presence import present, weighed_by_presence
+
+
+def test_what_is_present_by_hand():
+    labels = torch.zeros(3, 20, 20, dtype=torch.long)
+    labels[0, :5, :5] = 2
+    labels[0, 10] = 255  # unsure: neither here nor there
+    labels[1, 0, 0] = 1  # one pixel of 400 is more than LEAST
+    assert present(labels, 3).tolist() == [[0, 1, 0], [1, 0, 0], [0, 0, 0]]
+    large = torch.zeros(1, 100, 100, dtype=torch.long)
+    large[0, 0, 0] = 1  # one of 10,000 is less
+    assert not present(large, 1).any()
+
+
+def test_a_class_is_weighed_by_the_probability_that_it_is_there():
+    logits = torch.randn(2, 4, 3, 5)
+    chances = torch.tensor([[0.9, 0.01, 0.5], [0.5, 0.5, 0.5]])
+    found = weighed_by_presence(logits, torch.logit(chances)).softmax(1)
+    by_hand = logits.exp() * torch.cat((torch.ones(2, 1), chances), 1)[:, :, None, None]
+    torch.testing.assert_close(found, by_hand / by_hand.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("presence", [0.0, 1.0])
+def test_the_head_is_there_if_asked_for_and_learns(tiny_model, presence):
+    network = build_segmenter(SegmentConfig(presence=presence), tiny_model, 3, None).train()
+    images = torch.randn(2, 3, 2 * tiny_model.patch_size, 2 * tiny_model.patch_size)
+    logits, said = network(images, True)
+    assert logits.shape[:2] == (2, 4)
+    if presence == 0:
+        assert said is None
+        assert network.presence is None
+        return
+    assert said.shape == (2, 3)
+    logits.square().mean().backward()
+    assert network.presence.weight.grad.abs().sum() > 0  # the pixels teach it too
+    network.eval()
+    with torch.no_grad():
+        plain = network(images)
+        network.presence.bias.fill_(-50.0)  # nothing is there
+        silent = network(images)
+        assert (silent[:, 1:] < plain[:, 1:] - 40).all()
+        torch.testing.assert_close(silent[:, :1], plain[:, :1])
+        assert (silent.argmax(1) == 0).all()
+
+
+def test_pictures_of_every_size_are_seen_at_one():
+    assert working_scale((4000, 3000), 320) == pytest.approx(320 / math.sqrt(12e6))
+    assert working_scale((160, 160), 320) == 2
+    assert working_scale((500, 375), 0) == 1
+    assert working_scale((4000, 3000), 0) == 1 / 5  # what a picture of twelve million pixels is searched at
+
+
+def test_crops_show_as_much_of_a_large_photograph_as_of_a_small_one():
+    """A picture that is black on its left half: half of every uncropped view is black, whatever the picture's size."""
+    shares = []
+    for side in (64, 640):
+        pixels = np.full((side, side, 3), 255, np.uint8)
+        pixels[:, : side // 2] = 0
+        labels = np.where(pixels[..., 0] == 0, 1, 0).astype(np.uint8)
+        sample = DenseSample("p", lambda p=pixels: Image.fromarray(p), lambda x=labels: x)
+        views = DenseViews([sample], 32, (1.0, 1.0), False, 0.0, seed=0, size=32)
+        (batch,) = dense_batches(views, TrainConfig(batch_size=1, workers=0), 0, 1)
+        assert (batch.labels != 255).all()
+        shares.append(float((batch.labels == 1).float().mean()))
+    assert shares == [0.5, 0.5]
+
+
+def test_the_predictor_looks_at_that_size(tiny_model):
+    network = build_segmenter(SegmentConfig(), tiny_model, 2, None)
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    config = SegmentConfig(size=4 * tiny_model.patch_size, scales=(0.5, 1.0), crf="none")
+    predictor = SegmentationPredictor(network, SegmenterInfo(("a", "b"), tiny_model, config), device="cpu")
+    patch = tiny_model.patch_size
+    for side in (50, 500):
+        seen.clear()
+        assert predictor(Image.new("RGB", (side, side))).labels.shape == (side, side)
+        assert seen == [(2 * patch, 2 * patch), (4 * patch, 4 * patch)]
