@@ -1,5 +1,7 @@
 """Dense CRF against pydensecrf2, interleaved in one run: argmax agreement and ratio of times, every preset, 3 and 21 labels.
 
+Then three questions of one picture, as a pseudo mask with a margin asks them, at once and one after the other.
+
 python benchmarks/dense_crf.py FOLDER_OF_PICTURES [--pictures 5] [--repeat 3]
 """
 
@@ -13,9 +15,9 @@ import numpy as np
 import pydensecrf.densecrf as densecrf
 from PIL import Image
 
-from mupvss.crf import PRESETS, Strengths, dense_crf
+from mupvss.crf import PRESETS, DenseCRF, Strengths, dense_crf
 
-SIZE = (500, 375)
+SIZE, QUESTIONS = (500, 375), 3
 
 
 def probabilities(labels: int, seed: int) -> np.ndarray:
@@ -40,6 +42,29 @@ def timed(function) -> tuple[np.ndarray, float]:  # type: ignore[no-untyped-def]
     begin = time.perf_counter()
     result = function()
     return result, time.perf_counter() - begin
+
+
+def several_at_once(images: list[np.ndarray], labels: int, repeat: int) -> None:
+    """Prints milliseconds per picture, lattices included, of QUESTIONS questions put together and singly, and how far the answers
+    lie apart."""
+    best, apart = np.full((len(images), 2), np.inf), 0.0
+    for index, image in enumerate(images):
+        questions = np.stack([probabilities(labels, 10 * index + k) for k in range(QUESTIONS)])
+        DenseCRF(image, threads=2).several(questions, 1)
+        for _ in range(repeat):
+            together, once = timed(lambda i=image, q=questions: DenseCRF(i, threads=2).several(q))
+            single, each = timed(lambda i=image, q=questions: one_by_one(DenseCRF(i, threads=2), q))
+            best[index] = np.minimum(best[index], (once, each))
+        apart = max(apart, float(np.abs(together - single).max()))
+    a, b = 1000 * best.mean(0)
+    print(
+        f"{QUESTIONS} questions of {labels} labels: {a:.0f} together, {b:.0f} singly, ratio {b / a:.2f}, apart {apart:.1e}",
+        flush=True,
+    )
+
+
+def one_by_one(crf: DenseCRF, questions: np.ndarray) -> np.ndarray:
+    return np.stack([crf(question) for question in questions])
 
 
 def main() -> None:
@@ -71,6 +96,8 @@ def main() -> None:
                 f"{labels:6d} {name:15s} {100 * min(agreement):8.3f} % {a:6.0f} {b:9.0f} {a / b:6.2f} {c:10.0f} {a / c:6.2f}",
                 flush=True,
             )
+    for labels in (2, 3):
+        several_at_once(images, labels, arguments.repeat)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ def readers() -> dict[str, Callable[[], Reader]]:
         "mask-png": _mask_png,
         "picture": _picture,
         "archive": _archive,
+        "record": _record,
     }
 
 
@@ -306,6 +307,41 @@ def _archive() -> Reader:
     return Reader(".bin", read, [zipped.getvalue(), tarred.getvalue()], [])
 
 
+def _record() -> Reader:
+    from mupvss.compare.plan import Entry
+    from mupvss.compare.plots import completeness_plot, learning_curve
+    from mupvss.compare.records import Record, rows
+    from mupvss.compare.store import read_figures
+    from mupvss.compare.tables import costs, headline, per_class
+    from mupvss.config.schema import RunConfig
+    from mupvss.stages.stage import Run
+
+    completeness = {"covered": 0.5, "body": None, "groups": [[0.1, 0.5, None]]}
+    scores = {"miou": 50.0, "miou_oracle": 51.0, "iou": [50.0, None], "iou_oracle": [51.0, 50.0], "completeness": completeness}
+    whole = {
+        "identity": ["a", "b"],
+        "maps": "default",
+        "kinds": {"default": scores, "prototype": {"completeness": completeness | {"covered": None, "groups": []}}},
+        "train": {"seconds": 1.0, "peak_mb": 2},
+        "seeds": {"seconds": 1.5, "peak_mb": 2.0},
+        "cost": {"parameters": 5, "gflops": 2.5},
+        "curve": [{"image_steps": 16, "default": {"miou": 40.0, "oracle": 41.0}}],
+        "curve_pictures": 4,
+    }
+
+    def read(path: Path) -> None:
+        figures = read_figures(path, ["a", "b"], 1)
+        if figures is not None:  # what passes can be tabled and drawn
+            record = Record(Entry("a", 0, Run(RunConfig(), path)), **figures)
+            found = rows([record])
+            for table in (headline(found, "a"), per_class(found, ("cat",)), costs(found)):
+                assert table[1]
+            completeness_plot(found)
+            learning_curve([record])
+
+    return Reader(".json", read, [_json(whole)], [whole], _json)
+
+
 def exchanged(document: Any, rng: random.Random) -> Any:
     """A copy in which one to three values, at any depth, are others, are missing or stand twice."""
     found = json.loads(json.dumps(document))
@@ -338,7 +374,9 @@ def fuzz_one(name: str, inputs: int, seed: int, out: Path) -> None:
     """In this process; libFuzzer ends it."""
     import atheris
 
-    with atheris.instrument_imports(include=["mupvss.data", "mupvss.config", "mupvss.search.seeds", "mupvss.download"]):
+    with atheris.instrument_imports(
+        include=["mupvss.data", "mupvss.config", "mupvss.search.seeds", "mupvss.download", "mupvss.compare"]
+    ):
         reader = readers()[name]()
     from mupvss.errors import CheckpointError, ConfigError, DataError, DownloadError, WeightsError
 

@@ -29,10 +29,10 @@ from mupvss.engine.device import prepare
 from mupvss.engine.each import each
 from mupvss.engine.loop import remove_states
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.files import write_json
+from mupvss.files import read_json, write_json
 from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.stages.segment import fit_segmenter
-from mupvss.stages.stage import Run
+from mupvss.stages.segment import REVISION, fit_segmenter
+from mupvss.stages.stage import Run, fingerprint, stage_fingerprint
 
 
 def main() -> None:
@@ -47,6 +47,7 @@ def main() -> None:
     learned = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is None])
     scored = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is not None][:: given.every])
     prepare(config.seed, config.threads)
+    claim(given.out, fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(given.run / "masks")))
     if not (given.out / "model.safetensors").is_file():
         fit_segmenter(Run(config, given.out, given.run), learned, given.run / "masks", given.out)
         remove_states(given.out)
@@ -57,6 +58,14 @@ def main() -> None:
     write_json(given.out / "heldout.json", found)
 
 
+def claim(folder: Path, identity: str) -> None:
+    """One folder is one trial's: ends the program if another one's network or half-finished training lies there."""
+    path = folder / "trial.json"
+    if path.is_file() and read_json(path)["identity"] != identity:
+        raise SystemExit(f"{folder}: holds a trial with other settings or masks; give another --out")
+    write_json(path, {"identity": identity})
+
+
 def changed(config: RunConfig, options: list[str]) -> RunConfig:
     values = config.segment.model_dump(mode="json")
     for option in options:
@@ -65,7 +74,10 @@ def changed(config: RunConfig, options: list[str]) -> RunConfig:
         section = values
         for parent in parents:
             section = section[parent]
-        section[name] = json.loads(text) if text[:1] in "0123456789[-tf" else text
+        try:
+            section[name] = json.loads(text)
+        except ValueError:
+            section[name] = text
     return config.model_copy(update={"segment": type(config.segment).model_validate(values, strict=False)})
 
 
@@ -93,9 +105,11 @@ def score(checkpoint: Path, dataset: Dataset) -> dict[str, float]:
 
 @contextlib.contextmanager
 def without_presence(network: nn.Module, off: bool) -> Iterator[None]:
+    if not off:
+        yield
+        return
     head = network.presence
-    if off:
-        network.presence = None
+    network.presence = None
     try:
         with torch.no_grad():
             yield

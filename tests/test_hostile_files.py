@@ -120,5 +120,5 @@ def test_a_short_run_of_the_fuzzer(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert found.returncode == 0, found.stdout + found.stderr[-3000:]
     counted = [line.split("|")[2] for line in found.stdout.splitlines()[2:]]
-    assert len(counted) == 15
+    assert len(counted) == 16
     assert all(int(count) >= 280 for count in counted), found.stdout

@@ -17,6 +17,7 @@ from mupvss.data.tags import read_tags, write_tags
 from mupvss.doctor.discriminant import discriminant
 from mupvss.doctor.masks import mask_doubt
 from mupvss.doctor.neighbours import neighbours_say
+from mupvss.doctor.run import LIKELY
 from mupvss.doctor.tags import corrected, findings, tag_doubts
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.search.seeds import Seeds
@@ -211,9 +212,12 @@ def test_doctor_goes_on_where_it_was(project, tmp_path):
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
     whole = (out / "evidence.jsonl").read_text()
     lines = whole.splitlines(keepends=True)
+    kept = json.loads(lines[2])
+    kept["heads"][0][0] += 1.0  # that it was not looked at again can be seen
+    lines[2] = json.dumps(kept) + "\n"
     (out / "evidence.jsonl").write_text("".join(lines[:5]) + lines[5][:7])
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
-    assert (out / "evidence.jsonl").read_text() == whole
+    assert (out / "evidence.jsonl").read_text() == "".join(lines)
     (out / "evidence.jsonl").write_text('{"identity": "another"}\n' + "".join(lines[1:]))
     assert main(["data", "doctor", str(project / "run"), "--out", str(out)]) == 0
     assert (out / "evidence.jsonl").read_text() == whole
@@ -240,12 +244,30 @@ def test_no_doubt_without_the_other_side():
     assert not tag_doubts(np.full((4, 1), 0.9), np.zeros((4, 1))).any()
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("tagged", [[7], [3, 8], [3, 40], [1, 2, 3, 4, 5, 6, 7, 8], list(range(1, 60)), list(range(5, 60))])
+def test_a_tag_that_cannot_be_told_is_not_put_on_everything(tagged, seed):
+    """Alone in its fold, or with its like in the same one, a tag cannot be judged there; nor one that all but one have; nor one
+    that nothing gives away."""
+    evidence = np.random.default_rng(seed).normal(size=(60, 4))
+    given = np.isin(np.arange(60), tagged)
+    strong = discriminant(evidence, given)[:, None]
+    assert np.isfinite(strong).any()
+    tags = given[:, None].astype(float)
+    assert (corrected(tag_doubts(strong, tags), tags, LIKELY) == tags).all()
+
+
+def test_marks_that_stand_the_wrong_way_round_prove_nothing():
+    strong = np.array([[1.0], [2.0], [3.0], [0.5]])
+    assert not tag_doubts(strong, np.array([[0.0], [0], [0], [1]])).any()
+
+
 def test_a_correction_takes_no_last_tag():
-    tags = np.array([[1.0, 0], [1, 0], [0, 1], [0, 1], [1, 0]])
-    strong = np.array([[9.0, 1], [9, 1], [1, 9], [1, 9], [1, 1]])
+    tags = np.array([[1.0, 0], [1, 0], [1, 0], [0, 1], [0, 1], [0, 1], [1, 0]])
+    strong = np.array([[9.0, 1], [9, 1], [9, 1], [1, 9], [1, 9], [1, 9], [1, 1]])
     assert np.array_equal(corrected(tag_doubts(strong, tags), tags, 0.5), tags)
-    strong[4, 1] = 9
-    assert corrected(tag_doubts(strong, tags), tags, 0.5)[4].tolist() == [0, 1]
+    strong[6, 1] = 9
+    assert corrected(tag_doubts(strong, tags), tags, 0.5)[6].tolist() == [0, 1]
 
 
 def test_neighbours_have_a_say_and_the_picture_itself_has_none():

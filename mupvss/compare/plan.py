@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+from mupvss.compare.identity import Identity, identify
 from mupvss.config.load import load_config
 from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError
@@ -20,6 +22,11 @@ class Entry:
     """The config file's stem."""
     seed: int
     run: Run
+
+    @cached_property
+    def identity(self) -> Identity:
+        """Worked out when it is first asked for, from the pictures as they are then."""
+        return identify(self.run.config)
 
 
 def load_configs(paths: Sequence[Path], base: Path | None) -> dict[str, RunConfig]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mupvss.compare.cost import network_cost
 from mupvss.compare.plan import Entry
 from mupvss.evaluation.completeness import condensed
 from mupvss.files import read_json, write_json
+from mupvss.stages.stage import finished
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Record:
     """The same of search and scoring."""
     cost: dict[str, float]
     curve: list[dict[str, Any]]
+    curve_pictures: int = 0
+    """How many the learning curve was asked for on; 0: it has none."""
     on_disk: bool = True
     """Whether the run's maps and masks are at hand, or only these figures."""
 
@@ -50,14 +54,11 @@ class Row:
 
 
 def read_record(entry: Entry) -> Record | None:
-    """None while the run is not finished."""
-    train, seeds = entry.run.folder("train"), entry.run.folder("seeds")
-    if not (seeds / "metrics.json").is_file() or not (train / "metrics.json").is_file():
+    """None while the run is not finished, or while its folder holds one of other settings."""
+    train, seeds, made_with = entry.run.folder("train"), entry.run.folder("seeds"), entry.identity
+    if not finished(train, made_with.trained) or not finished(seeds, made_with.searched, made_with.truth):
         return None
-    cost = entry.run.out / "cost.json"
-    if not cost.is_file():
-        write_json(cost, network_cost(train / "model.safetensors"))
-    curve = entry.run.folder("curve") / "metrics.json"
+    curve = _curve(entry)
     figures = read_json(seeds / "metrics.json")
     kinds = read_json(seeds / "kinds.json")
     for kind in kinds.values():
@@ -68,9 +69,26 @@ def read_record(entry: Entry) -> Record | None:
         kinds,
         _spent(read_json(train / "metrics.json")),
         _spent(figures),
-        read_json(cost),
-        read_json(curve)["points"] if curve.is_file() else [],
+        _cost(entry, train / "model.safetensors"),
+        curve.get("points", []),
+        curve.get("asked", 0),
     )
+
+
+def _cost(entry: Entry, network: Path) -> dict[str, float]:
+    path = entry.run.out / "cost.json"
+    found = read_json(path) if path.is_file() else {}
+    if found.get("of") != entry.identity.trained:
+        found = {"of": entry.identity.trained, **network_cost(network)}
+        write_json(path, found)
+    return {key: found[key] for key in ("parameters", "gflops")}
+
+
+def _curve(entry: Entry) -> dict[str, Any]:
+    """Empty if there is none of this search."""
+    path = entry.run.folder("curve") / "metrics.json"
+    found: dict[str, Any] = read_json(path) if path.is_file() else {}
+    return found if found.get("of") == entry.identity.searched else {}
 
 
 def _spent(metrics: dict[str, Any]) -> dict[str, float]:

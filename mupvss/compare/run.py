@@ -10,8 +10,8 @@ from pathlib import Path
 from mupvss.compare.pictures import draw_all
 from mupvss.compare.plan import Entry, load_configs, plan
 from mupvss.compare.plots import completeness_plot, learning_curve
-from mupvss.compare.records import Record, read_record, rows
-from mupvss.compare.store import store_record, stored_record
+from mupvss.compare.records import Record, rows
+from mupvss.compare.store import known_record, others, store_record, stored_record
 from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import prepare
@@ -48,31 +48,37 @@ def compare(comparison: Comparison) -> None:
     if comparison.reference not in configs:
         raise ConfigError(f"--reference is '{comparison.reference}'; choose one of {', '.join(configs)}")
     entries = plan(configs, comparison.seeds, comparison.out)
-    stored = _stored(comparison.records, entries)
+    for entry in entries:  # a damaged record is told of before hours of training, not after
+        stored_record(comparison.records, entry)
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
         curve = comparison.curve if entry.seed == comparison.seeds[0] else 0
-        known = stored.get((entry.name, entry.seed))
-        if known is not None and (known.curve or not curve):
-            console.print(f"its figures are in {comparison.records}", highlight=False, soft_wrap=True)
+        if _on_record(comparison.records, entry, curve):
             continue
         _work(entry, curve)
-        if comparison.records is not None and (made := read_record(entry)) is not None:
+        if comparison.records is not None and (made := known_record(comparison.records, entry)) is not None:
             store_record(comparison.records, made)
-        _write(comparison, entries, stored)
-    found = _write(comparison, entries, stored)
+        _write(comparison, entries)
+    found = _write(comparison, entries)
     console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
-Stored = dict[tuple[str, int], Record]
-"""Records of runs made elsewhere, by config and seed."""
-
-
-def _stored(folder: Path | None, entries: Sequence[Entry]) -> Stored:
+def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
+    """Asked when the run's turn comes: another computer may have made it meanwhile."""
     if folder is None:
-        return {}
-    found = ((entry, stored_record(folder, entry)) for entry in entries)
-    return {(entry.name, entry.seed): record for entry, record in found if record is not None}
+        return False
+    known = stored_record(folder, entry)
+    if known is not None and (not curve or known.curve_pictures == curve):
+        console.print(f"its figures are in {folder}", highlight=False, soft_wrap=True)
+        return True
+    if known is not None:
+        message = f"{folder} has its figures, but not a learning curve on {curve} pictures"
+    elif there := others(folder, entry):
+        message = f"{there[-1]} was made with other settings, pictures or another version, and does not count"
+    else:
+        return False
+    console.print(message, highlight=False, soft_wrap=True)
+    return False
 
 
 def _work(entry: Entry, curve: int) -> None:
@@ -84,8 +90,8 @@ def _work(entry: Entry, curve: int) -> None:
         run_curve(entry.run, curve)
 
 
-def _write(comparison: Comparison, entries: Sequence[Entry], stored: Stored) -> int:
-    found_records = (read_record(entry) or stored.get((entry.name, entry.seed)) for entry in entries)
+def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
+    found_records = (known_record(comparison.records, entry) for entry in entries)
     records = [record for record in found_records if record is not None]
     if not records:
         return 0
@@ -112,7 +118,7 @@ def _write(comparison: Comparison, entries: Sequence[Entry], stored: Stored) -> 
 NOTE = (
     "<p>Mean ± standard deviation over the seeds; differences are paired by seed, in brackets their standard error. "
     "<i>Oracle</i>: the threshold was chosen with the masks; <i>mask-free</i>: without. Covered: mean share of an object's "
-    "pixels found at the oracle threshold.</p>"
+    "pixels found at the oracle threshold. Times and memory are those of the computer that a run was made on.</p>"
 )
 
 

@@ -1,61 +1,73 @@
 """Figures of finished runs as one small JSON file each, so that a comparison can be made over several days and computers.
 
-FOLDER/CONFIG/seed-N.json. A record stands for its run only while settings, pictures and version are those it was made with.
+FOLDER/CONFIG/seed-N-IDENTITY.json: a record stands for its run only while settings, pictures and version are those it was made
+with, and lies beside those of others.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from mupvss.compare.form import Figures
 from mupvss.compare.plan import Entry
-from mupvss.compare.records import Record
-from mupvss.data.sources import load_dataset
+from mupvss.compare.records import Record, read_record
 from mupvss.errors import DataError
-from mupvss.files import read_json, write_json
-from mupvss.stages.seeds import seeds_fingerprint
-from mupvss.stages.stage import truth_identity
-from mupvss.stages.train import training_fingerprint
+from mupvss.files import write_json
 
-KEPT = ("maps", "kinds", "train", "seeds", "cost", "curve")
+KEPT = ("maps", "kinds", "train", "seeds", "cost", "curve", "curve_pictures")
 
 
-def identity(entry: Entry) -> list[str]:
-    """Changes with anything that changes the run's figures: what its search depends on, and what scores it."""
-    config = entry.run.config
-    trained = training_fingerprint(config, config.model, load_dataset(config.data, "train", config.limit))
-    searched = load_dataset(config.data, "seeds", config.limit)
-    return [seeds_fingerprint(config, trained, searched), truth_identity(searched, config.data)]
+def known_record(folder: Path | None, entry: Entry) -> Record | None:
+    """Of the run on disk, else the one in the folder of records; with the latter's learning curve where the former has none."""
+    own, kept = read_record(entry), stored_record(folder, entry)
+    if own is None or kept is None or own.curve:
+        return own or kept
+    return dataclasses.replace(own, curve=kept.curve, curve_pictures=kept.curve_pictures)
 
 
-def stored_record(folder: Path, entry: Entry) -> Record | None:
-    """None where there is none, or one of other settings; DataError for a file that is not a record."""
-    path = _path(folder, entry)
-    if not path.is_file():
+def stored_record(folder: Path | None, entry: Entry) -> Record | None:
+    """None where there is none of these settings; DataError for a file that is not a record."""
+    if folder is None or not (path := _path(folder, entry)).is_file():
         return None
+    figures = read_figures(path, entry.identity.lines, entry.identity.classes)
+    return None if figures is None else Record(entry, **figures, on_disk=False)
+
+
+def read_figures(path: Path, made_with: list[str], classes: int) -> dict[str, Any] | None:
+    """Those of KEPT; None if the file's identity is another. DataError for a file that is not a record."""
     try:
-        found: dict[str, Any] = read_json(path)
-        if found["identity"] != identity(entry):
+        text = path.read_text(encoding="utf-8")
+        found: dict[str, Any] = json.loads(text)
+        if found["identity"] != made_with:
             return None
-        return Record(entry, **{key: found[key] for key in KEPT}, on_disk=False)
+        Figures.model_validate_json(text).check_classes(classes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: not a record of a finished run ({error!r}); delete it, and the run is made again") from None
+        raise _damaged(path, f"{type(error).__name__}: {error}") from None
+    return {key: found[key] for key in KEPT}
+
+
+def _damaged(path: Path, why: str) -> DataError:
+    return DataError(f"{path}: not a record of a finished run ({why}); delete it, and the run is made again")
 
 
 def store_record(folder: Path, record: Record) -> None:
-    """One of other settings that is there is kept as seed-N.earlier.json."""
-    path = _path(folder, record.entry)
     values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name in KEPT}
-    new = {"identity": identity(record.entry), **values}
-    if path.is_file():
-        old = read_json(path)
-        if old == new:
-            return
-        if old.get("identity") != new["identity"]:
-            path.replace(path.with_suffix(".earlier.json"))
-    write_json(path, new)
+    write_json(_path(folder, record.entry), {"identity": record.entry.identity.lines, **values})
+
+
+def others(folder: Path, entry: Entry) -> list[Path]:
+    """Records of this config's name and seed, made with other settings, pictures or another version."""
+    found = (folder / entry.name).glob(f"seed-{entry.seed}-*.json")
+    return sorted(path for path in found if path != _path(folder, entry))
 
 
 def _path(folder: Path, entry: Entry) -> Path:
-    return folder / entry.name / f"seed-{entry.seed}.json"
+    return folder / entry.name / f"seed-{entry.seed}-{entry.identity.short}.json"

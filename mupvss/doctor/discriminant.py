@@ -12,12 +12,12 @@ FOLDS = 5
 
 
 def discriminant(evidence: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """evidence (n, K), given (n,) bool: whether a picture has the tag -> (n,) log-odds before any prior; 0 where the other folds
-    lack pictures with or without the tag."""
+    """evidence (n, K), given (n,) bool: whether a picture has the tag -> (n,) log-odds before any prior; NaN, unknown, where the
+    other folds lack pictures with or without the tag."""
     spread = evidence.std(0)
     x = (evidence - evidence.mean(0)) / np.where(spread > 1e-9, spread, 1.0)
     fold = np.arange(len(x)) % FOLDS
-    found = np.zeros(len(x))
+    found = np.full(len(x), np.nan)
     for held_out in range(FOLDS):
         learn, judged = fold != held_out, fold == held_out
         yes, no = x[learn & given], x[learn & ~given]

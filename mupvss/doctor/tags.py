@@ -13,6 +13,8 @@ from mupvss.doctor.neighbours import neighbours_say
 STEEP = 4.0
 """Of the logistic curve: 0.12 at a picture's own mark, 0.88 at the other."""
 
+ENOUGH, MOSTLY = 3, 0.75
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -31,7 +33,7 @@ class Finding:
 
 def strengths(evidence: Evidence, tags: np.ndarray) -> np.ndarray:
     """How much speaks for each class in each picture (n, C), unbounded: all heads' scores of all classes, and what the pictures
-    most alike are tagged with, weighed for the class. tags (n, C) of 0 and 1."""
+    most alike are tagged with, weighed for the class; NaN where a class has too few pictures to tell. tags (n, C) of 0 and 1."""
     count = len(tags)
     parts = [evidence.heads.reshape(count, -1), neighbours_say(evidence.features, tags)]
     everything = np.concatenate(parts, 1)
@@ -43,17 +45,28 @@ def tag_doubts(strong: np.ndarray, tags: np.ndarray) -> np.ndarray:
 
     Some classes are told more surely than others. So each class's strengths are measured between two marks: the median of the
     pictures without the tag and of those with it; wrong tags are too few to move a median. A logistic curve brings the place to
-    (0, 1) and keeps the order beyond the marks. A class without either kind of picture has no doubt.
+    (0, 1) and keeps the order beyond the marks. There is no doubt where a strength is unknown (NaN), where a class lacks pictures
+    of either side, or where its marks do not stand as they should. It is halved, below what is called likely, where the place
+    between the marks does not part a class's pictures.
     """
     doubts = np.zeros(strong.shape)
     for c in range(strong.shape[1]):
-        given = tags[:, c] > 0
-        if not given.any() or given.all():
+        given, known = tags[:, c] > 0, np.isfinite(strong[:, c])
+        if not (given & known).any() or not (~given & known).any():
             continue
-        low, high = np.median(strong[~given, c]), np.median(strong[given, c])
-        place = (strong[:, c] - low) / max(high - low, 1e-6)
-        doubts[:, c] = 1 / (1 + np.exp(-STEEP * (np.where(given, 1 - place, place) - 0.5).clip(-9, 9)))
+        low, high = np.median(strong[~given & known, c]), np.median(strong[given & known, c])
+        if high <= low:
+            continue
+        place = (strong[:, c] - low) / (high - low)
+        doubt = 1 / (1 + np.exp(-STEEP * (np.where(given, 1 - place, place) - 0.5).clip(-9, 9)))
+        sure = _parted(place[given & known] > 0.5) and _parted(place[~given & known] < 0.5)
+        doubts[:, c] = np.where(known, doubt if sure else doubt / 2, 0.0)
     return doubts
+
+
+def _parted(on_their_side: np.ndarray) -> bool:
+    """Whether the pictures of one side, if they are enough to say, mostly lie on it."""
+    return len(on_their_side) >= ENOUGH and on_their_side.mean() >= MOSTLY
 
 
 def findings(doubts: np.ndarray, scores: np.ndarray, tags: np.ndarray, classes: tuple[str, ...]) -> list[Finding]:

@@ -67,7 +67,8 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         small = reduced(image, reduction(image.size))
         size = (small.height, small.width)
         total = torch.zeros(len(self.classes) + 1, *size)
-        base = working_scale(small.size, self.info.segment.size)
+        worked = self.info.segment.size
+        base = working_scale(small.size, worked) if worked else 1.0
         for scale in self.scales:
             tensor = normalise(resize_for_search(small, base * scale, self.stride)).unsqueeze(0)
             views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor

@@ -30,6 +30,8 @@ from mupvss.stages.search_all import read_seeds_for, seed_path
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "affinity"
+REVISION = 2
+"""Raised when the same options come to mean another network or other crops."""
 
 
 def run_affinity(run: Run) -> Metrics:
@@ -37,7 +39,8 @@ def run_affinity(run: Run) -> Metrics:
     config = run.config
     dataset = load_dataset(config.data, "seeds", config.limit)
     upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds")]
-    depends_on = fingerprint(NAME, upstream, config.affinity, config.masks.sharpness, config.seed, dataset_identity(dataset))
+    settings = (config.affinity, config.masks.sharpness, config.seed)
+    depends_on = fingerprint(NAME, REVISION, upstream, *settings, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
         if config.affinity.kind in ("none", "patch"):

@@ -9,28 +9,30 @@ from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
 from mupvss.stages.scoring import score_maps
 from mupvss.stages.search_all import search_all
+from mupvss.stages.seeds import seeds_fingerprint
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "curve"
 
 
 def run_curve(run: Run, pictures: int) -> Metrics:
-    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle.
+    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of", the
+    fingerprint of the search whose networks these are.
 
     Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still
     high, so the points before the last are lower than a training of that length would be.
     """
     config = run.config
-    dataset = _evenly(load_dataset(config.data, "seeds", config.limit), pictures)
-    trained = run.folder("train")
-    depends_on = fingerprint(NAME, stage_fingerprint(trained), config.search, dataset_identity(dataset))
+    whole, trained = load_dataset(config.data, "seeds", config.limit), run.folder("train")
+    dataset, searched = _evenly(whole, pictures), seeds_fingerprint(config, stage_fingerprint(trained), whole)
+    depends_on = fingerprint(NAME, searched, pictures, dataset_identity(dataset))
     steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
     networks = {int(path.stem): path for path in sorted((trained / "snapshots").glob("*.safetensors"))}
     networks[steps] = trained / "model.safetensors"
 
     def work(folder: Path) -> Metrics:
         points = [{"image_steps": n, **_score(run, path, dataset, folder / str(n))} for n, path in sorted(networks.items())]
-        return {"pictures": len(dataset.samples), "points": points}
+        return {"pictures": len(dataset.samples), "asked": pictures, "of": searched, "points": points}
 
     return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 

@@ -34,6 +34,8 @@ from mupvss.segmentation.presence import present
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "segment"
+REVISION = 2
+"""Raised when the same options come to mean another network or other crops."""
 
 
 def run_segment(run: Run) -> Metrics:
@@ -41,7 +43,7 @@ def run_segment(run: Run) -> Metrics:
     config = run.config
     dataset = load_dataset(config.data, "seeds", config.limit)
     upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "masks")]
-    depends_on = fingerprint(NAME, upstream, config.segment, config.seed, dataset_identity(dataset))
+    depends_on = fingerprint(NAME, REVISION, upstream, config.segment, config.seed, dataset_identity(dataset))
 
     def work(folder: Path) -> Metrics:
         masks = run.folder("masks")
@@ -136,4 +138,4 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
 
 def _identity(run: Run, dataset: Dataset, number: int) -> str:
     masks, names = stage_fingerprint(run.folder("masks")), [s.name for s in dataset.samples]
-    return fingerprint(run.config.segment, run.config.seed, masks, names, number)
+    return fingerprint(REVISION, run.config.segment, run.config.seed, masks, names, number)

@@ -60,6 +60,11 @@ def stage_fingerprint(folder: Path) -> str:
     return str(read_json(marker)["fingerprint"]) if marker.is_file() and (folder / "metrics.json").is_file() else ""
 
 
+def finished(folder: Path, depends_on: str, truth: str = "") -> bool:
+    """Whether the folder holds this stage's result, scored against these masks; one that does not say is believed."""
+    return stage_fingerprint(folder) == depends_on and read_json(folder / "stage.json").get("truth", truth) == truth
+
+
 def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics], truth: str = "") -> Metrics:
     """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way.
 
@@ -67,7 +72,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     same folder, and finds there what does not depend on it.
     """
     folder, team = run.folder(name), processes()
-    if team.from_main(stage_fingerprint(folder) == depends_on and _scored_against(folder, truth)):
+    if team.from_main(finished(folder, depends_on, truth)):
         console.print(f"{name}: up to date", highlight=False)
         if team.main:
             _tidy(folder)
@@ -117,11 +122,6 @@ def _begin(folder: Path, depends_on: str, truth: str, config: RunConfig) -> None
     # The marker first: whatever stops this, a folder of ours is known by it.
     write_json(marker, {"fingerprint": depends_on, "truth": truth, "version": mupvss.__version__})
     save_config(folder / "config.toml", config)
-
-
-def _scored_against(folder: Path, truth: str) -> bool:
-    """Whether a finished stage was; one that does not say is believed."""
-    return read_json(folder / "stage.json").get("truth", truth) == truth
 
 
 def _doomed(folder: Path) -> Path:
@@ -195,5 +195,13 @@ def peak_memory_mb() -> float:
 
 def _plain(part: Any) -> Any:
     """Options at their defaults are left out, so that a new option does not undo finished work. A default that changes is a
-    change of version."""
-    return part.model_dump(mode="json", exclude_defaults=True) if isinstance(part, BaseModel) else part
+    change of version, or of its stage's revision."""
+    return _by_content(part.model_dump(mode="json", exclude_defaults=True)) if isinstance(part, BaseModel) else part
+
+
+def _by_content(options: dict[str, Any]) -> dict[str, Any]:
+    """With files of weights given by what they hold: the same ones may lie elsewhere, and others may take their place."""
+    found = {name: _by_content(value) if isinstance(value, dict) else value for name, value in options.items()}
+    if isinstance(path := found.get("weights"), str) and path:
+        found["weights"] = file_state(path) or path
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ from mupvss.cli import main
 from mupvss.compare.plan import load_configs, plan
 from mupvss.compare.plots import completeness_plot
 from mupvss.compare.records import Record, Row, difference, read_record, spread
-from mupvss.compare.store import store_record, stored_record
+from mupvss.compare.store import known_record, others, store_record, stored_record
 from mupvss.config.load import load_config
 from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
 from mupvss.data.sample import Dataset
@@ -113,6 +114,7 @@ def test_records_stand_for_runs_made_elsewhere(compared, tmp_path, capsys):
     store = tmp_path / "records"
     assert main([*arguments, "--seeds", "0", "1", "--records", str(store)]) == 0
     assert len(list(store.glob("*/seed-*.json"))) == 18
+    capsys.readouterr()
     elsewhere = [str(tmp_path / "out") if argument == str(out) else argument for argument in arguments]
     assert main([*elsewhere, "--seeds", "0", "1", "--records", str(store)]) == 0
     assert "18 of 18 runs" in capsys.readouterr().err
@@ -128,17 +130,69 @@ def test_a_record_of_other_settings_does_not_count_and_is_kept(compared, tmp_pat
     paths = [CONFIGS / "methods" / "vit-cam.toml"]
     entry = plan(load_configs(paths, base), [0], out)[0]
     store_record(tmp_path, read_record(entry))
-    assert stored_record(tmp_path, entry).kinds == read_record(entry).kinds
+    assert dataclasses.replace(stored_record(tmp_path, entry), on_disk=True) == read_record(entry)
     (tmp_path / "other.toml").write_text(base.read_text().replace("pixel_steps = 2", "pixel_steps = 3"))
     other = plan(load_configs(paths, tmp_path / "other.toml"), [0], out)[0]
     assert stored_record(tmp_path, other) is None
-    path = tmp_path / "vit-cam" / "seed-0.json"
-    before = path.read_text()
+    assert len(others(tmp_path, other)) == 1
     store_record(tmp_path, dataclasses.replace(read_record(entry), entry=other))
-    assert (tmp_path / "vit-cam" / "seed-0.earlier.json").read_text() == before
-    path.write_text('{"identity": ')
-    with pytest.raises(DataError, match="not a record"):
-        stored_record(tmp_path, entry)
+    assert stored_record(tmp_path, entry).entry == entry
+    assert stored_record(tmp_path, other).entry == other
+    assert read_record(other) is None  # what the folder holds is not of these settings
+    assert known_record(tmp_path, other) == stored_record(tmp_path, other)
+
+
+def test_a_run_on_disk_takes_the_records_learning_curve(compared, tmp_path):
+    out, arguments = compared
+    base = Path(arguments[arguments.index("--base") + 1])
+    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [1], out)[0]
+    assert known_record(tmp_path, entry).curve_pictures == 0
+    point = {"image_steps": 3, "cam": {"miou": 1.0, "oracle": 2.0}}
+    store_record(tmp_path, dataclasses.replace(read_record(entry), curve=[point], curve_pictures=4))
+    assert known_record(tmp_path, entry).curve == [point]
+    assert known_record(tmp_path, entry).on_disk
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda found: found.pop("kinds"),
+        lambda found: found.update(kinds=None),
+        lambda found: found.update(kinds={}),
+        lambda found: found.update(train={}),
+        lambda found: found.update(maps="unknown"),
+        lambda found: found.update(curve=[{"image_steps": 3, "cam": 5}]),
+        lambda found: found["kinds"]["cam"].update(miou_oracle="54.7"),
+        lambda found: found["kinds"]["cam"].update(miou=float("nan")),
+        lambda found: found["kinds"]["cam"].pop("miou"),
+        lambda found: found["kinds"]["cam"].update(iou_oracle=[50.0]),
+        lambda found: found["kinds"]["cam"]["completeness"].update(groups=[[0.1, 0.2]]),
+    ],
+)
+def test_a_damaged_record_is_named(compared, tmp_path, change):
+    out, arguments = compared
+    base = Path(arguments[arguments.index("--base") + 1])
+    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [0], out)[0]
+    store_record(tmp_path, read_record(entry))
+    (path,) = (tmp_path / "vit-cam").iterdir()
+    found = read_json(path)
+    change(found)
+    for text in (json.dumps(found), path.read_text()[:40], "[]"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=rf"{path.name}: not a record.*delete it"):
+            stored_record(tmp_path, entry)
+
+
+def test_where_the_pictures_are_missing_no_record_is_blamed(tmp_path, capsys):
+    (tmp_path / "base.toml").write_text(f'[data]\nsource = "folder"\nroot = "{tmp_path / "nowhere"}"\ntags = "tags.csv"')
+    store = tmp_path / "records" / "vit-cam"
+    store.mkdir(parents=True)
+    (store / "seed-0-01234567.json").write_text("{}")
+    command = ["compare", str(CONFIGS / "methods" / "vit-cam.toml"), "--base", str(tmp_path / "base.toml"), "--seeds", "0"]
+    assert main([*command, "--records", str(store.parent)]) == 1
+    told = capsys.readouterr().err
+    assert "nowhere" in told
+    assert "delete" not in told
 
 
 def test_learning_curve_has_every_snapshot(compared):
@@ -189,6 +243,19 @@ def test_a_training_depends_on_what_its_method_reads():
     assert known_by("mctformer") != known_by("mctformer", contrast)
     assert known_by("mupvss") == known_by("mupvss", contrast)
     assert len({known_by("mupvss"), known_by("mupvss", pem=open_pem), known_by("mupvss", {"ccp": 0.5}), known_by("cam")}) == 4
+
+
+def test_weights_are_known_by_what_they_hold(tmp_path):
+    def known_by(path):
+        return training_fingerprint(RunConfig(), ModelConfig(weights=str(path)), Dataset(("a",), []))
+
+    for name, content in (("a", b"one"), ("copy", b"one"), ("b", b"two")):
+        (tmp_path / name).write_bytes(content)
+    before = known_by(tmp_path / "a")
+    assert before == known_by(tmp_path / "copy")
+    assert len({before, known_by(tmp_path / "b"), known_by("timm/a"), known_by("timm/b")}) == 4
+    (tmp_path / "a").write_bytes(b"two")
+    assert known_by(tmp_path / "a") == known_by(tmp_path / "b")
 
 
 def test_plan_goes_seed_by_seed(tmp_path):
