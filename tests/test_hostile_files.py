@@ -48,6 +48,7 @@ CONFIGS = {
     "a=" + "[" * 4000: "not valid TOML",
     "a = " + "9" * 9000: "not valid TOML",
     "a." * 2000 + "b=1": "tables within tables",
+    "a = " + "[" * 60 + "]" * 60: "tables within tables",
     "extends = ['c.toml']": "extends this file",
     "extends = 3": "expected a list of files",
     "extends = [1]": "expected a list",

@@ -295,7 +295,7 @@ def test_a_discriminant_uses_what_another_class_says_and_not_the_own_tag():
     planted = given.copy()
     planted[7] = not given[7]
     assert (discriminant(evidence, planted)[7] > 0) == given[7]
-    assert not discriminant(evidence, np.zeros(300, bool)).any()
+    assert np.isnan(discriminant(evidence, np.zeros(300, bool))).all()
     few = discriminant(rng.normal(size=(6, 40)), np.array([1, 0, 1, 0, 1, 0], bool))  # more evidence than pictures
     assert np.isfinite(few).all()
 

@@ -16,6 +16,9 @@ from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
 
+DEEPEST = 20
+"""Tables in tables that a config may have; its own sections are four deep at most."""
+
 
 def load_config(path: Path, base: Path | None = None) -> RunConfig:
     """RunConfig from a TOML file, or from a preset of the installed package by its name ('scenes').
@@ -31,8 +34,6 @@ def load_config(path: Path, base: Path | None = None) -> RunConfig:
         return RunConfig.model_validate_json(json.dumps(values, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
-    except RecursionError:
-        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/") from None
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -61,6 +62,8 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         own = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
+    if _deeper_than(DEEPEST, own):
+        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/")
     values: dict[str, Any] = {}
     names = own.pop("extends", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -71,6 +74,17 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
             raise ConfigError(f"{path}: extends {name}, which extends this file; take one of the two out")
         values = _over(values, _read(below, (*above, path)))
     return _over(values, own)
+
+
+def _deeper_than(limit: int, value: Any) -> bool:
+    """Whether tables and arrays lie in each other more than `limit` deep; asked without recursion."""
+    level = [value]
+    for _ in range(limit):
+        level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
+        level = [inner for inner in level if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def _preset(name: Path) -> Path:
