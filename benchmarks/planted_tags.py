@@ -15,6 +15,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from trials import claim
 
 from mupvss.config.load import load_config
 from mupvss.data.sample import Dataset, Sample
@@ -24,7 +25,6 @@ from mupvss.doctor.tags import findings, strengths, tag_doubts
 from mupvss.engine.device import pick_device, prepare
 from mupvss.engine.loop import remove_states
 from mupvss.engine.trainer import Training, train
-from mupvss.files import read_json, write_json
 from mupvss.predictor import Predictor
 
 FIRST = 0.15
@@ -66,10 +66,7 @@ def main() -> None:
     prepare(given.seed, config.threads)
     dataset, planted = corrupt(load_dataset(config.data, "train", given.limit), given.missing, given.wrong, given.seed)
     training = Training(dataset, config.model, config.losses, config.train, given.seed, pick_device(config.device))
-    trial = given.out / "trial.json"
-    if trial.is_file() and read_json(trial)["identity"] != training.identity:
-        raise SystemExit(f"{given.out}: holds a network that learned from other tags or with other settings; give another --out")
-    write_json(trial, {"identity": training.identity})
+    claim(given.out, training.identity)
     if not (given.out / "model.safetensors").is_file():
         train(training, given.out)
         remove_states(given.out)

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from trials import claim
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import RunConfig
@@ -29,7 +30,7 @@ from mupvss.engine.device import prepare
 from mupvss.engine.each import each
 from mupvss.engine.loop import remove_states
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.files import read_json, write_json
+from mupvss.files import write_json
 from mupvss.segmentation.predictor import SegmentationPredictor
 from mupvss.stages.segment import REVISION, fit_segmenter
 from mupvss.stages.stage import Run, fingerprint, stage_fingerprint
@@ -47,7 +48,8 @@ def main() -> None:
     learned = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is None])
     scored = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is not None][:: given.every])
     prepare(config.seed, config.threads)
-    claim(given.out, fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(given.run / "masks")))
+    names = [sample.name for sample in learned.samples]
+    claim(given.out, fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(given.run / "masks"), names))
     if not (given.out / "model.safetensors").is_file():
         fit_segmenter(Run(config, given.out, given.run), learned, given.run / "masks", given.out)
         remove_states(given.out)
@@ -56,14 +58,6 @@ def main() -> None:
     for name, value in found.items():
         print(f"{name:40s} {value:.1f}")
     write_json(given.out / "heldout.json", found)
-
-
-def claim(folder: Path, identity: str) -> None:
-    """One folder is one trial's: ends the program if another one's network or half-finished training lies there."""
-    path = folder / "trial.json"
-    if path.is_file() and read_json(path)["identity"] != identity:
-        raise SystemExit(f"{folder}: holds a trial with other settings or masks; give another --out")
-    write_json(path, {"identity": identity})
 
 
 def changed(config: RunConfig, options: list[str]) -> RunConfig:

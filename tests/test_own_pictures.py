@@ -13,12 +13,13 @@ from mupvss.cli import main
 from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import AffinityConfig
 from mupvss.data.images import read_label_image
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags, write_tags
 from mupvss.doctor.discriminant import discriminant
 from mupvss.doctor.masks import mask_doubt
 from mupvss.doctor.neighbours import neighbours_say
-from mupvss.doctor.run import LIKELY
-from mupvss.doctor.tags import corrected, findings, tag_doubts
+from mupvss.doctor.page import write_page
+from mupvss.doctor.tags import LIKELY, corrected, findings, tag_doubts
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.search.seeds import Seeds
 
@@ -197,7 +198,7 @@ def test_doctor_lists_and_fixes(project, tmp_path, capsys):
     assert len(list(csv.DictReader((out / "masks.csv").open()))) == 12
     page = (out / "index.html").read_text()
     assert page.count("<img") == 24
-    assert "is likely" in page
+    assert page.count("is likely") == sum(float(row["doubt"]) >= LIKELY for row in rows)
     assert set(read_tags(fixed)) == set(read_tags(project / "tags.csv"))
     assert all(read_tags(fixed).values())
     before = fixed.read_text()
@@ -255,6 +256,18 @@ def test_a_tag_that_cannot_be_told_is_not_put_on_everything(tagged, seed):
     assert np.isfinite(strong).any()
     tags = given[:, None].astype(float)
     assert (corrected(tag_doubts(strong, tags), tags, LIKELY) == tags).all()
+
+
+def test_the_page_calls_nothing_likely_that_is_not(tmp_path):
+    picture = Image.new("RGB", (8, 8))
+    dataset = Dataset(("cat",), [Sample(n, n, frozenset({"cat"}), lambda: picture) for n in "abc"])
+    tags, scores = np.ones((3, 1)), np.full((3, 1), 0.9)
+    for doubts, shown, likely in (([0.0, 0.0, 0.0], 0, 0), ([0.6, 0.3, 0.0], 2, 1)):
+        found = findings(np.array(doubts)[:, None], scores, tags, dataset.classes)
+        write_page(tmp_path, dataset, found, [], 5, tmp_path)
+        page = (tmp_path / "index.html").read_text()
+        assert (page.count("<img"), page.count("is likely wrong")) == (shown, likely)
+        assert page.count("might be wrong") == shown - likely
 
 
 def test_marks_that_stand_the_wrong_way_round_prove_nothing():

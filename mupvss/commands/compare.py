@@ -29,7 +29,8 @@ class CompareArguments:
     pictures: int = 6
     """Pictures shown side by side."""
     records: Path | None = None
-    """Folder of small files with the figures of finished runs: what is there is not trained again, what is new is added."""
+    """Folder of small files with the figures of finished runs: what is there is not trained again, unless for the learning curve
+    that it lacks; what is new is added."""
     report_only: bool = False
     """Train and search nothing; tables and pictures of what is there."""
 
@@ -43,4 +44,6 @@ def compare(argv: Sequence[str]) -> None:
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
     if not arguments.configs or not arguments.seeds:
         raise ConfigError("mupvss compare needs at least one config and one seed")
+    if arguments.curve < 0 or arguments.pictures < 0:
+        raise ConfigError(f"--curve is {arguments.curve}, --pictures is {arguments.pictures}; expected 0 or more")
     run_comparison(Comparison(**values | {"reference": arguments.reference or arguments.configs[-1].stem}))

@@ -46,7 +46,8 @@ class Row:
 
     def values(self, key: str) -> list[float]:
         """One figure of the kind, per seed; runs without masks have none."""
-        return [record.kinds[self.kind][key] for record in self.records if key in record.kinds[self.kind]]
+        found = (record.kinds[self.kind].get(key) for record in self.records)
+        return [value for value in found if value is not None]
 
     @property
     def own(self) -> bool:
@@ -85,10 +86,10 @@ def _cost(entry: Entry, network: Path) -> dict[str, float]:
 
 
 def _curve(entry: Entry) -> dict[str, Any]:
-    """Empty if there is none of this search."""
+    """Empty if there is none of this search, or one scored against other masks."""
     path = entry.run.folder("curve") / "metrics.json"
     found: dict[str, Any] = read_json(path) if path.is_file() else {}
-    return found if found.get("of") == entry.identity.searched else {}
+    return found if found.get("of") == entry.identity.lines else {}
 
 
 def _spent(metrics: dict[str, Any]) -> dict[str, float]:

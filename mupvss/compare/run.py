@@ -68,11 +68,12 @@ def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
     if folder is None:
         return False
     known = stored_record(folder, entry)
-    if known is not None and (not curve or known.curve_pictures == curve):
-        console.print(f"its figures are in {folder}", highlight=False, soft_wrap=True)
+    if known is not None and (known.curve or not curve):
+        note = f", with a learning curve on {known.curve_pictures} pictures" if curve not in (0, known.curve_pictures) else ""
+        console.print(f"its figures are in {folder}{note}", highlight=False, soft_wrap=True)
         return True
     if known is not None:
-        message = f"{folder} has its figures, but not a learning curve on {curve} pictures"
+        message = f"{folder} has its figures, but no learning curve, for which it is made again (--curve 0 leaves it)"
     elif there := others(folder, entry):
         message = f"{there[-1]} was made with other settings, pictures or another version, and does not count"
     else:

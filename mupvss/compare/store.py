@@ -49,7 +49,7 @@ def read_figures(path: Path, made_with: list[str], classes: int) -> dict[str, An
     except ValidationError as error:
         first = error.errors()[0]
         raise _damaged(path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from None
     return {key: found[key] for key in KEPT}
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mupvss.data.images import read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.doctor.masks import MaskDoubt
-from mupvss.doctor.tags import Finding
+from mupvss.doctor.tags import LIKELY, Finding
 from mupvss.files import write_text
 from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import inline, overlay
@@ -28,6 +28,7 @@ def write_page(
             f"{f.doubt:.2f}",
         ]
         for f in found[:count]
+        if f.doubt > 0
     ]
     drawn = [
         [_mask(dataset, m.picture, run), escape(dataset.samples[m.picture].origin), _given(dataset, m.picture), f"{m.doubt:.2f}"]
@@ -56,5 +57,5 @@ def _given(dataset: Dataset, number: int) -> str:
 
 
 def _words(finding: Finding) -> str:
-    verb = "is likely missing" if finding.kind == "missing" else "is likely wrong"
-    return f"<b>{escape(finding.tag)}</b> {verb} (score {finding.score:.2f})"
+    how = "is likely" if finding.doubt >= LIKELY else "might be"
+    return f"<b>{escape(finding.tag)}</b> {how} {finding.kind} (score {finding.score:.2f})"

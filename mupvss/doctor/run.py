@@ -19,16 +19,13 @@ from mupvss.data.tags import write_tags
 from mupvss.doctor.evidence import gather_evidence
 from mupvss.doctor.masks import MaskDoubt, mask_doubt
 from mupvss.doctor.page import write_page
-from mupvss.doctor.tags import Finding, corrected, findings, strengths, tag_doubts
+from mupvss.doctor.tags import LIKELY, Finding, corrected, findings, strengths, tag_doubts
 from mupvss.errors import CheckpointError, DataError
 from mupvss.files import read_json, write_text
 from mupvss.predictor import Predictor, load_classifier
 from mupvss.search.seeds import read_seeds
 from mupvss.stages.search_all import seed_path
 from mupvss.stages.stage import dataset_identity, fingerprint, stage_fingerprint
-
-LIKELY = 0.5
-"""Doubt from which a tag is called likely wrong or missing: it lies nearer to the other side's middle than to its own."""
 
 
 def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> None:

@@ -13,6 +13,8 @@ from mupvss.doctor.neighbours import neighbours_say
 STEEP = 4.0
 """Of the logistic curve: 0.12 at a picture's own mark, 0.88 at the other."""
 
+LIKELY = 0.5
+"""Doubt from which a tag is called likely wrong or missing: it lies nearer to the other side's middle than to its own."""
 ENOUGH, MOSTLY = 3, 0.75
 
 

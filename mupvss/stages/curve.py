@@ -16,8 +16,8 @@ NAME = "curve"
 
 
 def run_curve(run: Run, pictures: int) -> Metrics:
-    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of", the
-    fingerprint of the search whose networks these are.
+    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of": the
+    fingerprint of the search whose networks these are, and what scored it.
 
     Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still
     high, so the points before the last are lower than a training of that length would be.
@@ -25,6 +25,7 @@ def run_curve(run: Run, pictures: int) -> Metrics:
     config = run.config
     whole, trained = load_dataset(config.data, "seeds", config.limit), run.folder("train")
     dataset, searched = _evenly(whole, pictures), seeds_fingerprint(config, stage_fingerprint(trained), whole)
+    truth = truth_identity(whole, config.data)
     depends_on = fingerprint(NAME, searched, pictures, dataset_identity(dataset))
     steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
     networks = {int(path.stem): path for path in sorted((trained / "snapshots").glob("*.safetensors"))}
@@ -32,9 +33,9 @@ def run_curve(run: Run, pictures: int) -> Metrics:
 
     def work(folder: Path) -> Metrics:
         points = [{"image_steps": n, **_score(run, path, dataset, folder / str(n))} for n, path in sorted(networks.items())]
-        return {"pictures": len(dataset.samples), "asked": pictures, "of": searched, "points": points}
+        return {"pictures": len(dataset.samples), "asked": pictures, "of": [searched, truth], "points": points}
 
-    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
+    return run_stage(run, NAME, depends_on, work, truth)
 
 
 def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:

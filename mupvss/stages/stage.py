@@ -30,6 +30,7 @@ from mupvss.engine.log import console
 from mupvss.engine.loop import remove_states
 from mupvss.engine.processes import processes
 from mupvss.files import file_state, read_json, remove_leftovers, write_json
+from mupvss.model.pretrained import weights_identity
 
 Metrics = dict[str, Any]
 EARLIER = ".earlier"
@@ -202,6 +203,6 @@ def _plain(part: Any) -> Any:
 def _by_content(options: dict[str, Any]) -> dict[str, Any]:
     """With files of weights given by what they hold: the same ones may lie elsewhere, and others may take their place."""
     found = {name: _by_content(value) if isinstance(value, dict) else value for name, value in options.items()}
-    if isinstance(path := found.get("weights"), str) and path:
-        found["weights"] = file_state(path) or path
+    if found.get("weights"):
+        found["weights"] = weights_identity(found["weights"])
     return found

@@ -212,6 +212,8 @@ def test_errors(tmp_path, capsys):
     assert main(["compare", str(tmp_path / "c.toml"), "--reference", "d"]) == 1
     assert "choose one of c" in capsys.readouterr().err
     assert main(["compare"]) == 1
+    assert main(["compare", str(tmp_path / "c.toml"), "--curve", "-1"]) == 1
+    assert "expected 0 or more" in capsys.readouterr().err
 
 
 def test_extends_and_base(tmp_path):
@@ -245,7 +247,7 @@ def test_a_training_depends_on_what_its_method_reads():
     assert len({known_by("mupvss"), known_by("mupvss", pem=open_pem), known_by("mupvss", {"ccp": 0.5}), known_by("cam")}) == 4
 
 
-def test_weights_are_known_by_what_they_hold(tmp_path):
+def test_weights_are_known_by_what_they_hold(tmp_path, monkeypatch):
     def known_by(path):
         return training_fingerprint(RunConfig(), ModelConfig(weights=str(path)), Dataset(("a",), []))
 
@@ -254,8 +256,42 @@ def test_weights_are_known_by_what_they_hold(tmp_path):
     before = known_by(tmp_path / "a")
     assert before == known_by(tmp_path / "copy")
     assert len({before, known_by(tmp_path / "b"), known_by("timm/a"), known_by("timm/b")}) == 4
-    (tmp_path / "a").write_bytes(b"two")
-    assert known_by(tmp_path / "a") == known_by(tmp_path / "b")
+    (tmp_path / "a").write_bytes(b"three")
+    assert known_by(tmp_path / "a") not in (before, known_by(tmp_path / "b"))
+    middle = bytearray(1 << 20)
+    (tmp_path / "large").write_bytes(middle)
+    large = known_by(tmp_path / "large")
+    middle[1 << 19] = 1
+    (tmp_path / "other").write_bytes(middle)
+    assert known_by(tmp_path / "other") != large
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert known_by("~/large") == large
+
+
+def test_where_the_weights_are_gone_a_finished_training_stays(compared, tmp_path, capsys):
+    out, arguments = compared
+    base = Path(arguments[arguments.index("--base") + 1])
+    run = out / "vit-cam" / "seed-0"
+    before = (run / "train" / "stage.json").read_text()
+    command = ["train", str(CONFIGS / "methods" / "vit-cam.toml"), "--base", str(base), "--out", str(run), "--seed", "0"]
+    assert main([*command, "--model.weights", str(tmp_path / "gone.safetensors")]) == 1
+    assert "gone.safetensors: no such weights" in capsys.readouterr().err
+    assert (run / "train" / "stage.json").read_text() == before
+    assert (run / "train" / "model.safetensors").is_file()
+
+
+def test_a_curve_scored_against_other_masks_does_not_count(compared):
+    out, arguments = compared
+    base = Path(arguments[arguments.index("--base") + 1])
+    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [0], out)[0]
+    path = out / "vit-cam" / "seed-0" / "curve" / "metrics.json"
+    whole = path.read_text()
+    assert read_record(entry).curve_pictures == 4
+    path.write_text(whole.replace(entry.identity.truth, "0" * 64))
+    try:
+        assert read_record(entry).curve == []
+    finally:
+        path.write_text(whole)
 
 
 def test_plan_goes_seed_by_seed(tmp_path):
