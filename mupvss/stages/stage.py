@@ -203,6 +203,6 @@ def _plain(part: Any) -> Any:
 def _by_content(options: dict[str, Any]) -> dict[str, Any]:
     """With files of weights given by what they hold: the same ones may lie elsewhere, and others may take their place."""
     found = {name: _by_content(value) if isinstance(value, dict) else value for name, value in options.items()}
-    if found.get("weights"):
-        found["weights"] = weights_identity(found["weights"])
+    if isinstance(source := found.get("weights"), str) and source:
+        found["weights"] = weights_identity(source)
     return found
