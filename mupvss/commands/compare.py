@@ -27,7 +27,7 @@ class CompareArguments:
     curve: int = 0
     """Pictures for a learning curve of the first seed, which needs train.snapshots; 0: none."""
     pictures: int = 6
-    """Pictures shown side by side."""
+    """Pictures shown side by side; 0: no figures."""
     records: Path | None = None
     """Folder of small files with the figures of finished runs: what is there is not trained again, unless for the learning curve
     that it lacks; what is new is added."""

@@ -23,7 +23,7 @@ from mupvss.stages.search_all import seed_path
 
 def draw_all(records: Sequence[Record], dataset: Dataset, count: int, folder: Path) -> list[tuple[str, str]]:
     """Writes the figures into `folder`; -> (title, file name) of each. records: one per config, of one seed."""
-    shown = _several(dataset, count)
+    shown = _several(dataset, count) if count else []
     if not shown or not records:
         return []
     figures = [

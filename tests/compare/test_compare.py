@@ -105,6 +105,7 @@ def test_nothing_is_done_twice_and_report_only_does_nothing(compared, capsys):
     (out / "vit-cam" / "seed-1" / "seeds" / "metrics.json").unlink()
     assert main([*arguments, "--seeds", "0", "1", "--report-only"]) == 0
     assert "17 of 18 runs" in capsys.readouterr().err
+    assert main([*arguments, "--seeds", "0", "1", "--report-only", "--pictures", "0"]) == 0
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert main([*arguments, "--seeds", "0", "1"]) == 0
 
