@@ -308,6 +308,7 @@ def _archive() -> Reader:
 
 
 def _record() -> Reader:
+    from mupvss.compare.identity import Pictures
     from mupvss.compare.plan import Entry
     from mupvss.compare.plots import completeness_plot, learning_curve
     from mupvss.compare.records import Record, rows
@@ -329,10 +330,12 @@ def _record() -> Reader:
         "curve_pictures": 4,
     }
 
+    entry = Entry("a", 0, Run(RunConfig(), Path("a")), Pictures(RunConfig().data, None))
+
     def read(path: Path) -> None:
         figures = read_figures(path, ["a", "b"], 1)
         if figures is not None:  # what passes can be tabled and drawn
-            record = Record(Entry("a", 0, Run(RunConfig(), path)), **figures)
+            record = Record(entry, **figures)
             found = rows([record])
             for table in (headline(found, "a"), per_class(found, ("cat",)), costs(found)):
                 assert table[1]

@@ -32,8 +32,8 @@ from mupvss.engine.loop import remove_states
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.files import write_json
 from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.stages.segment import REVISION, fit_segmenter
-from mupvss.stages.stage import Run, fingerprint, stage_fingerprint
+from mupvss.stages.segment import fit_segmenter, segmenter_identity
+from mupvss.stages.stage import Run
 
 
 def main() -> None:
@@ -48,8 +48,7 @@ def main() -> None:
     learned = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is None])
     scored = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is not None][:: given.every])
     prepare(config.seed, config.threads)
-    names = [sample.name for sample in learned.samples]
-    claim(given.out, fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(given.run / "masks"), names))
+    claim(given.out, segmenter_identity(config, learned, given.run / "masks"))
     if not (given.out / "model.safetensors").is_file():
         fit_segmenter(Run(config, given.out, given.run), learned, given.run / "masks", given.out)
         remove_states(given.out)

@@ -13,7 +13,6 @@ from mupvss.compare.plots import completeness_plot, learning_curve
 from mupvss.compare.records import Record, rows
 from mupvss.compare.store import known_record, others, store_record, stored_record
 from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
-from mupvss.data.sources import load_dataset
 from mupvss.engine.device import prepare
 from mupvss.engine.log import console
 from mupvss.errors import ConfigError
@@ -96,7 +95,7 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
     records = [record for record in found_records if record is not None]
     if not records:
         return 0
-    dataset = load_dataset(entries[0].run.config.data, "seeds", entries[0].run.config.limit)
+    dataset = entries[0].pictures.searched
     found = rows(records)
     tables = {
         "Seeds": headline(found, comparison.reference),

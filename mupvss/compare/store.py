@@ -19,7 +19,7 @@ from mupvss.compare.records import Record, read_record
 from mupvss.errors import DataError
 from mupvss.files import write_json
 
-KEPT = ("maps", "kinds", "train", "seeds", "cost", "curve", "curve_pictures")
+KEPT = tuple(name for name in Figures.model_fields if name != "identity")
 
 
 def known_record(folder: Path | None, entry: Entry) -> Record | None:
@@ -59,7 +59,7 @@ def _damaged(path: Path, why: str) -> DataError:
 
 
 def store_record(folder: Path, record: Record) -> None:
-    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record) if field.name in KEPT}
+    values = {name: getattr(record, name) for name in KEPT}
     write_json(_path(folder, record.entry), {"identity": record.entry.identity.lines, **values})
 
 

@@ -10,7 +10,7 @@ from mupvss.predictor import Predictor
 from mupvss.stages.scoring import score_maps
 from mupvss.stages.search_all import search_all
 from mupvss.stages.seeds import seeds_fingerprint
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.stage import Metrics, Run, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "curve"
 
@@ -26,7 +26,7 @@ def run_curve(run: Run, pictures: int) -> Metrics:
     whole, trained = load_dataset(config.data, "seeds", config.limit), run.folder("train")
     dataset, searched = _evenly(whole, pictures), seeds_fingerprint(config, stage_fingerprint(trained), whole)
     truth = truth_identity(whole, config.data)
-    depends_on = fingerprint(NAME, searched, pictures, dataset_identity(dataset))
+    depends_on = fingerprint(NAME, searched, pictures)
     steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
     networks = {int(path.stem): path for path in sorted((trained / "snapshots").glob("*.safetensors"))}
     networks[steps] = trained / "model.safetensors"

@@ -82,7 +82,7 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
         origins=lambda batch: batch.origins,
         steps=steps,
         config=train,
-        identity=_identity(run, dataset, number),
+        identity=segmenter_identity(config, dataset, masks, number),
         save=lambda path: save_segmenter(path, network, SegmenterInfo(dataset.classes, info.model, config.segment)),
     )
     return dict(optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}"))
@@ -136,6 +136,8 @@ def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
     return folder
 
 
-def _identity(run: Run, dataset: Dataset, number: int) -> str:
-    masks, names = stage_fingerprint(run.folder("masks")), [s.name for s in dataset.samples]
-    return fingerprint(REVISION, run.config.segment, run.config.seed, masks, names, number)
+def segmenter_identity(config: RunConfig, dataset: Dataset, masks: Path, number: int = 1) -> str:
+    """Of one round's training from the folder `masks`. A later round's own masks have no fingerprint; what they come from is in
+    the stage's, and its folder is emptied when that changes."""
+    names = [sample.name for sample in dataset.samples]
+    return fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(masks), names, number)
