@@ -24,9 +24,10 @@ from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import save_tensors
 from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
-from mupvss.engine.device import autocast, pick_device, prepare
+from mupvss.engine.device import pick_device, prepare
 from mupvss.engine.loop import Loop, optimise, remove_states
 from mupvss.engine.optimizer import grouped_optimizer
+from mupvss.engine.precision import autocast
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.model.build import build_model
 from mupvss.segmentation.loss import segmentation_loss

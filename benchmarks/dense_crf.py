@@ -16,6 +16,7 @@ import pydensecrf.densecrf as densecrf
 from PIL import Image
 
 from mupvss.crf import PRESETS, DenseCRF, Strengths, dense_crf
+from mupvss.data.sample import evenly
 
 SIZE, QUESTIONS = (500, 375), 3
 
@@ -73,8 +74,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=3)
     arguments = parser.parse_args()
-    files = sorted(arguments.folder.glob("*.jpg"))
-    files = files[:: max(1, len(files) // arguments.pictures)][: arguments.pictures]
+    files = evenly(sorted(arguments.folder.glob("*.jpg")), arguments.pictures)
     images = [np.array(Image.open(file).convert("RGB").resize(SIZE)) for file in files]
     print(f"{len(images)} pictures of {SIZE[0]}x{SIZE[1]}, 10 steps, best of {arguments.repeat}; milliseconds")
     print("labels preset          agreement   peer  1 thread  ratio  2 threads  ratio")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.engine.precision import autocast
 from mupvss.evaluation.confusion import confusion_matrix, scores
 
 K = len(CLASSES) + 1
@@ -70,7 +71,7 @@ def supervised(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], images
         x, y = train[0][pick], train[1][pick]
         if step % 2:
             x, y = x.flip(-1), y.flip(-1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast(torch.device("cpu"), "bf16"):
             logits = network(x.contiguous(memory_format=torch.channels_last))
         loss = F.cross_entropy(logits.float(), y)
         optimizer.zero_grad()

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.engine.checkpoint import ModelInfo
-from mupvss.engine.device import autocast
 from mupvss.engine.objective import loss_terms, total_loss
+from mupvss.engine.precision import autocast
 from mupvss.evaluation.confusion import confusion_matrix
 from mupvss.evaluation.counts import count_with_numpy
 from mupvss.model.build import build_model

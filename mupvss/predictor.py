@@ -18,7 +18,8 @@ from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.deploy.runtimes import Runtime, load_runtime
 from mupvss.engine.checkpoint import ModelInfo, fitting, load_network, model_info, save_model
-from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.device import pick_device
+from mupvss.engine.precision import autocast
 from mupvss.files import read_json
 from mupvss.hub.shared import SETTINGS, SharedPredictor, read_settings
 from mupvss.model.build import Network

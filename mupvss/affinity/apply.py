@@ -14,7 +14,7 @@ from mupvss.affinity.pairs import pair_index
 from mupvss.affinity.random_walk import random_walk, transition
 from mupvss.config.schema import AffinityConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.engine.device import autocast
+from mupvss.engine.precision import autocast
 from mupvss.model.build import Network
 from mupvss.search.multiscale import stretch
 from mupvss.search.seeds import Seeds

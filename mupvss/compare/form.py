@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, FiniteFloat, model_validator
 
@@ -58,6 +58,8 @@ class Kind(Strict):
 class Spent(Strict):
     seconds: Amount
     peak_mb: Amount
+    precision: Literal["bf16", "fp32"] | None = None
+    """What the training computed in; of earlier records unknown."""
 
 
 class Cost(Strict):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mupvss.compare.records import Record
 from mupvss.data.images import read_label_image
-from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.files import atomic_path
 from mupvss.report.grid import grid
 from mupvss.report.pictures import heat, overlay
@@ -23,7 +23,7 @@ from mupvss.stages.search_all import seed_path
 
 def draw_all(records: Sequence[Record], dataset: Dataset, count: int, folder: Path) -> list[tuple[str, str]]:
     """Writes the figures into `folder`; -> (title, file name) of each. records: one per config, of one seed."""
-    shown = _several(dataset, count) if count else []
+    shown = _several(dataset, count)
     if not shown or not records:
         return []
     figures = [
@@ -79,7 +79,7 @@ def _one_class(records: Sequence[Record], dataset: Dataset, count: int) -> Image
         return None
     name = max(dataset.classes, key=lambda c: sum(sample.tags == {c} for sample in dataset.samples))
     alone = [sample for sample in dataset.samples if sample.tags == {name}]
-    samples = alone[:: max(1, len(alone) // count)][:count]
+    samples = evenly(alone, count)
     images = [sample.open_image() for sample in samples]
     rows = [(name, images)]
     for record in (full[0], *without[:1]):
@@ -102,7 +102,6 @@ def _mask(record: Record, sample: Sample, image: Image.Image) -> Image.Image:
     return overlay(image, labels)
 
 
-def _several(dataset: Dataset, count: int) -> list[Sample]:
+def _several(dataset: Dataset, count: int) -> Sequence[Sample]:
     """Evenly over the classes and the pictures; never chosen by how they look."""
-    tagged = [sample for sample in dataset.samples if sample.tags]
-    return tagged[:: max(1, len(tagged) // count)][:count]
+    return evenly([sample for sample in dataset.samples if sample.tags], count)

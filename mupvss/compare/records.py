@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mupvss.compare.cost import network_cost
+from mupvss.compare.form import Spent
 from mupvss.compare.plan import Entry
 from mupvss.evaluation.completeness import condensed
 from mupvss.files import read_json, write_json
@@ -24,10 +25,10 @@ class Record:
     """The kind of map that became masks."""
     kinds: dict[str, dict[str, Any]]
     """Per kind of map what `seeds/kinds.json` holds, with its regions condensed under `completeness`."""
-    train: dict[str, float]
-    """Seconds and peak_mb of the training."""
-    seeds: dict[str, float]
-    """The same of search and scoring."""
+    train: dict[str, Any]
+    """Seconds, peak_mb and, if known, precision of the training."""
+    seeds: dict[str, Any]
+    """Seconds and peak_mb of search and scoring."""
     cost: dict[str, float]
     curve: list[dict[str, Any]]
     curve_pictures: int = 0
@@ -92,8 +93,8 @@ def _curve(entry: Entry) -> dict[str, Any]:
     return found if found.get("of") == entry.identity.lines else {}
 
 
-def _spent(metrics: dict[str, Any]) -> dict[str, float]:
-    return {key: metrics[key] for key in ("seconds", "peak_mb")}
+def _spent(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {key: metrics[key] for key in Spent.model_fields if key in metrics}
 
 
 def rows(records: Sequence[Record]) -> list[Row]:

@@ -178,7 +178,7 @@ class TrainConfig(Section):
     warmup_steps: int = Field(default=50, ge=0)
     clip_norm: float = Field(default=5.0, gt=0)
     precision: Literal["bf16", "fp32"] = "bf16"
-    """bf16 autocast, or float32 throughout."""
+    """bf16: bfloat16 autocast where the processor has units for it, else float32; fp32: float32 throughout."""
     crop_area: tuple[float, float] = (0.3, 1.0)
     """Random crop, share of the picture's area."""
     flip: bool = True
@@ -225,6 +225,7 @@ class SearchConfig(Section):
     canvas_stride: Positive = 4
     """Maps of all scales meet, and are stored, at one cell per this many pixels in either direction."""
     precision: Literal["bf16", "fp32"] = "fp32"
+    """As `train.precision`."""
 
 
 class AffinityConfig(Section):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,8 @@ class Dataset:
     def tag_vector(self, sample: Sample) -> np.ndarray:
         """(C,) float32 of 0 and 1."""
         return np.array([name in sample.tags for name in self.classes], np.float32)
+
+
+def evenly(items: Sequence[T], count: int) -> Sequence[T]:
+    """`count` of the items, or all if there are fewer, the first and then every n-th: never chosen by what they are."""
+    return items[:: max(1, len(items) // count)][:count] if count else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class DenseSample:
     """-> (H, W) uint8 class ids, 255 to be ignored."""
     open_confidence: Callable[[], np.ndarray] | None = None
     """-> (H, W) uint8, 255 for certain; None: all certain."""
+    tags: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+    """(C,) bool, the classes of the whole picture; of no length where nobody asks."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +45,20 @@ class DenseBatch:
     """(B, S, S) uint8, 255 for certain; 0 outside."""
     inside: Tensor
     """(B, S, S) bool: where the crop does not reach past the picture."""
+    tags: Tensor
+    """(B, C) bool."""
     origins: list[str]
 
     def pin_memory(self) -> DenseBatch:
-        labels, confidence, inside = (x.pin_memory() for x in (self.labels, self.confidence, self.inside))
-        return DenseBatch(self.views.pin_memory(), labels, confidence, inside, self.origins)
+        labels, confidence, inside, tags = (x.pin_memory() for x in (self.labels, self.confidence, self.inside, self.tags))
+        return DenseBatch(self.views.pin_memory(), labels, confidence, inside, tags, self.origins)
 
     def on(self, device: torch.device) -> DenseTensors:
         views = self.views.to(device)
         parts = (x.to(device, non_blocking=True) for x in (self.labels, self.confidence, self.inside))
         labels, confidence, inside = (mirror(part, views.mirrored) for part in parts)
-        return DenseTensors(views.images() * inside.unsqueeze(1), labels.long(), confidence.float() / 255)
+        tags = self.tags.to(device, non_blocking=True)
+        return DenseTensors(views.images() * inside.unsqueeze(1), labels.long(), confidence.float() / 255, tags)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,9 @@ class DenseTensors:
     labels: Tensor
     """(B, S, S) int64, 255 there."""
     weights: Tensor
-    """(B, S, S) float32 in [0, 1]."""
+    """(B, S, S) float32 in [0, 1]; 0 outside the picture."""
+    tags: Tensor
+    """(B, C) bool, of the whole picture and not of the crop."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,7 @@ class DenseView:
     labels: np.ndarray
     confidence: np.ndarray
     inside: np.ndarray
+    tags: np.ndarray
     origin: str
 
 
@@ -107,9 +115,11 @@ class DenseViews(TorchDataset):
                 f"{labels.shape[1]}, their confidence {confidence.shape[0]}x{confidence.shape[1]}; make the masks again"
             )
         parts = (picture, Image.fromarray(labels), Image.fromarray(confidence))
-        return self._view(parts, sample.origin, rng)
+        return self._view(parts, sample, rng)
 
-    def _view(self, parts: tuple[Image.Image, Image.Image, Image.Image], origin: str, rng: np.random.Generator) -> DenseView:
+    def _view(
+        self, parts: tuple[Image.Image, Image.Image, Image.Image], sample: DenseSample, rng: np.random.Generator
+    ) -> DenseView:
         """Random scale, crop, mirror and brightness; what lies past the picture is ignored, never background."""
         side, scale = self.crop, rng.uniform(*self.resize) * working_scale(parts[0].size, self.size)
         width, height = (max(1, round(s * scale)) for s in parts[0].size)
@@ -127,7 +137,7 @@ class DenseViews(TorchDataset):
         pixels, inside = np.zeros((side, side, 3), np.uint8), np.zeros((side, side), bool)
         label, sure = np.full((side, side), IGNORE, np.uint8), np.zeros((side, side), np.uint8)
         pixels[place], label[place], sure[place], inside[place] = *crops, True
-        return DenseView(View(pixels, *look), label, sure, inside, origin)
+        return DenseView(View(pixels, *look), label, sure, inside, sample.tags, sample.origin)
 
 
 def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps: int, device: torch.device = CPU) -> DataLoader:
@@ -146,5 +156,6 @@ def _collate(items: list[DenseView]) -> DenseBatch:
         torch.from_numpy(np.stack([item.labels for item in items])),
         torch.from_numpy(np.stack([item.confidence for item in items])),
         torch.from_numpy(np.stack([item.inside for item in items])),
+        torch.from_numpy(np.stack([item.tags for item in items])),
         [item.origin for item in items],
     )

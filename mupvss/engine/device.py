@@ -36,7 +36,3 @@ def prepare(seed: int, threads: int) -> None:
     torch.set_num_threads(threads or max(1, cores // processes().local_count))
     # Lets the CPU use oneDNN's matrix product, up to twice as fast on AMD processors, at an error of some 1e-7.
     torch.set_float32_matmul_precision("medium")
-
-
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

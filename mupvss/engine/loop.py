@@ -17,6 +17,7 @@ from mupvss.config.schema import TrainConfig
 from mupvss.engine.checkpoint import load_state, save_state
 from mupvss.engine.log import Journal, console, last_entry, progress_bar
 from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
+from mupvss.engine.precision import computed_in
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import stop_requests
 from mupvss.errors import CheckpointError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
@@ -51,6 +52,8 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
     config, team = loop.config, processes()
     state = state_path(folder)
     first = _resume(loop, state, title)
+    if computed_in(next(loop.network.parameters()).device, config.precision) != config.precision:
+        console.print(f"{title}: in float32, since this processor has no units for bfloat16", highlight=False)
     journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
     kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
     begin = time.monotonic()

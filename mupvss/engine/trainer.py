@@ -17,10 +17,10 @@ from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.engine.batches import Batch, batches
 from mupvss.engine.checkpoint import save_model
-from mupvss.engine.device import autocast
 from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.objective import loss_terms, total_loss
 from mupvss.engine.optimizer import build_optimizer
+from mupvss.engine.precision import autocast
 from mupvss.engine.processes import processes
 from mupvss.errors import DataError
 from mupvss.model.build import Network, build_model

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.engine.precision import autocast
 from mupvss.model.outputs import Features
 from mupvss.search.maps import MAPS, REFINED
 from mupvss.search.pixel_affinity import refine_by_pixels
@@ -87,7 +88,7 @@ def _features(
     tensor = normalise(resize_for_search(image, scale, patch_size))
     batch = torch.stack((tensor, tensor.flip(-1))) if config.flip else tensor.unsqueeze(0)
     device = next(network.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
+    with autocast(device, config.precision):
         return network(batch.to(device), need_attention=need_attention)
 
 

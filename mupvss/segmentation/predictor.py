@@ -14,7 +14,8 @@ from torch import nn
 
 from mupvss.crf import DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
-from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.device import pick_device
+from mupvss.engine.precision import autocast
 from mupvss.hub.shared import SharedPredictor
 from mupvss.prediction import PicturePredictor, Prediction
 from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter

@@ -10,6 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mupvss.evaluation.counts import IGNORE
+from mupvss.ops.cosine import full_precision
+
 LEAST = 0.002
 """Share of a crop that a class must cover to count as there."""
 
@@ -19,8 +22,29 @@ def weighed_by_presence(logits: Tensor, presence: Tensor) -> Tensor:
     return torch.cat((logits[:, :1], logits[:, 1:] + F.logsigmoid(presence.to(logits.dtype))[:, :, None, None]), 1)
 
 
+def presence_loss(said: Tensor, labels: Tensor, weights: Tensor, tags: Tensor) -> Tensor:
+    """How badly the image-level head says what a crop shows -> scalar.
+
+    said (B, C) logits; labels (B, H, W), class ids with 255 for unsure; weights (B, H, W), 0 outside the picture; tags (B, C)
+    bool, the classes of the whole picture. Mean of -log p over classes and crops, in which what is not known counts as 0.
+    """
+    target = present(labels, said.shape[1])
+    each = F.binary_cross_entropy_with_logits(full_precision(said), target, reduction="none")
+    return (each * known(target, labels, weights, tags)).mean()
+
+
 def present(labels: Tensor, classes: int) -> Tensor:
     """labels (B, H, W), class ids with 255 for unsure -> (B, classes) float32: 1 for what covers at least LEAST of the crop."""
     flat = labels.flatten(1)
     shares = torch.stack([(flat == c).float().mean(1) for c in range(1, classes + 1)], 1)
     return (shares >= LEAST).float()
+
+
+def known(target: Tensor, labels: Tensor, weights: Tensor, tags: Tensor) -> Tensor:
+    """Shapes as for `presence_loss`, target (B, C) from `present` -> (B, C) bool: whether the crop says if the class is there.
+
+    A class that covers pixels is there, one that the picture is not tagged with is not. A tagged class without pixels may lie
+    under those left unsure: taught as absent, it would lose recall just where the seeds doubt.
+    """
+    unsure = ((labels == IGNORE) & (weights > 0)).flatten(1).float().mean(1) >= LEAST
+    return (target > 0) | ~tags | ~unsure[:, None]

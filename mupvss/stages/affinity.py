@@ -18,9 +18,10 @@ from mupvss.data.images import read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
-from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.device import pick_device
 from mupvss.engine.each import each
 from mupvss.engine.loop import Loop, optimise
+from mupvss.engine.precision import autocast
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.evaluation.palette import write_palette_png

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mupvss.data.sample import Dataset
+from mupvss.data.sample import Dataset, evenly
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import Predictor
 from mupvss.stages.scoring import score_maps
@@ -24,7 +24,8 @@ def run_curve(run: Run, pictures: int) -> Metrics:
     """
     config = run.config
     whole, trained = load_dataset(config.data, "seeds", config.limit), run.folder("train")
-    dataset, searched = _evenly(whole, pictures), seeds_fingerprint(config, stage_fingerprint(trained), whole)
+    searched = seeds_fingerprint(config, stage_fingerprint(trained), whole)
+    dataset = Dataset(whole.classes, evenly(whole.samples, pictures))
     truth = truth_identity(whole, config.data)
     depends_on = fingerprint(NAME, searched, pictures)
     steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
@@ -48,8 +49,3 @@ def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metric
         for kind, entry in found.items()
         if entry.plain is not None and entry.oracle is not None
     }
-
-
-def _evenly(dataset: Dataset, count: int) -> Dataset:
-    step = max(1, len(dataset.samples) // count)
-    return Dataset(dataset.classes, dataset.samples[::step][:count])

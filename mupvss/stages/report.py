@@ -11,7 +11,7 @@ from PIL import Image
 
 from mupvss.config.load import dump_config
 from mupvss.data.images import read_label_image
-from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.data.sources import load_dataset
 from mupvss.engine.processes import processes
 from mupvss.evaluation.palette import voc_palette
@@ -88,9 +88,8 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
 
 def _pictures(run: Run, dataset: Dataset) -> str:
     tagged = [sample for sample in dataset.samples if sample.tags]
-    step = max(1, len(tagged) // PICTURES)
     header = ["picture", "tags", "truth", *(c[0] for c in COLUMNS), "seed mask", "pseudo mask"]
-    return table(header, [_row(run, dataset, sample) for sample in tagged[::step][:PICTURES]], "pictures")
+    return table(header, [_row(run, dataset, sample) for sample in evenly(tagged, PICTURES)], "pictures")
 
 
 def _row(run: Run, dataset: Dataset, sample: Sample) -> list[str]:

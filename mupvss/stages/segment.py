@@ -17,24 +17,24 @@ from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.checkpoint import read_model
 from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, dense_batches
-from mupvss.engine.device import autocast, pick_device
+from mupvss.engine.device import pick_device
 from mupvss.engine.each import each
 from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.optimizer import grouped_optimizer
+from mupvss.engine.precision import autocast
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.errors import DataError
 from mupvss.evaluation.palette import write_grey_png, write_palette_png
-from mupvss.losses import classification
 from mupvss.masks.pseudo import UNSURE
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.loss import segmentation_loss
 from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.segmentation.presence import present
+from mupvss.segmentation.presence import presence_loss
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
 
 NAME = "segment"
-REVISION = 2
+REVISION = 3
 """Raised when the same options come to mean another network or other crops."""
 
 
@@ -100,9 +100,8 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
             raise DataError(f"{labels}: class id {wrong}, but there are {len(dataset.classes)} classes; run 'masks' again")
         if (ids != UNSURE).any():
             open_confidence = functools.partial(read_label_image, confidence) if weigh else None
-            found.append(
-                DenseSample(sample.origin, sample.open_image, functools.partial(read_label_image, labels), open_confidence)
-            )
+            open_labels, tags = functools.partial(read_label_image, labels), dataset.tag_vector(sample) > 0
+            found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:
         raise DataError(f"{masks / 'labels'}: every mask is unsure throughout; lower masks.margin and run 'masks' again")
     return found
@@ -117,8 +116,9 @@ def _loss(
     loss = segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count)
     if presence is None:
         return loss, {}
-    figures = {"pixels": loss.detach(), "presence": classification(presence, present(tensors.labels, presence.shape[1]))}
-    return loss + segment.presence * figures["presence"], {name: value.detach() for name, value in figures.items()}
+    image_level = presence_loss(presence, tensors.labels, tensors.weights, tensors.tags)
+    figures = {"pixels": loss.detach(), "presence": image_level}
+    return loss + segment.presence * image_level, {name: value.detach() for name, value in figures.items()}
 
 
 def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:

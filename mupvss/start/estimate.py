@@ -15,9 +15,10 @@ from mupvss.affinity.loss import affinity_loss, pair_affinity
 from mupvss.affinity.vit_head import ViTAffinity
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
-from mupvss.engine.device import autocast, pick_device, prepare
+from mupvss.engine.device import pick_device, prepare
 from mupvss.engine.log import progress_bar
 from mupvss.engine.objective import loss_terms, total_loss
+from mupvss.engine.precision import autocast
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.model.build import Network, build_model
 from mupvss.model.cnn_cam import CNNCAMNetwork

@@ -14,7 +14,7 @@ from mupvss.data.preprocess import working_scale
 from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.segmentation.presence import present, weighed_by_presence
+from mupvss.segmentation.presence import known, presence_loss, present, weighed_by_presence
 
 
 def test_what_is_present_by_hand():
@@ -26,6 +26,35 @@ def test_what_is_present_by_hand():
     large = torch.zeros(1, 100, 100, dtype=torch.long)
     large[0, 0, 0] = 1  # one of 10,000 is less
     assert not present(large, 1).any()
+
+
+def test_a_tagged_class_is_not_taught_as_absent_where_the_mask_is_unsure():
+    """Class 1 has pixels, class 2 is tagged and may lie under what is unsure, class 3 is not tagged."""
+    labels = torch.zeros(3, 20, 20, dtype=torch.long)
+    labels[:, :5, :5] = 1
+    labels[0, 10] = 255
+    labels[2, 10] = 255
+    weights = torch.ones(3, 20, 20)
+    weights[2, 10] = 0  # outside the picture: nothing lies there
+    tags = torch.tensor([[True, True, False]]).expand(3, 3)
+    sure = known(present(labels, 3), labels, weights, tags)
+    assert sure.tolist() == [[True, False, True], [True, True, True], [True, True, True]]
+    said = torch.zeros(3, 3, requires_grad=True)
+    loss = presence_loss(said, labels, weights, tags)
+    loss.backward()
+    assert loss.item() == pytest.approx(8 * math.log(2) / 9)
+    assert (said.grad[:, 0] < 0).all()  # there
+    assert said.grad[:, 1].sign().tolist() == [0, 1, 1]
+    assert (said.grad[:, 2] > 0).all()
+
+
+def test_crops_bear_the_tags_of_their_whole_picture():
+    samples = [
+        DenseSample("p", lambda: Image.new("RGB", (40, 30)), lambda: np.zeros((30, 40), np.uint8), None, np.arange(4) == wanted)
+        for wanted in (1, 3)
+    ]
+    (batch,) = dense_batches(DenseViews(samples, 16, (1.0, 1.0), False, 0.0, seed=0), TrainConfig(batch_size=2, workers=0), 0, 1)
+    assert sorted(batch.on(torch.device("cpu")).tags.int().argmax(1).tolist()) == [1, 3]
 
 
 def test_a_class_is_weighed_by_the_probability_that_it_is_there():
