@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -46,6 +47,8 @@ def usage() -> str:
 USER_ERRORS = (TrainingDivergedError, OutOfMemoryError, ValueError, OSError)
 """Our errors about configs, data, checkpoints, weights and downloads are ValueErrors."""
 
+OUT_OF_MEMORY = b"error: out of memory; make the pictures or train.batch_size smaller\n"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status; what the user can mend is one clear line, without a traceback."""
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        console.print("[bold red]error:[/] out of memory; make the pictures or train.batch_size smaller", highlight=False)
+        os.write(2, OUT_OF_MEMORY)  # whatever is friendlier would want memory, too
         return 1
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)

@@ -93,7 +93,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
             write_json(folder / "metrics.json", metrics)
     except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
         if team.main:
-            with contextlib.suppress(OSError):  # what stopped it may be a full disk
+            with contextlib.suppress(OSError, MemoryError):  # what stopped it may be a full disk, or memory
                 write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
     if team.main:
