@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from mupvss.config.schema import DataConfig, ScenesConfig
+from mupvss.data.scenes import source
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.data.scenes.source import load_scenes
+from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
 
 FROZEN = "6b452147cbc9fd68fdf781e7994ea7e00174e172f06696cf3f6b92510c311310"
@@ -63,6 +65,24 @@ def test_as_a_data_set():
     assert not {s.name for s in load_scenes(config, "val").samples} & {s.name for s in train.samples}
     with pytest.raises(DataError, match="unicorn"):
         load_scenes(DataConfig(classes=("unicorn",)), "train")
+
+
+def test_only_what_is_asked_for_is_drawn(monkeypatch):
+    drawn = []
+
+    def draw(seed, index, size):
+        drawn.append(index)
+        return draw_scene(seed, index, size)
+
+    monkeypatch.setattr(source, "_scene", draw)
+    config = DataConfig(source="scenes", scenes=ScenesConfig(seed=77, size=32, train=10_000))
+    dataset = load_dataset(config, "train", limit=3)
+    assert drawn == []
+    assert [sample.name for sample in dataset.samples] == ["scene-00000000", "scene-00000001", "scene-00000002"]
+    assert drawn == [0, 1, 2]
+    assert dataset.samples[-1].name == "scene-00000002"
+    with pytest.raises(IndexError):
+        dataset.samples[3]
 
 
 def test_other_classes_can_be_ignored():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 from PIL import Image
@@ -28,22 +30,38 @@ def load_scenes(config: DataConfig, split: str) -> Dataset:
     for class_id, name in enumerate(CLASSES, 1):
         if name in classes:
             table[class_id] = classes.index(name) + 1
-    samples = [_sample(config, classes, table, index) for index in range(first, first + count)]
-    return Dataset(tuple(classes), samples)
+    return Dataset(tuple(classes), SceneSamples(config, tuple(classes), table, range(first, first + count)))
 
 
-def _sample(config: DataConfig, classes: tuple[str, ...], table: np.ndarray, index: int) -> Sample:
-    scenes = config.scenes
-    return Sample(
-        f"scene-{index:08d}",
-        f"scene {index} of seed {scenes.seed}",
-        _tags(scenes.seed, index, scenes.size) & frozenset(classes),
-        functools.partial(_image, scenes.seed, index, scenes.size),
-        functools.partial(_mask, scenes.seed, index, scenes.size, table.tobytes()),
-        functools.partial(_part, scenes.seed, index, scenes.size),
-    )
+class SceneSamples(Sequence[Sample]):
+    """Some of the scenes. Even the tags of one are known by drawing it, so that is left until it is asked for."""
+
+    def __init__(self, config: DataConfig, classes: tuple[str, ...], table: np.ndarray, numbers: range) -> None:
+        """table: (256,) uint8, from the ids of the drawing to those of `classes`."""
+        self.config, self.classes, self.table, self.numbers = config, classes, table, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @overload
+    def __getitem__(self, key: int) -> Sample: ...
+    @overload
+    def __getitem__(self, key: slice) -> SceneSamples: ...
+    def __getitem__(self, key: int | slice) -> Sample | SceneSamples:
+        if isinstance(key, slice):
+            return SceneSamples(self.config, self.classes, self.table, self.numbers[key])
+        scene = (self.config.scenes.seed, self.numbers[key], self.config.scenes.size)
+        return Sample(
+            f"scene-{self.numbers[key]:08d}",
+            f"scene {self.numbers[key]} of seed {self.config.scenes.seed}",
+            _tags(*scene) & frozenset(self.classes),
+            functools.partial(_image, *scene),
+            functools.partial(_mask, *scene, self.table.tobytes()),
+            functools.partial(_part, *scene),
+        )
 
 
+@functools.lru_cache(maxsize=20_000)
 def _tags(seed: int, index: int, size: int) -> frozenset[str]:
     return frozenset(CLASSES[k - 1] for k in np.unique(_scene(seed, index, size).mask) if k)
 
