@@ -19,7 +19,7 @@ from mupvss.engine.device import prepare
 from mupvss.engine.each import each
 from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import hash_of
-from mupvss.stages.segment import fit_segmenter
+from mupvss.stages.segment import REVISION, fit_segmenter
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, truth_identity
 from mupvss.stages.val import run_val
 
@@ -55,7 +55,9 @@ def main() -> None:
         write_true_masks(dataset, folder / "true")
         return fit_segmenter(run, dataset, folder / "true", folder)
 
-    depends_on = fingerprint("true masks", config.segment, config.seed, hash_of(given.classifier), dataset_identity(dataset))
+    depends_on = fingerprint(
+        "true masks", REVISION, config.segment, config.seed, hash_of(given.classifier), dataset_identity(dataset)
+    )
     prepare(config.seed, config.threads)
     run_stage(run, "segment", depends_on, work, truth_identity(dataset, config.data))
     prepare(config.seed, config.threads)

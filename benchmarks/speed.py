@@ -29,7 +29,7 @@ from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, SearchConfi
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.engine.checkpoint import ModelInfo
 from mupvss.engine.objective import loss_terms, total_loss
-from mupvss.engine.precision import autocast, has_bf16
+from mupvss.engine.precision import autocast, computed_in, has_bf16
 from mupvss.evaluation.confusion import confusion_matrix
 from mupvss.evaluation.counts import count_with_numpy
 from mupvss.model.build import build_model
@@ -283,7 +283,8 @@ def peak() -> None:
     bandwidth = 2 * copied.nbytes / rounds({"copy": lambda: other.copy_(copied)}, 9)["copy"] / 1e9
     print(
         f"Matrix products of 2048×2048: {speed['float32']:.0f} GFLOP/s in float32 as PyTorch comes, "
-        f"{speed['medium']:.0f} as we set it, {speed['bf16']:.1f} in bf16; copying {bandwidth:.0f} GB/s.\n",
+        f"{speed['medium']:.0f} as we set it, {speed['bf16']:.1f} in bf16 ({side}×{side}); "
+        f"what asks for bf16 below is computed in {computed_in(CPU, 'bf16')}; copying {bandwidth:.0f} GB/s.\n",
         flush=True,
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -44,10 +43,8 @@ def usage() -> str:
     )
 
 
-USER_ERRORS = (TrainingDivergedError, OutOfMemoryError, ValueError, OSError)
+USER_ERRORS = (TrainingDivergedError, ValueError, OSError)
 """Our errors about configs, data, checkpoints, weights and downloads are ValueErrors."""
-
-OUT_OF_MEMORY = b"error: out of memory; make the pictures or train.batch_size smaller\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,17 +70,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoppedError as stopped:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 128 + stopped.signal
+    except OutOfMemoryError as error:
+        return _out_of_memory(str(error))
     except USER_ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
         return 1
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        os.write(2, OUT_OF_MEMORY)  # whatever is friendlier would want memory, too
-        return 1
+        return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 130
+
+
+def _out_of_memory(what: str) -> int:
+    """Plainly, since whatever is friendlier wants memory too: what filled it may still be held by the error."""
+    sys.stderr.write(f"error: {what}\n")
+    return 1
 
 
 def check_processes(command: str) -> None:

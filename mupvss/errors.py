@@ -37,6 +37,13 @@ class TrainingDivergedError(RuntimeError):
     """A loss became infinite or undefined; the message names the pictures of the batch."""
 
 
+NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """PyTorch says so in a class of its own on a GPU, and in words on a CPU."""
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(words in str(error) for words in NO_MEMORY)
+    )

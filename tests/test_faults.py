@@ -273,6 +273,16 @@ def test_too_little_memory_suggests_a_smaller_batch(config, tmp_path, capsys, mo
     assert "out of memory with batches of 8 pictures; lower train.batch_size (to 4, say)" in said
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
+def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monkeypatch, error):
+    def exhausted(*_):
+        raise error
+
+    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err.endswith("error: out of memory; make the pictures or train.batch_size smaller\n")
+
+
 def test_a_real_lack_of_memory_ends_in_a_sentence(config, tmp_path):
     """A process that may have little more than its libraries need."""
     code = (

@@ -59,7 +59,7 @@ class Spent(Strict):
     seconds: Amount
     peak_mb: Amount
     precision: Literal["bf16", "fp32"] | None = None
-    """What the training computed in; of earlier records unknown."""
+    """What it was computed in; of earlier records unknown."""
 
 
 class Cost(Strict):

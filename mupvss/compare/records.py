@@ -26,9 +26,9 @@ class Record:
     kinds: dict[str, dict[str, Any]]
     """Per kind of map what `seeds/kinds.json` holds, with its regions condensed under `completeness`."""
     train: dict[str, Any]
-    """Seconds, peak_mb and, if known, precision of the training."""
+    """Seconds, peak_mb and, if known, the precision computed in, of the training."""
     seeds: dict[str, Any]
-    """Seconds and peak_mb of search and scoring."""
+    """The same of search and scoring."""
     cost: dict[str, float]
     curve: list[dict[str, Any]]
     curve_pictures: int = 0

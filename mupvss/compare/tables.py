@@ -64,7 +64,15 @@ def per_class(rows: Sequence[Row], classes: Sequence[str]) -> Table:
 
 def costs(rows: Sequence[Row]) -> Table:
     """One line per config: time, precision, memory, size, operations."""
-    header = ["config", "training, s", "in", "search and scoring, s", "largest memory, MB", "parameters, M", "GFLOP forward"]
+    header = [
+        "config",
+        "training, s",
+        "computed in",
+        "search and scoring, s",
+        "largest memory, MB",
+        "parameters, M",
+        "GFLOP forward",
+    ]
     body = []
     for row in {row.name: row for row in rows}.values():
         records = row.records
@@ -74,7 +82,7 @@ def costs(rows: Sequence[Row]) -> Table:
             [
                 row.name,
                 "shared" if shared else f"{mean([r.train['seconds'] for r in records]):.0f}",
-                ", ".join(sorted({r.train["precision"] for r in records if r.train.get("precision")})),
+                ", ".join(sorted({r.train.get("precision") or "unknown" for r in records})),
                 f"{mean([r.seeds['seconds'] for r in records]):.0f}",
                 f"{peak:.0f}",
                 f"{records[0].cost['parameters'] / 1e6:.2f}",

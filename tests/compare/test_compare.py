@@ -18,6 +18,7 @@ from mupvss.compare.plan import load_configs, plan
 from mupvss.compare.plots import completeness_plot
 from mupvss.compare.records import Record, Row, difference, read_record, spread
 from mupvss.compare.store import known_record, others, store_record, stored_record
+from mupvss.compare.tables import costs
 from mupvss.config.load import load_config
 from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
 from mupvss.data.sample import Dataset
@@ -310,6 +311,18 @@ def record(tmp_path, name, seed, kinds, own):
     (tmp_path / f"{name}.toml").write_text("")
     entry = plan(load_configs([tmp_path / f"{name}.toml"], None), [seed], tmp_path)[0]
     return Record(entry, own, {k: {"miou_oracle": v} for k, v in kinds.items()}, {}, {}, {}, [])
+
+
+def test_the_table_of_costs_says_what_was_computed_in(tmp_path):
+    """An earlier record does not say; figures of several precisions are not passed off as one's."""
+    spent, cost = {"seconds": 1.0, "peak_mb": 2.0}, {"parameters": 3e6, "gflops": 4.0}
+    known = [{**spent, "precision": "fp32"}, {**spent, "precision": "bf16"}, spent]
+    found = [record(tmp_path, "a", seed, {"x": 50.0}, "x") for seed in range(3)]
+    found = [dataclasses.replace(r, train=train, seeds=spent, cost=cost) for r, train in zip(found, known, strict=True)]
+    header, (cells,) = costs([Row("a", "x", found)])
+    assert cells[header.index("computed in")] == "bf16, fp32, unknown"
+    header, (cells,) = costs([Row("a", "x", found[:1])])
+    assert cells[header.index("computed in")] == "fp32"
 
 
 def test_differences_are_paired_by_seed(tmp_path):

@@ -75,6 +75,7 @@ def test_only_what_is_asked_for_is_drawn(monkeypatch):
         return draw_scene(seed, index, size)
 
     monkeypatch.setattr(source, "_scene", draw)
+    source._tags.cache_clear()
     config = DataConfig(source="scenes", scenes=ScenesConfig(seed=77, size=32, train=10_000))
     dataset = load_dataset(config, "train", limit=3)
     assert drawn == []

@@ -48,13 +48,13 @@ def test_a_tagged_class_is_not_taught_as_absent_where_the_mask_is_unsure():
     assert (said.grad[:, 2] > 0).all()
 
 
-def test_crops_bear_the_tags_of_their_whole_picture():
-    samples = [
-        DenseSample("p", lambda: Image.new("RGB", (40, 30)), lambda: np.zeros((30, 40), np.uint8), None, np.arange(4) == wanted)
-        for wanted in (1, 3)
-    ]
-    (batch,) = dense_batches(DenseViews(samples, 16, (1.0, 1.0), False, 0.0, seed=0), TrainConfig(batch_size=2, workers=0), 0, 1)
-    assert sorted(batch.on(torch.device("cpu")).tags.int().argmax(1).tolist()) == [1, 3]
+def test_crops_bear_the_tags_of_their_own_picture():
+    picture, labels = Image.new("RGB", (40, 30)), np.zeros((30, 40), np.uint8)
+    samples = [DenseSample(str(c), lambda: picture, lambda: labels, None, np.arange(8) == c) for c in range(8)]
+    views = DenseViews(samples, 16, (1.0, 1.0), False, 0.0, seed=0)
+    (batch,) = dense_batches(views, TrainConfig(batch_size=8, workers=0), 0, 1)
+    assert sorted(batch.origins) == [*"01234567"]
+    assert batch.on(torch.device("cpu")).tags.int().argmax(1).tolist() == [int(name) for name in batch.origins]
 
 
 def test_a_class_is_weighed_by_the_probability_that_it_is_there():

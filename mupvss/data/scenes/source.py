@@ -61,7 +61,7 @@ class SceneSamples(Sequence[Sample]):
         )
 
 
-@functools.lru_cache(maxsize=20_000)
+@functools.cache
 def _tags(seed: int, index: int, size: int) -> frozenset[str]:
     return frozenset(CLASSES[k - 1] for k in np.unique(_scene(seed, index, size).mask) if k)
 
