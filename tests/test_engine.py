@@ -19,11 +19,12 @@ from mupvss.data.augment import Views, random_crop_box, random_view
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine import loop, trainer
+from mupvss.engine import loop, precision, trainer
 from mupvss.engine.batches import batches
 from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
 from mupvss.engine.objective import total_loss
 from mupvss.engine.optimizer import learning_rate_factor
+from mupvss.engine.precision import computed_in
 from mupvss.engine.trainer import Training, prototype_variance, train
 from mupvss.errors import CheckpointError, DataError, TrainingDivergedError
 from mupvss.files import atomic_path
@@ -59,33 +60,50 @@ def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
     assert info.classes == training.dataset.classes
     build_model(info.model, len(info.classes)).load_state_dict(state)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.safetensors"]
-    assert train(long, tmp_path) == log[-1], "a finished training has no step left"
+    figures = {**log[-1], "precision": computed_in(training.device, "bf16")}
+    assert train(long, tmp_path) == figures, "a finished training has no step left"
     loop.remove_states(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
 
 
-@pytest.mark.parametrize("method", ["mupvss", "cam"])
-def test_interrupted_training_resumes_bit_equal(training, tmp_path, monkeypatch, method):
-    import dataclasses
-
-    training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method}))
-    train(training, tmp_path / "whole")
-    real, calls = loop._step, 0
+@pytest.fixture
+def calls(monkeypatch):
+    """The training steps made, the fourth of which is interrupted."""
+    real, made = loop._step, []
 
     def interrupted(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 4:
+        made.append(arguments)
+        if len(made) == 4:
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr(loop, "_step", interrupted)
+    return made
+
+
+@pytest.mark.parametrize("method", ["mupvss", "cam"])
+def test_interrupted_training_resumes_bit_equal(training, tmp_path, calls, method):
+    import dataclasses
+
+    training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method}))
     with pytest.raises(KeyboardInterrupt):
         train(training, tmp_path / "broken")
     assert (tmp_path / "broken" / "state.safetensors").is_file()
     train(training, tmp_path / "broken")
-    assert calls == 3 + 1 + 4  # steps 1-3, the interrupted 4th, then 3-6 from the checkpoint after step 2
+    assert len(calls) == 3 + 1 + 4  # steps 1-3, the interrupted 4th, then 3-6 from the checkpoint after step 2
+    train(training, tmp_path / "whole")
     assert_equal(tensors(tmp_path / "whole"), tensors(tmp_path / "broken"))
+
+
+@pytest.mark.parametrize(("units", "then", "expected"), [(False, True, "mixed"), (True, False, "mixed"), (False, False, "fp32")])
+def test_resumed_where_the_other_precision_is_used(training, tmp_path, monkeypatch, capsys, calls, units, then, expected):
+    monkeypatch.setattr(precision, "has_bf16", lambda device: units)
+    with pytest.raises(KeyboardInterrupt):
+        train(training, tmp_path)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: then)
+    assert train(training, tmp_path)["precision"] == expected
+    assert train(training, tmp_path)["precision"] == expected, "the state of the finished training knows it too"
+    assert ("what was begun in" in capsys.readouterr().err) == (expected == "mixed")
 
 
 def test_killed_training_resumes_bit_equal(tiny_run, tmp_path):

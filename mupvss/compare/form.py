@@ -58,7 +58,7 @@ class Kind(Strict):
 class Spent(Strict):
     seconds: Amount
     peak_mb: Amount
-    precision: Literal["bf16", "fp32"] | None = None
+    precision: Literal["bf16", "fp32", "mixed"] | None = None
     """What it was computed in; of earlier records unknown."""
 
 

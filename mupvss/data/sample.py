@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, overload
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,24 @@ class Sample:
     """-> where the telling parts of the objects are (H, W) bool; known for drawn scenes only."""
     mask_origin: str | None = None
     """The file the mask comes from, to tell when it changes; None where there is none."""
+
+
+class LazySamples(Sequence[Sample]):
+    """Samples that are made when asked for, and not kept: for sources of a hundred thousand pictures, or slow to ask."""
+
+    def __init__(self, places: range, make: Callable[[int], Sample]) -> None:
+        """make: place in the source -> the sample there; to be sent to workers, it is no lambda."""
+        self.places, self.make = places, make
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, key: int) -> Sample: ...
+    @overload
+    def __getitem__(self, key: slice) -> LazySamples: ...
+    def __getitem__(self, key: int | slice) -> Sample | LazySamples:
+        return LazySamples(self.places[key], self.make) if isinstance(key, slice) else self.make(self.places[key])
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ def load_network(path: Path) -> tuple[Network, ModelInfo]:
     return network, info
 
 
-def save_state(path: Path, step: int, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> None:
-    """`identity` says which training this is; a state of another one is never resumed."""
+def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str, header: dict[str, Any]) -> None:
+    """`identity` says which training this is, a state of another one is never resumed; header: what else to know of it."""
     saved = optimizer.state_dict()
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     for index, entry in saved["state"].items():
@@ -151,14 +151,14 @@ def save_state(path: Path, step: int, network: nn.Module, optimizer: torch.optim
     device = next(network.parameters()).device
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-    save_tensors(path, tensors, {"step": step, "identity": identity})
+    save_tensors(path, tensors, {**header, "identity": identity})
 
 
-def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> int:
-    """Restores what `save_state` wrote and returns its step; 0, with nothing changed, if it is another training's."""
+def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> dict[str, Any]:
+    """Restores what `save_state` wrote; -> its header, with the identity, or nothing, and nothing changed, if that is another."""
     tensors, header = load_tensors(path)
     if header.get("identity") != identity:
-        return 0
+        return {}
     network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -170,4 +170,4 @@ def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
     device = next(network.parameters()).device
     if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
-    return int(header["step"])
+    return header

@@ -45,15 +45,14 @@ class Loop:
     """Writes the network to a file; the main process alone calls it."""
 
 
-def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
+def optimise(loop: Loop, folder: Path, title: str) -> dict[str, Any]:
     """Trains into folder/model.safetensors, resuming from folder/state.safetensors if that is a checkpoint of this very
-    training; -> the last figures. The state stays: whoever has written down the result removes it (`remove_states`).
+    training; -> the last figures, and the precision computed in: fp32, bf16, or mixed if it was resumed where the other is
+    used. The state stays: whoever has written down the result removes it (`remove_states`).
     """
     config, team = loop.config, processes()
     state = state_path(folder)
-    first = _resume(loop, state, title)
-    if computed_in(next(loop.network.parameters()).device, config.precision) != config.precision:
-        console.print(f"{title}: in float32, since this processor has no units for bfloat16", highlight=False)
+    first, precision = _resume(loop, state, title)
     journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
     kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
     begin = time.monotonic()
@@ -76,7 +75,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
                 loop.save(snapshot_path(folder, done * config.batch_size))
             leave = team.any(stop.requested)
             if team.main and (leave or done == loop.steps or done % config.checkpoint_every == 0):
-                save_state(state, done, loop.network, loop.optimizer, loop.identity)
+                save_state(state, loop.network, loop.optimizer, loop.identity, {"step": done, "precision": precision})
             if leave:
                 team.wait()
                 raise StoppedError(stop.signal)
@@ -84,7 +83,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, float]:
     if team.main:
         loop.save(folder / "model.safetensors")
     team.wait()
-    return entry
+    return {**entry, "precision": precision}
 
 
 def state_path(folder: Path) -> Path:
@@ -102,16 +101,22 @@ def remove_states(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _resume(loop: Loop, state: Path, title: str) -> int:
-    """The step to go on from; every process reads the state before any goes on."""
+def _resume(loop: Loop, state: Path, title: str) -> tuple[int, str]:
+    """The step to go on from, and the precision of the whole; every process reads the state before any goes on."""
     try:
-        first = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else 0
+        header = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else {}
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Delete it, and this training begins anew") from None
     processes().wait()
+    first = int(header["step"]) if header else 0
+    precision = computed_in(next(loop.network.parameters()).device, loop.config.precision)
+    before = str(header.get("precision", precision))
     if first:
-        console.print(f"{title}: going on from step {first}", highlight=False)
-    return first
+        begun = "" if before == precision else f", in {precision} what was begun in {before}"
+        console.print(f"{title}: going on from step {first}{begun}", highlight=False)
+    if precision != loop.config.precision:
+        console.print(f"{title}: in float32, since this processor has no units for bfloat16", highlight=False)
+    return first, precision if before == precision else "mixed"
 
 
 def _step(loop: Loop, batch: Any, progress: float) -> dict[str, float]:

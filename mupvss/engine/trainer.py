@@ -59,8 +59,8 @@ class Training:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def train(training: Training, folder: Path, title: str = "train") -> dict[str, float]:
-    """Trains into folder/model.safetensors and returns the figures of the last steps."""
+def train(training: Training, folder: Path, title: str = "train") -> dict[str, Any]:
+    """Trains into folder/model.safetensors and returns the figures of the last steps, and the precision computed in."""
     _check(training)
     config, classes = training.train, training.dataset.classes
     torch.manual_seed(training.seed)

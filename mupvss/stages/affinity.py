@@ -21,7 +21,7 @@ from mupvss.engine.dense_batches import DenseBatch, DenseSample, DenseViews, den
 from mupvss.engine.device import pick_device
 from mupvss.engine.each import each
 from mupvss.engine.loop import Loop, optimise
-from mupvss.engine.precision import autocast, computed_in
+from mupvss.engine.precision import autocast
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.evaluation.palette import write_palette_png
@@ -92,7 +92,7 @@ def _fit(run: Run, dataset: Dataset, folder: Path) -> Metrics:
         identity=_identity(run, dataset),
         save=lambda path: save_affinity(path, network, config),
     )
-    return {**optimise(loop, folder, NAME), "precision": computed_in(device, train.precision)}
+    return optimise(loop, folder, NAME)
 
 
 def _loss(

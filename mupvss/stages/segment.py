@@ -21,7 +21,7 @@ from mupvss.engine.device import pick_device
 from mupvss.engine.each import each
 from mupvss.engine.loop import Loop, optimise
 from mupvss.engine.optimizer import grouped_optimizer
-from mupvss.engine.precision import autocast, computed_in
+from mupvss.engine.precision import autocast
 from mupvss.engine.processes import processes
 from mupvss.engine.trainer import prepared
 from mupvss.errors import DataError
@@ -85,8 +85,7 @@ def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number:
         identity=segmenter_identity(config, dataset, masks, number),
         save=lambda path: save_segmenter(path, network, SegmenterInfo(dataset.classes, info.model, config.segment)),
     )
-    figures = optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}")
-    return {**figures, "precision": computed_in(device, train.precision)}
+    return optimise(loop, folder, NAME if number == 1 else f"{NAME}, round {number}")
 
 
 def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:

@@ -9,7 +9,6 @@ from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import pick_device
-from mupvss.engine.precision import computed_in
 from mupvss.engine.trainer import WITHOUT_EFFECT, Training, train
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
 
@@ -31,6 +30,5 @@ def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset
 
 def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:
     """Trains one network of any method into `folder`; returns the figures of its last steps, and the precision it computed in."""
-    device = pick_device(config.device)
-    training = Training(dataset, model, config.losses, config.train, config.seed, device)
-    return {**train(training, folder, title), "precision": computed_in(device, config.train.precision)}
+    training = Training(dataset, model, config.losses, config.train, config.seed, pick_device(config.device))
+    return train(training, folder, title)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from typing import overload
 
 import numpy as np
 from PIL import Image
 
-from mupvss.config.schema import DataConfig
-from mupvss.data.sample import Dataset, Sample
+from mupvss.config.schema import DataConfig, ScenesConfig
+from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.errors import DataError
 
@@ -18,7 +16,9 @@ _scene = functools.lru_cache(maxsize=20_000)(draw_scene)
 
 
 def load_scenes(config: DataConfig, split: str) -> Dataset:
-    """split train: scenes 0 ... train-1; seeds: the first of them; val: pictures of no other split."""
+    """Even a scene's tags are known by drawing it, so that is left until it is asked for.
+
+    split train: scenes 0 ... train-1; seeds: the first of them; val: pictures of no other split."""
     scenes = config.scenes
     classes = config.classes or CLASSES
     unknown = sorted(set(classes) - set(CLASSES))
@@ -30,35 +30,21 @@ def load_scenes(config: DataConfig, split: str) -> Dataset:
     for class_id, name in enumerate(CLASSES, 1):
         if name in classes:
             table[class_id] = classes.index(name) + 1
-    return Dataset(tuple(classes), SceneSamples(config, tuple(classes), table, range(first, first + count)))
+    make = functools.partial(_sample, scenes, tuple(classes), table.tobytes())
+    return Dataset(tuple(classes), LazySamples(range(first, first + count), make))
 
 
-class SceneSamples(Sequence[Sample]):
-    """Some of the scenes. Even the tags of one are known by drawing it, so that is left until it is asked for."""
-
-    def __init__(self, config: DataConfig, classes: tuple[str, ...], table: np.ndarray, numbers: range) -> None:
-        """table: (256,) uint8, from the ids of the drawing to those of `classes`."""
-        self.config, self.classes, self.table, self.numbers = config, classes, table, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    @overload
-    def __getitem__(self, key: int) -> Sample: ...
-    @overload
-    def __getitem__(self, key: slice) -> SceneSamples: ...
-    def __getitem__(self, key: int | slice) -> Sample | SceneSamples:
-        if isinstance(key, slice):
-            return SceneSamples(self.config, self.classes, self.table, self.numbers[key])
-        scene = (self.config.scenes.seed, self.numbers[key], self.config.scenes.size)
-        return Sample(
-            f"scene-{self.numbers[key]:08d}",
-            f"scene {self.numbers[key]} of seed {self.config.scenes.seed}",
-            _tags(*scene) & frozenset(self.classes),
-            functools.partial(_image, *scene),
-            functools.partial(_mask, *scene, self.table.tobytes()),
-            functools.partial(_part, *scene),
-        )
+def _sample(config: ScenesConfig, classes: tuple[str, ...], table: bytes, number: int) -> Sample:
+    """table: of 256 bytes, from the ids of the drawing to those of `classes`."""
+    scene = (config.seed, number, config.size)
+    return Sample(
+        f"scene-{number:08d}",
+        f"scene {number} of seed {config.seed}",
+        _tags(*scene) & frozenset(classes),
+        functools.partial(_image, *scene),
+        functools.partial(_mask, *scene, table),
+        functools.partial(_part, *scene),
+    )
 
 
 @functools.cache
