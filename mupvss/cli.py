@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -75,13 +75,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except USER_ERRORS as error:
         console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
         return 1
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+    except (RuntimeError, MemoryError, SystemError) as error:
+        # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
+        if not any(map(is_out_of_memory, _and_what_led_to_it(error))):
             raise
         return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 130
+
+
+def _and_what_led_to_it(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that were being handled when it came."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__context__
 
 
 def _out_of_memory(what: str) -> int:

@@ -18,12 +18,14 @@ import torch
 from PIL import Image
 
 from mupvss.cli import main
-from mupvss.config.load import save_config
+from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data import folder as folder_source
 from mupvss.engine import loop, trainer
 from mupvss.engine.checkpoint import load_tensors
 from mupvss.stages import stage
+from mupvss.stages.stage import Run
+from mupvss.stages.train import run_train
 
 TIMES = ("seconds", "peak_mb", "images_per_s")
 
@@ -283,24 +285,53 @@ def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monke
     assert capsys.readouterr().err.endswith("error: out of memory; make the pictures or train.batch_size smaller\n")
 
 
+def test_what_fails_for_lack_of_memory_does_not_hide_it(config, tmp_path, monkeypatch):
+    """As Python's own code may, in what is done after an error."""
+
+    def exhausted(*_):
+        raise MemoryError
+
+    def broken(path, value):
+        if path.name == "elapsed.json":
+            raise SystemError("error return without exception set")
+        real(path, value)
+
+    real = stage.write_json
+    monkeypatch.setattr(stage, "write_json", broken)
+    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    with pytest.raises(MemoryError):
+        run_train(Run(load_config(config), tmp_path / "run"))
+
+
+@pytest.mark.parametrize(("first", "told"), [(MemoryError(), True), (KeyError(), False)])
+def test_an_error_on_the_way_out_of_memory_is_told_as_that(config, tmp_path, capsys, monkeypatch, first, told):
+    def exhausted(*_):
+        try:
+            raise first
+        finally:
+            raise SystemError("error return without exception set")
+
+    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    command = ["train", str(config), "--out", str(tmp_path / "run")]
+    if told:
+        assert main(command) == 1
+        assert "error: out of memory;" in capsys.readouterr().err
+    else:
+        with pytest.raises(SystemError):
+            main(command)
+
+
 def test_a_real_lack_of_memory_ends_in_a_sentence(config, tmp_path):
-    """A process that may have little more than its libraries need."""
+    """A process that may have little more than its libraries need, and asks for all of it at once: what asks for the last
+    few bytes may be a library that does not look whether it got them."""
     code = (
         "import resource, sys; import mupvss.stages.run; from mupvss.cli import main\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 120_000_000,) * 2)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    options = [
-        "--train.batch-size",
-        "512",
-        "--train.image-steps",
-        "1024",
-        "--data.scenes.train",
-        "600",
-        "--model.image-size",
-        "128",
-    ]
+    large = {"train.batch-size": 64, "train.image-steps": 128, "data.scenes.train": 16, "model.image-size": 256}
+    options = [word for name, value in large.items() for word in (f"--{name}", str(value))]
     arguments = ["train", str(config), "--out", str(tmp_path / "run"), *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     command = [sys.executable, "-c", code, *arguments]

@@ -93,7 +93,8 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
             write_json(folder / "metrics.json", metrics)
     except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
         if team.main:
-            with contextlib.suppress(OSError, MemoryError):  # what stopped it may be a full disk, or memory
+            # May not hide what stopped it: on a full disk it fails too, and without memory in any way, by a SystemError even.
+            with contextlib.suppress(Exception):
                 write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
     if team.main:
