@@ -93,12 +93,26 @@ def test_every_kind_of_map(tiny_model, picture, which):
     network = build_model(tiny_model.model_copy(update=NETWORKS[which]), 3).eval()
     config = SearchConfig(scales=(1.0, 0.5))
     found = search_maps(network, picture, [2, 0], network.kinds, config, 8, 32)
-    assert set(found) <= set(MAPS)
-    for maps in found.values():
+    assert tuple(found) == network.kinds
+    for kind, maps in found.items():
         assert maps.shape == (2, *canvas_size(61, 45, 4))
         assert maps.min() >= 0
-        assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in maps.amax((1, 2)).tolist())
+        assert maps.max() < 1 + 1e-5
+        if kind in MAPS:
+            assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in maps.amax((1, 2)).tolist())
     assert found[network.kinds[0]].max() > 0
+
+
+def test_search_and_classifier_together(tiny_model, picture):
+    """Their geometric mean, made of finished maps, whether or not those are asked for too."""
+    torch.manual_seed(0)
+    network = build_model(tiny_model, 3).eval()
+    made = [search_maps(network, picture, [0, 1], kinds, SearchConfig(), 8, 32) for kinds in (["with_classifier"], network.kinds)]
+    assert list(made[0]) == ["with_classifier"]
+    expected = (made[1]["default"] * made[1]["attended_cam"]).sqrt()
+    assert expected.max() > 0
+    for found in made:
+        torch.testing.assert_close(found["with_classifier"], expected)
 
 
 def test_a_cnn_is_refined_without_attention(tiny_model, picture):

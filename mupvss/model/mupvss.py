@@ -16,7 +16,16 @@ from mupvss.ops.cosine import full_precision
 
 
 class MuPVSSNetwork(nn.Module):
-    kinds = ("default", "prototype", "prototype_only", "without_prototype", "attended_cam", "class_attention", "cam")
+    kinds = (
+        "default",
+        "prototype",
+        "prototype_only",
+        "with_classifier",
+        "without_prototype",
+        "attended_cam",
+        "class_attention",
+        "cam",
+    )
 
     def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, config: ModelConfig) -> None:
         super().__init__()

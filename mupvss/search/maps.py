@@ -101,11 +101,25 @@ MAPS: dict[str, MapFunction] = {
 }
 """Which of them a network offers stands in its `kinds`."""
 
+JOINED = {"with_classifier": ("default", "attended_cam")}
+"""Kinds that are the geometric mean of two finished ones: what the search and the classifier both say (ours)."""
+
 
 REFINED = frozenset(
     {"default", "prototype", "without_prototype", "attended_cam", "mctformer_refined", "cam_refined", "recam_refined"}
 )
 """Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are."""
+
+
+def parts_of(kinds: Sequence[str]) -> list[str]:
+    """The kinds that have to be made for these, each once."""
+    return list(dict.fromkeys(part for kind in kinds for part in JOINED.get(kind, (kind,))))
+
+
+def joined(found: dict[str, Tensor], kinds: Sequence[str]) -> dict[str, Tensor]:
+    """Maps of `parts_of(kinds)`, finished and in [0, 1] -> those of `kinds`."""
+    means = {kind: (found[a] * found[b]).sqrt() for kind, (a, b) in JOINED.items() if kind in kinds}
+    return {kind: means[kind] if kind in means else found[kind] for kind in kinds}
 
 
 def chosen_kind(kinds: Sequence[str], wanted: str) -> str:

@@ -16,7 +16,7 @@ from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.engine.precision import autocast
 from mupvss.model.outputs import Features
-from mupvss.search.maps import MAPS, REFINED
+from mupvss.search.maps import MAPS, REFINED, joined, parts_of
 from mupvss.search.pixel_affinity import refine_by_pixels
 
 
@@ -41,19 +41,18 @@ def search_maps(
     batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more.
     """
     size = canvas_size(*image.size, config.canvas_stride)
-    sums = {kind: torch.zeros(len(classes), *size) for kind in kinds}
     if not classes:
-        return sums
+        return {kind: torch.zeros(0, *size) for kind in kinds}
+    sums = {kind: torch.zeros(len(classes), *size) for kind in parts_of(kinds)}
     prototypes = global_prototypes(network, image, config, patch_size, train_size) if config.global_prototypes else None
     for scale in config.scales:
         features = _features(network, image, scale, config, patch_size, need_attention=True)
         if prototypes is not None and features.prototypes is not None:
             features = dataclasses.replace(features, prototypes=prototypes.expand_as(features.prototypes))
         chosen = _only(features, classes)
-        for kind in kinds:
-            maps = MAPS[kind](chosen, config)
-            sums[kind] += _to_canvas(maps, features.grid, size)
-    return _along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config)
+        for kind, total in sums.items():
+            total += _to_canvas(MAPS[kind](chosen, config), features.grid, size)
+    return joined(_along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config), kinds)
 
 
 def _along_edges(maps: dict[str, Tensor], image: Image.Image, config: SearchConfig) -> dict[str, Tensor]:
