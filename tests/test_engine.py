@@ -19,8 +19,9 @@ from mupvss.data.augment import Views, random_crop_box, random_view
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.engine import batches as engine_batches
 from mupvss.engine import loop, precision, trainer
-from mupvss.engine.batches import batches
+from mupvss.engine.batches import batches, reading_processes
 from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
 from mupvss.engine.objective import total_loss
 from mupvss.engine.optimizer import learning_rate_factor
@@ -60,7 +61,7 @@ def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
     assert info.classes == training.dataset.classes
     build_model(info.model, len(info.classes)).load_state_dict(state)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.safetensors"]
-    figures = {**log[-1], "precision": computed_in(training.device, "bf16")}
+    figures = {**log[-1], "precision": computed_in(training.device, "bf16"), "device": "cpu"}
     assert train(long, tmp_path) == figures, "a finished training has no step left"
     loop.remove_states(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
@@ -103,7 +104,24 @@ def test_resumed_where_the_other_precision_is_used(training, tmp_path, monkeypat
     monkeypatch.setattr(precision, "has_bf16", lambda device: then)
     assert train(training, tmp_path)["precision"] == expected
     assert train(training, tmp_path)["precision"] == expected, "the state of the finished training knows it too"
-    assert ("what was begun in" in capsys.readouterr().err) == (expected == "mixed")
+    told = f"going on from step 2; precision {'bf16' if then else 'fp32'}, before {'bf16' if units else 'fp32'}\n"
+    assert (told in capsys.readouterr().err) == (expected == "mixed")
+
+
+def test_resumed_on_another_device(training, tmp_path, monkeypatch, capsys, calls):
+    with pytest.raises(KeyboardInterrupt):
+        train(training, tmp_path)
+    monkeypatch.setattr(loop, "device_name", lambda device: "A card")
+    assert train(training, tmp_path)["device"] == "mixed"
+    assert "going on from step 2; device A card, before cpu\n" in capsys.readouterr().err
+
+
+def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
+    monkeypatch.setattr(engine_batches, "own_cores", lambda: 6)
+    assert [reading_processes(None, torch.device(kind)) for kind in ("cpu", "cuda")] == [1, 6]
+    assert [reading_processes(3, torch.device(kind)) for kind in ("cpu", "cuda")] == [3, 3]
+    monkeypatch.setattr(engine_batches, "own_cores", lambda: 96)
+    assert reading_processes(None, torch.device("cuda")) == engine_batches.MOST_READERS
 
 
 def test_killed_training_resumes_bit_equal(tiny_run, tmp_path):

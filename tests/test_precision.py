@@ -58,5 +58,7 @@ def test_a_training_says_what_it_computed_in(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(precision, "has_bf16", lambda device: False)
     small = ["--train.image-steps", "16", "--train.batch-size", "8", "--train.workers", "0", "--data.scenes.train", "8"]
     main(["train", "configs/scenes.toml", *small, "--out", str(tmp_path)])
-    assert json.loads((tmp_path / "train" / "metrics.json").read_text())["precision"] == "fp32"
+    metrics = json.loads((tmp_path / "train" / "metrics.json").read_text())
+    assert (metrics["precision"], metrics["device"]) == ("fp32", "cpu")
+    assert "gpu_peak_mb" not in metrics
     assert "in float32, since this processor has no units for bfloat16" in " ".join(capsys.readouterr().err.split())

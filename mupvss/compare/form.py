@@ -60,6 +60,9 @@ class Spent(Strict):
     peak_mb: Amount
     precision: Literal["bf16", "fp32", "mixed"] | None = None
     """What it was computed in; of earlier records unknown."""
+    device: str | None = None
+    """What it was computed on: cpu, a GPU's name, or mixed; of earlier records unknown."""
+    gpu_peak_mb: Amount | None = None
 
 
 class Cost(Strict):

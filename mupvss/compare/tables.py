@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from html import escape
 
-from mupvss.compare.records import Difference, Row, difference, mean, spread
+from mupvss.compare.records import Difference, Record, Row, difference, mean, spread
 
 KIND_NAMES = {
     "cam": "CAM",
@@ -21,6 +21,7 @@ KIND_NAMES = {
     "prototype_only": "prototypes, unrefined",
     "default": "default maps",
     "attended_cam": "classifier in the prototypes' place",
+    "with_classifier": "default maps and classifier's, mean",
     "without_prototype": "class attention alone",
     "class_attention": "class attention, unrefined",
 }
@@ -63,13 +64,15 @@ def per_class(rows: Sequence[Row], classes: Sequence[str]) -> Table:
 
 
 def costs(rows: Sequence[Row]) -> Table:
-    """One line per config: time, precision, memory, size, operations."""
+    """One line per config: time, device, precision, memory, size, operations."""
     header = [
         "config",
         "training, s",
+        "on",
         "computed in",
         "search and scoring, s",
         "largest memory, MB",
+        "of a GPU, MB",
         "parameters, M",
         "GFLOP forward",
     ]
@@ -78,18 +81,26 @@ def costs(rows: Sequence[Row]) -> Table:
         records = row.records
         shared = records[0].entry.run.trained_by is not None
         peak = max(max(r.train["peak_mb"], r.seeds["peak_mb"]) for r in records)
+        on_gpu = [mb for r in records for spent in (r.train, r.seeds) if (mb := spent.get("gpu_peak_mb")) is not None]
         body.append(
             [
                 row.name,
                 "shared" if shared else f"{mean([r.train['seconds'] for r in records]):.0f}",
-                ", ".join(sorted({r.train.get("precision") or "unknown" for r in records})),
+                _each(records, "device"),
+                _each(records, "precision"),
                 f"{mean([r.seeds['seconds'] for r in records]):.0f}",
                 f"{peak:.0f}",
+                f"{max(on_gpu):.0f}" if on_gpu else "",
                 f"{records[0].cost['parameters'] / 1e6:.2f}",
                 f"{records[0].cost['gflops']:.2f}",
             ]
         )
     return header, body
+
+
+def _each(records: Sequence[Record], key: str) -> str:
+    """What the trainings say of themselves under the key, each answer once."""
+    return ", ".join(sorted({record.train.get(key) or "unknown" for record in records}))
 
 
 def markdown(table: Table) -> str:

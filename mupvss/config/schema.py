@@ -184,8 +184,9 @@ class TrainConfig(Section):
     flip: bool = True
     brightness: Fraction = 0.3
     """Random brightness, +- this share."""
-    workers: int = Field(default=1, ge=0)
-    """Processes that read and augment pictures."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that read and augment pictures. None: one beside a processor that trains, as many as there are cores beside a
+    GPU, 16 at most."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints."""
     snapshots: int = Field(default=0, ge=0)

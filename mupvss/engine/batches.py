@@ -15,10 +15,13 @@ from torch.utils.data import Dataset as TorchDataset
 from mupvss.config.schema import TrainConfig
 from mupvss.data.augment import View, Views, random_view
 from mupvss.data.sample import Dataset
+from mupvss.engine.device import own_cores
 from mupvss.engine.processes import processes
 from mupvss.engine.stopping import leave_stopping_to_the_main_process
 
 CPU = torch.device("cpu")
+MOST_READERS = 16
+"""Each holds an interpreter and four batches in memory."""
 
 
 @dataclass(frozen=True)
@@ -95,16 +98,25 @@ def batches(
     )
 
 
-def loader_options(workers: int, device: torch.device) -> dict[str, Any]:
+def loader_options(workers: int | None, device: torch.device) -> dict[str, Any]:
     """How every training's batches are read: by `workers` processes, four batches ahead each."""
+    count = reading_processes(workers, device)
     return {
-        "num_workers": workers,
-        "prefetch_factor": 4 if workers else None,
+        "num_workers": count,
+        "prefetch_factor": 4 if count else None,
         "pin_memory": device.type == "cuda",
         # Otherwise the loader draws its seed from the global generator, which a resumed training must not touch.
         "generator": torch.Generator(),
         "worker_init_fn": leave_stopping_to_the_main_process,
     }
+
+
+def reading_processes(workers: int | None, device: torch.device) -> int:
+    """`workers`, or where it is None what the device needs: one core reads some 250 pictures of 500x375 pixels a second, of which
+    a processor trains on a few dozen and a GPU on thousands."""
+    if workers is not None:
+        return workers
+    return min(own_cores(), MOST_READERS) if device.type == "cuda" else 1
 
 
 def _collate(items: list[tuple[View, Tensor, str]]) -> Batch:

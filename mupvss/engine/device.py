@@ -27,12 +27,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_name(device: torch.device) -> str:
+    """What a GPU calls itself; for anything else its type, as in cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def own_cores() -> int:
+    """This process's share of the CPU cores of this computer, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return max(1, cores // processes().local_count)
+
+
 def prepare(seed: int, threads: int) -> None:
     """Seeds every generator and sets the numeric modes of one process."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    torch.set_num_threads(threads or max(1, cores // processes().local_count))
+    torch.set_num_threads(threads or own_cores())
     # Lets the CPU use oneDNN's matrix product, up to twice as fast on AMD processors, at an error of some 1e-7.
     torch.set_float32_matmul_precision("medium")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from mupvss.config.schema import TrainConfig
 from mupvss.engine.checkpoint import load_state, save_state
+from mupvss.engine.device import device_name
 from mupvss.engine.log import Journal, console, last_entry, progress_bar
 from mupvss.engine.optimizer import learning_rate_factor, set_learning_rate
 from mupvss.engine.precision import computed_in
@@ -47,12 +48,12 @@ class Loop:
 
 def optimise(loop: Loop, folder: Path, title: str) -> dict[str, Any]:
     """Trains into folder/model.safetensors, resuming from folder/state.safetensors if that is a checkpoint of this very
-    training; -> the last figures, and the precision computed in: fp32, bf16, or mixed if it was resumed where the other is
-    used. The state stays: whoever has written down the result removes it (`remove_states`).
+    training; -> the last figures, the precision computed in (fp32 or bf16) and the device (`device_name`), either "mixed" if
+    it was resumed where another is used. The state stays: whoever has written down the result removes it (`remove_states`).
     """
     config, team = loop.config, processes()
     state = state_path(folder)
-    first, precision = _resume(loop, state, title)
+    first, computed = _resume(loop, state, title)
     journal = Journal(folder / "log.jsonl", first, config.tensorboard) if team.main else None
     kept = {loop.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
     begin = time.monotonic()
@@ -75,7 +76,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, Any]:
                 loop.save(snapshot_path(folder, done * config.batch_size))
             leave = team.any(stop.requested)
             if team.main and (leave or done == loop.steps or done % config.checkpoint_every == 0):
-                save_state(state, loop.network, loop.optimizer, loop.identity, {"step": done, "precision": precision})
+                save_state(state, loop.network, loop.optimizer, loop.identity, {"step": done, **computed})
             if leave:
                 team.wait()
                 raise StoppedError(stop.signal)
@@ -83,7 +84,7 @@ def optimise(loop: Loop, folder: Path, title: str) -> dict[str, Any]:
     if team.main:
         loop.save(folder / "model.safetensors")
     team.wait()
-    return {**entry, "precision": precision}
+    return {**entry, **computed}
 
 
 def state_path(folder: Path) -> Path:
@@ -101,22 +102,24 @@ def remove_states(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _resume(loop: Loop, state: Path, title: str) -> tuple[int, str]:
-    """The step to go on from, and the precision of the whole; every process reads the state before any goes on."""
+def _resume(loop: Loop, state: Path, title: str) -> tuple[int, dict[str, str]]:
+    """The step to go on from, and precision and device of the whole; every process reads the state before any goes on."""
     try:
         header = load_state(state, loop.network, loop.optimizer, loop.identity) if state.is_file() else {}
     except CheckpointError as error:
         raise CheckpointError(f"{error}. Delete it, and this training begins anew") from None
     processes().wait()
     first = int(header["step"]) if header else 0
-    precision = computed_in(next(loop.network.parameters()).device, loop.config.precision)
-    before = str(header.get("precision", precision))
+    device = next(loop.network.parameters()).device
+    here = {"precision": computed_in(device, loop.config.precision), "device": device_name(device)}
+    before = {name: str(header.get(name, value)) for name, value in here.items()}
+    other = {name: value for name, value in before.items() if value != here[name]}
     if first:
-        begun = "" if before == precision else f", in {precision} what was begun in {before}"
-        console.print(f"{title}: going on from step {first}{begun}", highlight=False)
-    if precision != loop.config.precision:
+        notes = [f"{name} {here[name]}, before {value}" for name, value in other.items()]
+        console.print("; ".join((f"{title}: going on from step {first}", *notes)), highlight=False, soft_wrap=True)
+    if here["precision"] != loop.config.precision:
         console.print(f"{title}: in float32, since this processor has no units for bfloat16", highlight=False)
-    return first, precision if before == precision else "mixed"
+    return first, here | dict.fromkeys(other, "mixed")
 
 
 def _step(loop: Loop, batch: Any, progress: float) -> dict[str, float]:

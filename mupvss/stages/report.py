@@ -80,10 +80,15 @@ def _headline(metrics: dict[str, dict[str, Any]]) -> str:
         ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),
     ]
     shown = [(name, f"{value:.1f}") for name, value in rows if value is not None]
-    times = [(s, f"{m['seconds']:.0f} s", f"{m['peak_mb']:.0f} MB") for s, m in metrics.items() if "seconds" in m]
+    times = [(stage, f"{m['seconds']:.0f} s", _memory(m)) for stage, m in metrics.items() if "seconds" in m]
     note = "<p><i>Oracle</i>: the threshold was chosen with the masks. Everything else saw picture tags only.</p>"
     scored = table(("", "mIoU"), shown) + note if shown else "<p>These pictures have no masks to score against.</p>"
     return scored + table(("stage", "time", "memory"), times)
+
+
+def _memory(metrics: dict[str, Any]) -> str:
+    on_gpu = metrics.get("gpu_peak_mb")
+    return f"{metrics['peak_mb']:.0f} MB" + ("" if on_gpu is None else f", {on_gpu:.0f} MB of the GPU")
 
 
 def _pictures(run: Run, dataset: Dataset) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.engine.device import device_name
 from mupvss.engine.precision import computed_in
 from mupvss.engine.processes import processes
 from mupvss.evaluation.palette import write_palette_png
@@ -35,9 +36,13 @@ def run_seeds(run: Run) -> Metrics:
         write_masks(dataset, folder, predictor.kind, threshold)
         if processes().main:
             write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
-        precision = computed_in(predictor.device, config.search.precision)
-        chosen = {"maps": predictor.kind, "threshold": threshold, "precision": precision}
-        return {**chosen, **_figures(found, predictor.kind, dataset.classes)}
+        return {
+            "maps": predictor.kind,
+            "threshold": threshold,
+            "precision": computed_in(predictor.device, config.search.precision),
+            "device": device_name(predictor.device),
+            **_figures(found, predictor.kind, dataset.classes),
+        }
 
     return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
 

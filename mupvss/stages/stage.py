@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import BaseModel
 
 import mupvss
@@ -87,7 +88,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     try:
         metrics = work(folder)
         seconds = earlier + time.monotonic() - begin
-        metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1)}
+        metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1), **_gpu_memory()}
         team.wait()
         if team.main:
             write_json(folder / "metrics.json", metrics)
@@ -178,7 +179,9 @@ def truth_identity(dataset: Dataset, data: DataConfig) -> str:
 
 
 def reset_peak_memory() -> None:
-    """Linux only; elsewhere the peak is that of the whole process so far."""
+    """Linux only; elsewhere the peak is that of the whole process so far. Of a GPU everywhere."""
+    if torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -193,6 +196,11 @@ def peak_memory_mb() -> float:
     except OSError:
         match = None
     return max(int(match.group(1)) if match else own, workers) / unit
+
+
+def _gpu_memory() -> Metrics:
+    """gpu_peak_mb: the most that tensors of this process have taken of its GPU since the last reset, in MB; empty without one."""
+    return {"gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 1024**2, 1)} if torch.cuda.is_initialized() else {}
 
 
 def _plain(part: Any) -> Any:

@@ -313,16 +313,19 @@ def record(tmp_path, name, seed, kinds, own):
     return Record(entry, own, {k: {"miou_oracle": v} for k, v in kinds.items()}, {}, {}, {}, [])
 
 
-def test_the_table_of_costs_says_what_was_computed_in(tmp_path):
+def test_the_table_of_costs_says_on_what_and_in_what_was_computed(tmp_path):
     """An earlier record does not say; figures of several precisions are not passed off as one's."""
     spent, cost = {"seconds": 1.0, "peak_mb": 2.0}, {"parameters": 3e6, "gflops": 4.0}
-    known = [{**spent, "precision": "fp32"}, {**spent, "precision": "bf16"}, spent]
+    known = [{**spent, "precision": "fp32", "device": "cpu"}, {**spent, "precision": "bf16", "gpu_peak_mb": 70.0}, spent]
     found = [record(tmp_path, "a", seed, {"x": 50.0}, "x") for seed in range(3)]
     found = [dataclasses.replace(r, train=train, seeds=spent, cost=cost) for r, train in zip(found, known, strict=True)]
     header, (cells,) = costs([Row("a", "x", found)])
     assert cells[header.index("computed in")] == "bf16, fp32, unknown"
+    assert cells[header.index("on")] == "cpu, unknown"
+    assert cells[header.index("of a GPU, MB")] == "70"
     header, (cells,) = costs([Row("a", "x", found[:1])])
     assert cells[header.index("computed in")] == "fp32"
+    assert cells[header.index("of a GPU, MB")] == ""
 
 
 def test_differences_are_paired_by_seed(tmp_path):
