@@ -203,7 +203,7 @@ class SearchConfig(Section):
     flip: bool = True
     """Also search the mirrored picture, in the same batch."""
     maps: str = "default"
-    """Which maps become masks; default: the network's own."""
+    """Which maps become masks; default: the network's own; with_classifier: MuP-VSS's search and classifier together."""
     kinds: tuple[str, ...] = ()
     """Which maps are made and scored; empty: all that the network offers."""
     global_prototypes: bool = True
