@@ -114,6 +114,17 @@ def test_resumed_on_another_device(training, tmp_path, monkeypatch, capsys, call
     monkeypatch.setattr(loop, "device_name", lambda device: "A card")
     assert train(training, tmp_path)["device"] == "mixed"
     assert "going on from step 2; device A card, before cpu\n" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert train(training, tmp_path)["device"] == "mixed", "where nothing is left to do nothing is computed"
+
+
+def test_a_state_that_does_not_say_its_device(training, tmp_path, monkeypatch, calls):
+    """Of an earlier version: what it was computed on is not made up."""
+    real = loop.save_state
+    monkeypatch.setattr(loop, "save_state", lambda *a: real(*a[:-1], {k: v for k, v in a[-1].items() if k != "device"}))
+    with pytest.raises(KeyboardInterrupt):
+        train(training, tmp_path)
+    assert train(training, tmp_path)["device"] == "mixed"
 
 
 def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):

@@ -11,16 +11,18 @@ import tomllib
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mupvss import load
 from mupvss.cli import main
 from mupvss.config.load import load_config, save_config
+from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import load_classifier
 from mupvss.stages.run import STAGES, run_all
-from mupvss.stages.stage import Run, dataset_identity, gather_metrics
+from mupvss.stages.stage import Run, _gpu_memory, dataset_identity, fingerprint, gather_metrics
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",
@@ -30,8 +32,6 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from mupvss.config.schema import RunConfig
-
     config = RunConfig.model_validate_json(
         """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
             "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
@@ -69,6 +69,8 @@ def test_nothing_is_done_twice_and_changes_are(finished, capsys):
     run_all(finished)
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert capsys.readouterr().err.count("up to date") == len(STAGES)
+    run_all(Run(with_readers(finished.config, 1), finished.out))
+    assert capsys.readouterr().err.count("up to date") == len(STAGES)
     changed = finished.config.model_copy(update={"search": finished.config.search.model_copy(update={"scales": (1.0,)})})
     run_all(Run(changed, finished.out))
     assert capsys.readouterr().err.count("up to date") == 2  # only the trainings do not depend on the search
@@ -78,6 +80,44 @@ def test_nothing_is_done_twice_and_changes_are(finished, capsys):
     assert load_config(kept / "config.toml") == finished.config
     assert any(kept.rglob("*.npz"))
     assert not any("earlier" in key for key in gather_metrics(finished))
+
+
+def with_readers(config, count):
+    """Every training's pictures read by `count` processes."""
+    parts = {"train": config.train.model_copy(update={"workers": count})}
+    for name in ("affinity", "segment"):
+        part = getattr(config, name)
+        parts[name] = part.model_copy(update={"train": part.train.model_copy(update={"workers": count})})
+    return config.model_copy(update=parts)
+
+
+def test_options_without_effect_are_not_part_of_a_fingerprint():
+    config = RunConfig()
+    for part in ("train", "affinity", "segment"):
+        plain, read_by_others = (fingerprint(getattr(c, part)) for c in (config, with_readers(config, 3)))
+        assert plain == read_by_others
+    longer = config.segment.model_copy(update={"train": config.segment.train.model_copy(update={"image_steps": 64})})
+    assert fingerprint(longer) != fingerprint(config.segment)
+
+
+def test_the_memory_of_the_gpu_that_was_used(monkeypatch):
+    """Whichever of several it was."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    assert _gpu_memory() == {}
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu: (0, 3 * 1024**2)[gpu])
+    assert _gpu_memory() == {"gpu_peak_mb": 3.0}
+
+
+def test_the_report_shows_the_maps_that_became_masks(finished):
+    joined = finished.config.model_copy(update={"search": finished.config.search.model_copy(update={"maps": "with_classifier"})})
+    run_all(Run(joined, finished.out))
+    page = (finished.out / "report" / "index.html").read_text()
+    assert "with classifier map" in page
+    assert "default map" not in page
+    run_all(finished)
+    assert "default map" in (finished.out / "report" / "index.html").read_text()
 
 
 def test_copied_pictures_are_the_same_and_edited_ones_are_not(tmp_path):

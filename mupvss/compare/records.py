@@ -26,7 +26,7 @@ class Record:
     kinds: dict[str, dict[str, Any]]
     """Per kind of map what `seeds/kinds.json` holds, with its regions condensed under `completeness`."""
     train: dict[str, Any]
-    """Seconds, peak_mb and, if known, the precision computed in, of the training."""
+    """Of the training what `Spent` names: seconds, memory, and what it was computed in and on."""
     seeds: dict[str, Any]
     """The same of search and scoring."""
     cost: dict[str, float]

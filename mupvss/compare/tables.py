@@ -68,8 +68,8 @@ def costs(rows: Sequence[Row]) -> Table:
     header = [
         "config",
         "training, s",
-        "on",
-        "computed in",
+        "trained on",
+        "trained in",
         "search and scoring, s",
         "largest memory, MB",
         "of a GPU, MB",

@@ -186,7 +186,7 @@ class TrainConfig(Section):
     """Random brightness, +- this share."""
     workers: int | None = Field(default=None, ge=0)
     """Processes that read and augment pictures. None: one beside a processor that trains, as many as there are cores beside a
-    GPU, 16 at most."""
+    GPU, 8 at most."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints."""
     snapshots: int = Field(default=0, ge=0)

@@ -112,7 +112,9 @@ def _resume(loop: Loop, state: Path, title: str) -> tuple[int, dict[str, str]]:
     first = int(header["step"]) if header else 0
     device = next(loop.network.parameters()).device
     here = {"precision": computed_in(device, loop.config.precision), "device": device_name(device)}
-    before = {name: str(header.get(name, value)) for name, value in here.items()}
+    before = {name: str(header.get(name, "unknown")) for name in here} if header else here
+    if first == loop.steps:
+        return first, before
     other = {name: value for name, value in before.items() if value != here[name]}
     if first:
         notes = [f"{name} {here[name]}, before {value}" for name, value in other.items()]

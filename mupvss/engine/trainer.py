@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import LossConfig, ModelConfig, TrainConfig
-from mupvss.config.used import used_options
+from mupvss.config.used import effective, used_options
 from mupvss.data.sample import Dataset
 from mupvss.engine.batches import Batch, batches
 from mupvss.engine.checkpoint import save_model
@@ -26,9 +26,6 @@ from mupvss.errors import DataError
 from mupvss.model.build import Network, build_model
 from mupvss.model.vit import DropPath
 from mupvss.ops.cosine import full_precision
-
-WITHOUT_EFFECT = ("workers", "checkpoint_every", "tensorboard", "snapshots")
-"""Options of the training that do not change its result."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Training:
         """Changes with anything that changes the result, so that only the same training is resumed."""
         parts = [
             *(part.model_dump(mode="json", exclude_defaults=True) for part in used_options(self.model, self.losses)),
-            self.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT)),
+            effective(self.train).model_dump(mode="json", exclude_defaults=True),
             self.seed,
             self.dataset.classes,
             [(sample.name, sorted(sample.tags)) for sample in self.dataset.samples],
@@ -60,7 +57,7 @@ class Training:
 
 
 def train(training: Training, folder: Path, title: str = "train") -> dict[str, Any]:
-    """Trains into folder/model.safetensors and returns the figures of the last steps, and the precision computed in."""
+    """Trains into folder/model.safetensors and returns the figures of the last steps, and what it was computed in and on."""
     _check(training)
     config, classes = training.train, training.dataset.classes
     torch.manual_seed(training.seed)

@@ -108,7 +108,7 @@ JOINED = {"with_classifier": ("default", "attended_cam")}
 REFINED = frozenset(
     {"default", "prototype", "without_prototype", "attended_cam", "mctformer_refined", "cam_refined", "recam_refined"}
 )
-"""Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are."""
+"""Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are, or made of these."""
 
 
 def parts_of(kinds: Sequence[str]) -> list[str]:

@@ -38,7 +38,8 @@ def search_maps(
     """RGB picture -> per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas.
 
     classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a
-    batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more.
+    batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more. Joined
+    kinds are made of the finished ones, at last.
     """
     size = canvas_size(*image.size, config.canvas_stride)
     if not classes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,8 @@ COLUMNS = (
     ("class attention", "seeds", "class_attention"),
     ("prototypes", "seeds", "prototype_only"),
     ("prototypes refined", "seeds", "prototype"),
-    ("default map", "seeds", "default"),
 )
-"""Heading, stage and kind of each map shown."""
+"""Heading, stage and kind of each map shown before the one that became the seed mask."""
 
 
 def run_report(run: Run) -> Metrics:
@@ -49,7 +49,7 @@ def run_report(run: Run) -> Metrics:
             return {}
         sections = [
             ("Result", _headline(metrics)),
-            ("Pictures", _pictures(run, dataset)),
+            ("Pictures", _pictures(run, dataset, metrics["seeds"]["maps"])),
             ("Per class", _classes(dataset, metrics["evaluate"])),
             ("Training", _curves(run)),
             ("Config", f"<pre>{escape(dump_config(run.config))}</pre>"),
@@ -91,13 +91,15 @@ def _memory(metrics: dict[str, Any]) -> str:
     return f"{metrics['peak_mb']:.0f} MB" + ("" if on_gpu is None else f", {on_gpu:.0f} MB of the GPU")
 
 
-def _pictures(run: Run, dataset: Dataset) -> str:
+def _pictures(run: Run, dataset: Dataset, maps: str) -> str:
+    """maps: the kind that became the seed masks."""
     tagged = [sample for sample in dataset.samples if sample.tags]
-    header = ["picture", "tags", "truth", *(c[0] for c in COLUMNS), "seed mask", "pseudo mask"]
-    return table(header, [_row(run, dataset, sample) for sample in evenly(tagged, PICTURES)], "pictures")
+    columns = (*COLUMNS, (f"{maps.replace('_', ' ')} map", "seeds", maps))
+    header = ["picture", "tags", "truth", *(title for title, _, _ in columns), "seed mask", "pseudo mask"]
+    return table(header, [_row(run, dataset, sample, columns) for sample in evenly(tagged, PICTURES)], "pictures")
 
 
-def _row(run: Run, dataset: Dataset, sample: Sample) -> list[str]:
+def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str, str, str]]) -> list[str]:
     image = sample.open_image()
     truth = sample.open_mask() if sample.open_mask else None
     colours = voc_palette()
@@ -107,7 +109,7 @@ def _row(run: Run, dataset: Dataset, sample: Sample) -> list[str]:
         if name in sample.tags
     ]
     cells = [_show(image, sample.name), "<br>".join(names), "" if truth is None else _show(overlay(image, truth), "truth")]
-    for title, stage, kind in COLUMNS:
+    for title, stage, kind in columns:
         path = seed_path(run.folder(stage), kind, sample.name)
         cells.append(_show(heat(image, _value(path)), title) if path.is_file() else "")
     for title, folder in (("seed mask", run.folder("seeds") / "masks"), ("pseudo mask", run.folder("masks") / "full")):

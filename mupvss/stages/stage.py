@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 
 import mupvss
 from mupvss.config.load import save_config
-from mupvss.config.schema import DataConfig, RunConfig
+from mupvss.config.schema import DataConfig, RunConfig, Section
+from mupvss.config.used import effective
 from mupvss.data.sample import Dataset
 from mupvss.engine.log import console
 from mupvss.engine.loop import remove_states
@@ -180,8 +180,8 @@ def truth_identity(dataset: Dataset, data: DataConfig) -> str:
 
 def reset_peak_memory() -> None:
     """Linux only; elsewhere the peak is that of the whole process so far. Of a GPU everywhere."""
-    if torch.cuda.is_initialized():
-        torch.cuda.reset_peak_memory_stats()
+    for gpu in _gpus():
+        torch.cuda.reset_peak_memory_stats(gpu)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -200,13 +200,19 @@ def peak_memory_mb() -> float:
 
 def _gpu_memory() -> Metrics:
     """gpu_peak_mb: the most that tensors of this process have taken of its GPU since the last reset, in MB; empty without one."""
-    return {"gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 1024**2, 1)} if torch.cuda.is_initialized() else {}
+    taken = [torch.cuda.max_memory_allocated(gpu) for gpu in _gpus()]
+    return {"gpu_peak_mb": round(max(taken) / 1024**2, 1)} if taken else {}
+
+
+def _gpus() -> range:
+    """None until one is used. Which one this process uses is not asked: of the others it takes nothing."""
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
 
 
 def _plain(part: Any) -> Any:
-    """Options at their defaults are left out, so that a new option does not undo finished work. A default that changes is a
-    change of version, or of its stage's revision."""
-    return _by_content(part.model_dump(mode="json", exclude_defaults=True)) if isinstance(part, BaseModel) else part
+    """Options at their defaults are left out, so that a new option does not undo finished work, and so are those without an
+    effect. A default that changes is a change of version, or of its stage's revision."""
+    return _by_content(effective(part).model_dump(mode="json", exclude_defaults=True)) if isinstance(part, Section) else part
 
 
 def _by_content(options: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.engine.device import pick_device
-from mupvss.engine.trainer import WITHOUT_EFFECT, Training, train
+from mupvss.engine.trainer import Training, train
 from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
 
 NAME = "train"
@@ -24,11 +24,10 @@ def run_train(run: Run) -> Metrics:
 
 
 def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset) -> str:
-    train = config.train.model_dump(mode="json", exclude_defaults=True, exclude=set(WITHOUT_EFFECT))
-    return fingerprint(NAME, *used_options(model, config.losses), train, config.seed, dataset_identity(dataset))
+    return fingerprint(NAME, *used_options(model, config.losses), config.train, config.seed, dataset_identity(dataset))
 
 
 def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:
-    """Trains one network of any method into `folder`; returns the figures of its last steps, and the precision it computed in."""
+    """Trains one network of any method into `folder`; returns its last figures, and what it was computed in and on."""
     training = Training(dataset, model, config.losses, config.train, config.seed, pick_device(config.device))
     return train(training, folder, title)

@@ -320,11 +320,11 @@ def test_the_table_of_costs_says_on_what_and_in_what_was_computed(tmp_path):
     found = [record(tmp_path, "a", seed, {"x": 50.0}, "x") for seed in range(3)]
     found = [dataclasses.replace(r, train=train, seeds=spent, cost=cost) for r, train in zip(found, known, strict=True)]
     header, (cells,) = costs([Row("a", "x", found)])
-    assert cells[header.index("computed in")] == "bf16, fp32, unknown"
-    assert cells[header.index("on")] == "cpu, unknown"
+    assert cells[header.index("trained in")] == "bf16, fp32, unknown"
+    assert cells[header.index("trained on")] == "cpu, unknown"
     assert cells[header.index("of a GPU, MB")] == "70"
     header, (cells,) = costs([Row("a", "x", found[:1])])
-    assert cells[header.index("computed in")] == "fp32"
+    assert cells[header.index("trained in")] == "fp32"
     assert cells[header.index("of a GPU, MB")] == ""
 
 
