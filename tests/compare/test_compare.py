@@ -126,15 +126,23 @@ def test_records_stand_for_runs_made_elsewhere(compared, tmp_path, capsys):
     assert (tmp_path / "out" / "index.html").read_text().count('<svg class="plot"') == 3
 
 
+def base_of(compared):
+    arguments = compared[1]
+    return Path(arguments[arguments.index("--base") + 1])
+
+
+def vit_cam(compared, seed, base=None):
+    """The comparison's entry of ViT CAM, over its base or another."""
+    configs = load_configs([CONFIGS / "methods" / "vit-cam.toml"], base or base_of(compared))
+    return plan(configs, [seed], compared[0])[0]
+
+
 def test_a_record_of_other_settings_does_not_count_and_is_kept(compared, tmp_path):
-    out, arguments = compared
-    base = Path(arguments[arguments.index("--base") + 1])
-    paths = [CONFIGS / "methods" / "vit-cam.toml"]
-    entry = plan(load_configs(paths, base), [0], out)[0]
+    entry = vit_cam(compared, 0)
     store_record(tmp_path, read_record(entry))
     assert dataclasses.replace(stored_record(tmp_path, entry), on_disk=True) == read_record(entry)
-    (tmp_path / "other.toml").write_text(base.read_text().replace("pixel_steps = 2", "pixel_steps = 3"))
-    other = plan(load_configs(paths, tmp_path / "other.toml"), [0], out)[0]
+    (tmp_path / "other.toml").write_text(base_of(compared).read_text().replace("pixel_steps = 2", "pixel_steps = 3"))
+    other = vit_cam(compared, 0, tmp_path / "other.toml")
     assert stored_record(tmp_path, other) is None
     assert len(others(tmp_path, other)) == 1
     store_record(tmp_path, dataclasses.replace(read_record(entry), entry=other))
@@ -145,9 +153,7 @@ def test_a_record_of_other_settings_does_not_count_and_is_kept(compared, tmp_pat
 
 
 def test_a_run_on_disk_takes_the_records_learning_curve(compared, tmp_path):
-    out, arguments = compared
-    base = Path(arguments[arguments.index("--base") + 1])
-    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [1], out)[0]
+    entry = vit_cam(compared, 1)
     assert known_record(tmp_path, entry).curve_pictures == 0
     point = {"image_steps": 3, "cam": {"miou": 1.0, "oracle": 2.0}}
     store_record(tmp_path, dataclasses.replace(read_record(entry), curve=[point], curve_pictures=4))
@@ -172,9 +178,7 @@ def test_a_run_on_disk_takes_the_records_learning_curve(compared, tmp_path):
     ],
 )
 def test_a_damaged_record_is_named(compared, tmp_path, change):
-    out, arguments = compared
-    base = Path(arguments[arguments.index("--base") + 1])
-    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [0], out)[0]
+    entry = vit_cam(compared, 0)
     store_record(tmp_path, read_record(entry))
     (path,) = (tmp_path / "vit-cam").iterdir()
     found = read_json(path)
@@ -271,9 +275,7 @@ def test_weights_are_known_by_what_they_hold(tmp_path, monkeypatch):
 
 
 def test_where_the_weights_are_gone_a_finished_training_stays(compared, tmp_path, capsys):
-    out, arguments = compared
-    base = Path(arguments[arguments.index("--base") + 1])
-    run = out / "vit-cam" / "seed-0"
+    run, base = compared[0] / "vit-cam" / "seed-0", base_of(compared)
     before = (run / "train" / "stage.json").read_text()
     command = ["train", str(CONFIGS / "methods" / "vit-cam.toml"), "--base", str(base), "--out", str(run), "--seed", "0"]
     assert main([*command, "--model.weights", str(tmp_path / "gone.safetensors")]) == 1
@@ -283,9 +285,7 @@ def test_where_the_weights_are_gone_a_finished_training_stays(compared, tmp_path
 
 
 def test_a_curve_scored_against_other_masks_does_not_count(compared):
-    out, arguments = compared
-    base = Path(arguments[arguments.index("--base") + 1])
-    entry = plan(load_configs([CONFIGS / "methods" / "vit-cam.toml"], base), [0], out)[0]
+    out, entry = compared[0], vit_cam(compared, 0)
     path = out / "vit-cam" / "seed-0" / "curve" / "metrics.json"
     whole = path.read_text()
     assert read_record(entry).curve_pictures == 4
