@@ -1,6 +1,4 @@
-import sys
-
-from mupvss.cli import main
+from mupvss.cli import entry
 
 if __name__ == "__main__":  # worker processes import this file too
-    sys.exit(main())
+    entry()

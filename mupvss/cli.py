@@ -20,6 +20,7 @@ from mupvss.commands.share import share
 from mupvss.commands.studio import studio
 from mupvss.engine.torchrun import started_by_torchrun
 from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
+from mupvss.runtime.launch import wait_briefly
 
 console = Console(stderr=True)
 
@@ -114,5 +115,6 @@ def _one_line(error: Exception) -> str:
 
 
 def entry() -> None:
-    """The console script."""
+    """The console script, and `python -m mupvss`: a process that is ours alone, PyTorch not loaded yet."""
+    wait_briefly()
     sys.exit(main())
