@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import tiny
 from PIL import Image
 
 from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
+from mupvss.engine.precision import has_bf16
 from mupvss.evaluation.palette import write_palette_png
 
 SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "shared"))
@@ -19,6 +21,13 @@ SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "share
 @pytest.fixture(autouse=True)
 def _two_threads():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_processor():
+    """A test may pretend one (`helpers.pretend_bf16`)."""
+    yield
+    has_bf16.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -37,29 +46,7 @@ def tiny_model() -> ModelConfig:
 @pytest.fixture
 def tiny_run() -> RunConfig:
     """A whole run in seconds."""
-    return RunConfig.model_validate_json(
-        """{"threads": 2,
-            "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
-            "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
-            "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1, "checkpoint_every": 2},
-            "affinity": {"kind": "head", "crop": 32,
-                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
-            "segment": {"size": 0, "crop": 32, "scales": [1.0],
-                        "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
-            "search": {"scales": [1.0, 2.0]}}"""
-    )
-
-
-@pytest.fixture
-def small_chain() -> list[str]:
-    """Options that run every stage of the paper's configs in seconds, on eight pictures."""
-    return [
-        "--model.backbone", "tiny", "--model.image-size", "32", "--train.image-steps", "16", "--train.batch-size", "4",
-        "--train.workers", "0", "--search.scales", "1.0", "--affinity.channels", "0.03125", "--affinity.crop", "32",
-        "--affinity.train.image-steps", "8", "--affinity.train.batch-size", "4", "--affinity.train.workers", "0",
-        "--segment.channels", "0.03125", "--segment.size", "0", "--segment.crop", "32", "--segment.scales", "1.0",
-        "--segment.train.image-steps", "8", "--segment.train.workers", "0", "--limit", "8", "--no-baseline",
-    ]  # fmt: skip
+    return tiny()
 
 
 @pytest.fixture

@@ -10,20 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import TINY
+from helpers import words as typed
 
 from mupvss.cli import COMMANDS, main
 from mupvss.export.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
-SMALL = {
-    "run": [
-        "--threads", "2", "--model.backbone", "micro", "--model.patch-size", "8", "--model.image-size", "48",
-        "--train.image-steps", "64", "--train.batch-size", "8", "--train.workers", "0", "--search.scales", "1.0",
-        "--segment.size", "48", "--segment.crop", "48", "--segment.train.image-steps", "16", "--segment.train.batch-size", "8",
-        "--segment.train.workers", "0", "--limit", "12",
-    ]
-}  # fmt: skip
+SMALL = {"run": typed({key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity."))} | {"limit": 12})}
 """What makes a command of the tutorial quick; everything else is run as written."""
 
 

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from helpers import at_step, pretend_bf16, tiny
 from PIL import Image, ImageEnhance
 
 from mupvss.config.load import save_config
@@ -19,10 +20,9 @@ from mupvss.data.augment import Views, random_crop_box, random_view
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine import batches as engine_batches
-from mupvss.engine import loop, precision, trainer
-from mupvss.engine.batches import batches, reading_processes
+from mupvss.engine.batches import MOST_READERS, batches, reading_processes
 from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.engine.loop import remove_states
 from mupvss.engine.objective import total_loss
 from mupvss.engine.optimizer import learning_rate_factor
 from mupvss.engine.precision import computed_in
@@ -63,23 +63,19 @@ def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.safetensors"]
     figures = {**log[-1], "precision": computed_in(training.device, "bf16"), "device": "cpu"}
     assert train(long, tmp_path) == figures, "a finished training has no step left"
-    loop.remove_states(tmp_path)
+    remove_states(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
 
 
 @pytest.fixture
 def calls(monkeypatch):
     """The training steps made, the fourth of which is interrupted."""
-    real, made = loop._step, []
 
-    def interrupted(*arguments):
-        made.append(arguments)
-        if len(made) == 4:
+    def interrupted(step):
+        if step == 4:
             raise KeyboardInterrupt
-        return real(*arguments)
 
-    monkeypatch.setattr(loop, "_step", interrupted)
-    return made
+    return at_step(monkeypatch, interrupted)
 
 
 @pytest.mark.parametrize("method", ["mupvss", "cam"])
@@ -98,47 +94,40 @@ def test_interrupted_training_resumes_bit_equal(training, tmp_path, calls, metho
 
 @pytest.mark.parametrize(("units", "then", "expected"), [(False, True, "mixed"), (True, False, "mixed"), (False, False, "fp32")])
 def test_resumed_where_the_other_precision_is_used(training, tmp_path, monkeypatch, capsys, calls, units, then, expected):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: units)
+    pretend_bf16(monkeypatch, units)
     with pytest.raises(KeyboardInterrupt):
         train(training, tmp_path)
-    monkeypatch.setattr(precision, "has_bf16", lambda device: then)
+    pretend_bf16(monkeypatch, then)
     assert train(training, tmp_path)["precision"] == expected
     assert train(training, tmp_path)["precision"] == expected, "the state of the finished training knows it too"
     told = f"going on from step 2; precision {'bf16' if then else 'fp32'}, before {'bf16' if units else 'fp32'}\n"
     assert (told in capsys.readouterr().err) == (expected == "mixed")
 
 
-def test_resumed_on_another_device(training, tmp_path, monkeypatch, capsys, calls):
+@pytest.mark.parametrize(("device", "told"), [("A card", "going on from step 2; device cpu, before A card\n"), (None, "unknown")])
+def test_resumed_on_another_device(training, tmp_path, capsys, calls, device, told):
+    """None: a state of an earlier version, which does not say; what it was computed on is not made up."""
     with pytest.raises(KeyboardInterrupt):
         train(training, tmp_path)
-    monkeypatch.setattr(loop, "device_name", lambda device: "A card")
+    state = tmp_path / "state.safetensors"
+    saved, header = load_tensors(state)
+    save_tensors(state, saved, {k: v for k, v in (header | {"device": device}).items() if v is not None})
     assert train(training, tmp_path)["device"] == "mixed"
-    assert "going on from step 2; device A card, before cpu\n" in capsys.readouterr().err
-    monkeypatch.undo()
+    assert told in capsys.readouterr().err
     assert train(training, tmp_path)["device"] == "mixed", "where nothing is left to do nothing is computed"
 
 
-def test_a_state_that_does_not_say_its_device(training, tmp_path, monkeypatch, calls):
-    """Of an earlier version: what it was computed on is not made up."""
-    real = loop.save_state
-    monkeypatch.setattr(loop, "save_state", lambda *a: real(*a[:-1], {k: v for k, v in a[-1].items() if k != "device"}))
-    with pytest.raises(KeyboardInterrupt):
-        train(training, tmp_path)
-    assert train(training, tmp_path)["device"] == "mixed"
-
-
 def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
-    monkeypatch.setattr(engine_batches, "own_cores", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
     assert [reading_processes(None, torch.device(kind)) for kind in ("cpu", "cuda")] == [1, 6]
     assert [reading_processes(3, torch.device(kind)) for kind in ("cpu", "cuda")] == [3, 3]
-    monkeypatch.setattr(engine_batches, "own_cores", lambda: 96)
-    assert reading_processes(None, torch.device("cuda")) == engine_batches.MOST_READERS
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(96)))
+    assert reading_processes(None, torch.device("cuda")) == MOST_READERS
 
 
-def test_killed_training_resumes_bit_equal(tiny_run, tmp_path):
+def test_killed_training_resumes_bit_equal(tmp_path):
     """A real process, really killed."""
-    run = tiny_run.model_copy(update={"train": tiny_run.train.model_copy(update={"image_steps": 240, "checkpoint_every": 1})})
-    save_config(tmp_path / "c.toml", run)
+    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 240, "train.checkpoint_every": 1}))
     command = [sys.executable, "-m", "mupvss", "train", str(tmp_path / "c.toml"), "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
@@ -173,10 +162,12 @@ def test_every_picture_once_per_epoch(training):
     assert epochs[0] != epochs[1]
 
 
-def test_non_finite_loss_names_the_pictures(training, tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "total_loss", lambda terms, *_: sum(terms.values()) * float("nan"))
+def test_non_finite_loss_names_the_pictures(training, tmp_path):
+    import dataclasses
+
+    far = dataclasses.replace(training, train=training.train.model_copy(update={"lr": 1e30}))
     with pytest.raises(TrainingDivergedError, match=r"scene \d+ of seed"):
-        train(training, tmp_path)
+        train(far, tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 

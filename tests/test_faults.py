@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import signal
@@ -15,40 +14,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import at_step, at_write, tiny, whole
 from PIL import Image
 
 from mupvss.cli import main
 from mupvss.config.load import load_config, save_config
-from mupvss.config.schema import RunConfig
-from mupvss.data import folder as folder_source
-from mupvss.engine import loop, trainer
 from mupvss.engine.checkpoint import load_tensors
-from mupvss.stages import stage
+from mupvss.stages.run import run_one
 from mupvss.stages.stage import Run
-from mupvss.stages.train import run_train
-
-TIMES = ("seconds", "peak_mb", "images_per_s")
 
 
 @pytest.fixture
-def config(tiny_run, tmp_path):
-    quick = tiny_run.model_copy(update={"baseline": False, "masks": tiny_run.masks.model_copy(update={"crf": "none"})})
-    quick = quick.model_copy(update={"affinity": quick.affinity.model_copy(update={"kind": "patch"})})
-    save_config(tmp_path / "c.toml", quick)
+def config(tmp_path):
+    save_config(tmp_path / "c.toml", tiny({"baseline": False, "masks.crf": "none", "affinity.kind": "none"}))
     return tmp_path / "c.toml"
-
-
-def whole(out):
-    """Every file of a run but the report, without what differs from run to run."""
-    found = {}
-    for path in sorted(p for p in out.rglob("*") if p.is_file() and "report" not in p.parts):
-        name = str(path.relative_to(out))
-        if path.suffix in (".json", ".jsonl"):
-            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-            found[name] = [{k: v for k, v in json.loads(line).items() if not k.endswith(TIMES)} for line in lines]
-        else:
-            found[name] = path.read_bytes()
-    return found
 
 
 def start(*arguments, **options):
@@ -66,25 +45,22 @@ def wait_for(condition, process):
 def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, tmp_path, monkeypatch):
     """The moment between the end of a training and the file that says that the stage is done."""
     assert main(["train", str(config), "--out", str(tmp_path / "unbroken")]) == 0
-    real = stage.write_json
 
-    def full(path, value):
-        if path.name == "metrics.json":
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        real(path, value)
+    def full(name, count):
+        if "metrics.json" in name:
+            raise OSError(errno.ENOSPC, "No space left on device", name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stage, "write_json", full)
+        at_write(patch, full)
         assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_step", lambda *_: pytest.fail("a step was done again"))
+        at_step(patch, lambda step: pytest.fail("a step was done again"))
         assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
     assert whole(tmp_path / "run") == whole(tmp_path / "unbroken")
 
 
-def test_sigterm_saves_the_training_and_leaves(tiny_run, tmp_path):
-    long = tiny_run.model_copy(update={"train": tiny_run.train.model_copy(update={"image_steps": 400, "checkpoint_every": 1000})})
-    save_config(tmp_path / "c.toml", long)
+def test_sigterm_saves_the_training_and_leaves(tmp_path):
+    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 400, "train.checkpoint_every": 1000}))
     process = start("train", tmp_path / "c.toml", "--out", tmp_path / "run")
     log = tmp_path / "run" / "train" / "log.jsonl"
     wait_for(lambda: log.is_file() and log.stat().st_size > 0, process)
@@ -153,7 +129,7 @@ def test_killed_while_an_unfinished_stage_is_deleted(config, tmp_path, monkeypat
             raise KeyboardInterrupt
         real(folder, **options)
 
-    monkeypatch.setattr(stage.shutil, "rmtree", killed)
+    monkeypatch.setattr(shutil, "rmtree", killed)
     assert main(["train", str(config), "--seed", "1", "--out", str(out)]) == 130
     monkeypatch.undo()
     assert main(["train", str(config), "--seed", "1", "--out", str(out)]) == 0
@@ -169,10 +145,10 @@ def test_folders_of_others_are_left_alone(config, tmp_path):
         assert path.read_text() == "mine"
 
 
-def test_a_signal_to_the_whole_group_with_workers(tiny_run, tmp_path):
+def test_a_signal_to_the_whole_group_with_workers(tmp_path):
     """Launchers stop whole process groups: the workers that load pictures must not go first."""
-    train = tiny_run.train.model_copy(update={"image_steps": 4000, "checkpoint_every": 1000, "workers": 2})
-    save_config(tmp_path / "c.toml", tiny_run.model_copy(update={"train": train}))
+    long = {"train.image_steps": 4000, "train.checkpoint_every": 1000, "train.workers": 2}
+    save_config(tmp_path / "c.toml", tiny(long))
     process = start("train", tmp_path / "c.toml", "--out", tmp_path / "run", start_new_session=True)
     log = tmp_path / "run" / "train" / "log.jsonl"
     wait_for(lambda: log.is_file() and log.stat().st_size > 0, process)
@@ -186,15 +162,7 @@ def test_a_signal_to_the_whole_group_with_workers(tiny_run, tmp_path):
 
 
 def test_a_stop_in_the_last_step_loses_nothing(config, tmp_path, monkeypatch):
-    real = loop._step
-
-    def stopped(*arguments):
-        figures = real(*arguments)
-        if arguments[2] >= 5 / 6:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return figures
-
-    monkeypatch.setattr(loop, "_step", stopped)
+    at_step(monkeypatch, lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None)
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
@@ -215,36 +183,38 @@ def test_pictures_that_vanish_and_come_back(tmp_path, monkeypatch, capsys):
         path = root / ("cat" if i % 2 else "dog") / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
-    run = RunConfig.model_validate_json(
-        """{"data": {"source": "folder"}, "model": {"backbone": "micro", "patch_size": 8, "image_size": 32}, "threads": 2,
-            "train": {"image_steps": 32, "batch_size": 4, "workers": 0, "checkpoint_every": 2, "warmup_steps": 1}}"""
-    )
-    run = run.model_copy(update={"data": run.data.model_copy(update={"root": root})})
-    save_config(tmp_path / "c.toml", run)
-    real, calls = folder_source.read_image, 0
+    own = {"data.source": "folder", "data.root": root, "train.image_steps": 32, "train.batch_size": 4}
+    save_config(tmp_path / "c.toml", tiny(own))
+    real, calls = Image.open, 0
 
-    def vanishing(path):
+    def vanishing(stream, *arguments, **options):
         nonlocal calls
         calls += 1
-        if calls == 20:
+        found = real(stream, *arguments, **options)
+        if calls == 19:
             root.rename(tmp_path / "unplugged")
-        return real(path)
+        return found
 
-    monkeypatch.setattr(folder_source, "read_image", vanishing)
+    monkeypatch.setattr(Image, "open", vanishing)
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "run")]) == 1
     assert "no such picture" in capsys.readouterr().err
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "run")]) == 1
     assert "no such folder; set data.root" in capsys.readouterr().err
     assert (tmp_path / "run" / "train" / "state.safetensors").is_file(), "what was reached is not lost meanwhile"
     (tmp_path / "unplugged").rename(root)
-    monkeypatch.setattr(folder_source, "read_image", real)
+    monkeypatch.setattr(Image, "open", real)
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "run")]) == 0
     assert "going on from step 4" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_cut_off(config, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
-    monkeypatch.setattr(trainer, "save_model", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def stopped(name, count):
+        if "model.safetensors" in name:
+            raise KeyboardInterrupt
+
+    at_write(monkeypatch, stopped)
     assert main(["train", str(config), "--out", str(out)]) == 130
     monkeypatch.undo()
     state = out / "train" / "state.safetensors"
@@ -269,7 +239,7 @@ def test_too_little_memory_suggests_a_smaller_batch(config, tmp_path, capsys, mo
     def exhausted(*_):
         raise error
 
-    monkeypatch.setattr(trainer, "batch_loss", exhausted)
+    monkeypatch.setattr(torch.Tensor, "backward", exhausted)
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "out of memory with batches of 8 pictures; lower train.batch_size (to 4, say)" in said
@@ -280,7 +250,7 @@ def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monke
     def exhausted(*_):
         raise error
 
-    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", exhausted)
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
     assert capsys.readouterr().err.endswith("error: out of memory; make the pictures or train.batch_size smaller\n")
 
@@ -291,16 +261,14 @@ def test_what_fails_for_lack_of_memory_does_not_hide_it(config, tmp_path, monkey
     def exhausted(*_):
         raise MemoryError
 
-    def broken(path, value):
-        if path.name == "elapsed.json":
+    def broken(name, count):
+        if "elapsed.json" in name:
             raise SystemError("error return without exception set")
-        real(path, value)
 
-    real = stage.write_json
-    monkeypatch.setattr(stage, "write_json", broken)
-    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    at_write(monkeypatch, broken)
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", exhausted)
     with pytest.raises(MemoryError):
-        run_train(Run(load_config(config), tmp_path / "run"))
+        run_one(Run(load_config(config), tmp_path / "run"), "train")
 
 
 @pytest.mark.parametrize(("first", "told"), [(MemoryError(), True), (KeyError(), False)])
@@ -311,7 +279,7 @@ def test_an_error_on_the_way_out_of_memory_is_told_as_that(config, tmp_path, cap
         finally:
             raise SystemError("error return without exception set")
 
-    monkeypatch.setattr(trainer, "build_optimizer", exhausted)
+    monkeypatch.setattr(torch.optim.AdamW, "__init__", exhausted)
     command = ["train", str(config), "--out", str(tmp_path / "run")]
     if told:
         assert main(command) == 1

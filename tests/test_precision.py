@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from helpers import pretend_bf16
 
 from mupvss.cli import main
-from mupvss.engine import precision
 from mupvss.engine.precision import UNITS, autocast, computed_in, has_bf16
 
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize(("wish", "units", "expected"), [("bf16", True, "bf16"), ("bf16", False, "fp32"), ("fp32", True, "fp32")])
 def test_bf16_is_a_wish(monkeypatch, wish, units, expected):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: units)
+    pretend_bf16(monkeypatch, units)
     assert computed_in(CPU, wish) == expected
     with autocast(CPU, wish):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
@@ -55,7 +55,7 @@ def test_pytorch_tells_of_these_units():
 
 
 def test_a_training_says_what_it_computed_in(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    pretend_bf16(monkeypatch, False)
     small = ["--train.image-steps", "16", "--train.batch-size", "8", "--train.workers", "0", "--data.scenes.train", "8"]
     main(["train", "configs/scenes.toml", *small, "--device", "cpu", "--out", str(tmp_path)])
     metrics = json.loads((tmp_path / "train" / "metrics.json").read_text())

@@ -12,6 +12,7 @@ import tomllib
 import numpy as np
 import pytest
 import torch
+from helpers import at_write, tiny
 from PIL import Image
 
 from mupvss import load
@@ -22,7 +23,7 @@ from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.predictor import load_classifier
 from mupvss.stages.run import STAGES, run_all
-from mupvss.stages.stage import Run, _gpu_memory, dataset_identity, fingerprint, gather_metrics
+from mupvss.stages.stage import Run, dataset_identity, fingerprint, gather_metrics, gpu_memory
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",
@@ -32,16 +33,7 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = RunConfig.model_validate_json(
-        """{"threads": 2, "data": {"scenes": {"size": 32, "train": 24, "seeds": 6}},
-            "model": {"backbone": "micro", "patch_size": 8, "image_size": 32},
-            "train": {"image_steps": 240, "batch_size": 8, "workers": 0, "warmup_steps": 1}, "search": {"scales": [1.0, 2.0]},
-            "affinity": {"kind": "head", "crop": 32,
-                         "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}},
-            "segment": {"size": 0, "crop": 32, "scales": [1.0],
-                        "train": {"image_steps": 16, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}"""
-    )
-    run = Run(config, tmp_path_factory.mktemp("run"))
+    run = Run(tiny({"train.image_steps": 240}), tmp_path_factory.mktemp("run"))
     run_all(run)
     return run
 
@@ -103,11 +95,11 @@ def test_options_without_effect_are_not_part_of_a_fingerprint():
 def test_the_memory_of_the_gpu_that_was_used(monkeypatch):
     """Whichever of several it was."""
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
-    assert _gpu_memory() == {}
+    assert gpu_memory() == {}
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda gpu: (0, 3 * 1024**2)[gpu])
-    assert _gpu_memory() == {"gpu_peak_mb": 3.0}
+    assert gpu_memory() == {"gpu_peak_mb": 3.0}
 
 
 def test_the_report_shows_the_maps_that_became_masks(finished):
@@ -222,20 +214,16 @@ def test_report_is_one_file_with_pictures(finished):
     assert "oracle" in page
 
 
-def test_resumable_after_a_failure_halfway(tiny_run, tmp_path, monkeypatch):
-    from mupvss.stages import search_all
+def test_resumable_after_a_failure_halfway(tmp_path, monkeypatch):
+    seeds = []
 
-    run, real, calls = Run(tiny_run.model_copy(update={"baseline": False}), tmp_path), search_all.write_seeds, 0
-
-    def full_disk(*arguments):
-        nonlocal calls
-        calls += 1
-        if calls == 10:
+    def full_disk(name, count):
+        seeds.extend([name] if ".npz" in name else [])
+        if len(seeds) == 10:
             raise OSError(28, "No space left on device", "x.npz")
-        real(*arguments)
 
-    monkeypatch.setattr(search_all, "write_seeds", full_disk)
-    save_config(tmp_path / "c.toml", run.config)
+    at_write(monkeypatch, full_disk)
+    save_config(tmp_path / "c.toml", tiny({"baseline": False}))
     assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")]) == 1
     assert (tmp_path / "r" / "train" / "model.safetensors").is_file()
     assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "r")]) == 0

@@ -88,7 +88,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     try:
         metrics = work(folder)
         seconds = earlier + time.monotonic() - begin
-        metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1), **_gpu_memory()}
+        metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1), **gpu_memory()}
         team.wait()
         if team.main:
             write_json(folder / "metrics.json", metrics)
@@ -198,7 +198,7 @@ def peak_memory_mb() -> float:
     return max(int(match.group(1)) if match else own, workers) / unit
 
 
-def _gpu_memory() -> Metrics:
+def gpu_memory() -> Metrics:
     """gpu_peak_mb: the most that tensors of this process have taken of its GPU since the last reset, in MB; empty without one."""
     taken = [torch.cuda.max_memory_allocated(gpu) for gpu in _gpus()]
     return {"gpu_peak_mb": round(max(taken) / 1024**2, 1)} if taken else {}

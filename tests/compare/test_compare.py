@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tomli_w
+from helpers import TINY, as_tables
 from PIL import Image
 
 from mupvss.cli import main
@@ -29,25 +31,9 @@ from mupvss.report.plot import Series, plot
 from mupvss.stages.train import training_fingerprint
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-BASE = """
-[data.scenes]
-size = 32
-train = 16
-seeds = 8
-[model]
-backbone = "micro"
-patch_size = 8
-image_size = 32
-[train]
-image_steps = 32
-batch_size = 8
-workers = 0
-warmup_steps = 1
-snapshots = 1
-[search]
-pixel_steps = 2
-canvas_stride = 1
-"""
+SMALL = {key: value for key, value in TINY.items() if key.startswith(("data.", "model.", "train."))}
+CHANGES = {"data.scenes.train": 16, "data.scenes.seeds": 8, "train.image_steps": 32, "train.snapshots": 1}
+BASE = tomli_w.dumps(as_tables(SMALL | CHANGES | {"search.pixel_steps": 2, "search.canvas_stride": 1}))
 METHODS = ("cnn-cam-scratch", "vit-cam", "mctformer", "mctformer-plus", "paper-literal", "mupvss")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PAPER, words
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -287,16 +288,16 @@ def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
     assert peak < 2.5e6
 
 
-def test_every_stage_of_the_config(coco_tree, tmp_path, small_chain):
+def test_every_stage_of_the_config(coco_tree, tmp_path):
     out = tmp_path / "run"
-    assert main(["run", str(CONFIG), "--out", str(out), "--data.root", str(coco_tree), "--model.weights", "", *small_chain]) == 0
+    assert main(["run", str(CONFIG), "--out", str(out), "--data.root", str(coco_tree), *words(PAPER)]) == 0
     check_run(out, "COCO_val2014_000000000020", 4)
 
 
-def test_every_stage_on_real_annotations(shared, tmp_path, small_chain):
+def test_every_stage_on_real_annotations(shared, tmp_path):
     out = tmp_path / "run"
     splits = [f"--data.{purpose}-split={split}2017" for purpose, split in (("train", "train"), ("seed", "train"), ("val", "val"))]
-    arguments = ["--data.root", str(shared / "coco-mini"), "--model.weights", "", *splits, *small_chain]
+    arguments = ["--data.root", str(shared / "coco-mini"), *splits, *words(PAPER)]
     assert main(["run", str(CONFIG), "--out", str(out), *arguments]) == 0
     check_run(out, "000000000802", 8)
 

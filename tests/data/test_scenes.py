@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from mupvss.config.schema import DataConfig, ScenesConfig
-from mupvss.data.scenes import source
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.data.scenes.source import load_scenes
 from mupvss.data.sources import load_dataset
@@ -68,14 +67,13 @@ def test_as_a_data_set():
 
 
 def test_only_what_is_asked_for_is_drawn(monkeypatch):
-    drawn = []
+    real, drawn = np.random.default_rng, []
 
-    def draw(seed, index, size):
-        drawn.append(index)
-        return draw_scene(seed, index, size)
+    def generator(seed):
+        drawn.append(seed[1])
+        return real(seed)
 
-    monkeypatch.setattr(source, "_scene", draw)
-    source._tags.cache_clear()
+    monkeypatch.setattr(np.random, "default_rng", generator)  # each drawing begins with its own
     config = DataConfig(source="scenes", scenes=ScenesConfig(seed=77, size=32, train=10_000))
     dataset = load_dataset(config, "train", limit=3)
     assert drawn == []

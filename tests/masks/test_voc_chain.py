@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import PAPER, words
 from PIL import Image
 
 from mupvss.cli import main
@@ -42,9 +43,9 @@ def voc_tree(tmp_path):
     return root
 
 
-def test_every_stage_of_the_papers_config(voc_tree, tmp_path, small_chain):
+def test_every_stage_of_the_papers_config(voc_tree, tmp_path):
     out = tmp_path / "run"
-    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *small_chain]
+    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), *words(PAPER)]
     assert main(arguments) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     for key in ("seeds/miou", "masks/affinity_miou", "masks/miou", "val/miou_single", "val/miou"):
@@ -57,9 +58,9 @@ def test_every_stage_of_the_papers_config(voc_tree, tmp_path, small_chain):
     assert results == [f"2008_{i:06d}.png" for i in range(8, 12)]
 
 
-def test_bad_masks_and_seeds_say_what_is_wrong(voc_tree, tmp_path, capsys, small_chain):
+def test_bad_masks_and_seeds_say_what_is_wrong(voc_tree, tmp_path, capsys):
     out = tmp_path / "run"
-    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), "--model.weights", "", *small_chain]
+    arguments = ["run", str(CONFIG), "--out", str(out), "--data.root", str(voc_tree), *words(PAPER)]
     assert main(arguments) == 0
     names = [f"2008_{i:06d}" for i in range(8)]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import tiny
 
 from mupvss.config.load import save_config
 from mupvss.model.mupvss import MuPVSSNetwork
@@ -53,17 +54,8 @@ def figures(folder):
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """The same training in one folder each; every later stage in one process, and in two."""
-    from mupvss.config.schema import RunConfig
-
-    config = RunConfig.model_validate_json(
-        """{"threads": 1, "baseline": false, "device": "cpu",
-            "data": {"scenes": {"size": 32, "train": 24, "seeds": 7}},
-            "model": {"backbone": "tiny", "patch_size": 8, "image_size": 32},
-            "train": {"image_steps": 48, "batch_size": 8, "workers": 0, "warmup_steps": 1, "precision": "fp32"},
-            "affinity": {"kind": "patch"},
-            "segment": {"crop": 32, "scales": [1.0], "train": {"image_steps": 16, "batch_size": 8, "workers": 0}},
-            "search": {"scales": [1.0, 2.0]}}"""
-    )
+    alone = {"threads": 1, "baseline": False, "device": "cpu", "data.scenes.seeds": 7}
+    config = tiny({**alone, "model.backbone": "tiny", "train.precision": "fp32", "affinity.kind": "none"})
     base = tmp_path_factory.mktemp("processes")
     save_config(base / "c.toml", config)
     for stage, count in (("one", 1), ("two", 2)):

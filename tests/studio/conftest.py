@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 import uvicorn
+from helpers import tiny
 from PIL import Image
 
-from mupvss.config.schema import RunConfig
 from mupvss.data.tags import write_tags
 from mupvss.stages.run import run_one
 from mupvss.stages.stage import Run
@@ -33,12 +33,8 @@ def trained(tmp_path_factory):
         Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / f"block {i}.jpg")
         tags[f"block {i}.jpg"] = {"red" if i % 2 else "blue"}
     write_tags(root / "tags.csv", tags)
-    config = RunConfig.model_validate_json(
-        f"""{{"threads": 2, "data": {{"source": "folder", "root": "{root / "pictures"}", "tags": "{root / "tags.csv"}"}},
-            "model": {{"backbone": "micro", "patch_size": 8, "image_size": 32}},
-            "train": {{"image_steps": 32, "batch_size": 8, "workers": 0, "warmup_steps": 1}}}}"""
-    )
-    run = Run(config, root / "run")
+    own = {"data.source": "folder", "data.root": root / "pictures", "data.tags": root / "tags.csv"}
+    run = Run(tiny({**own, "train.image_steps": 32, "search.scales": [1.0]}), root / "run")
     for stage in ("train", "seeds"):
         run_one(run, stage)
     return root / "run"

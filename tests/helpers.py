@@ -1,0 +1,145 @@
+"""What tests share: one tiny run, and faults planted at what libraries offer, so that they do not depend on which file of ours
+does what."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mupvss.config.schema import RunConfig
+from mupvss.engine.precision import has_bf16
+
+TINY: dict[str, Any] = {
+    "threads": 2,
+    "data.scenes.size": 32,
+    "data.scenes.train": 24,
+    "data.scenes.seeds": 6,
+    "model.backbone": "micro",
+    "model.patch_size": 8,
+    "model.image_size": 32,
+    "train.image_steps": 48,
+    "train.batch_size": 8,
+    "train.workers": 0,
+    "train.warmup_steps": 1,
+    "train.checkpoint_every": 2,
+    "search.scales": [1.0, 2.0],
+    "affinity.kind": "head",
+    "affinity.crop": 32,
+    "affinity.train.image_steps": 16,
+    "affinity.train.batch_size": 8,
+    "affinity.train.workers": 0,
+    "affinity.train.warmup_steps": 1,
+    "segment.size": 0,
+    "segment.crop": 32,
+    "segment.scales": [1.0],
+    "segment.train.image_steps": 16,
+    "segment.train.batch_size": 8,
+    "segment.train.workers": 0,
+    "segment.train.warmup_steps": 1,
+}
+"""A whole run in seconds."""
+PAPER: dict[str, Any] = {
+    **{key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity.kind", "model.patch_size"))},
+    "model.backbone": "tiny",
+    "model.weights": "",
+    "train.image_steps": 16,
+    "train.batch_size": 4,
+    "search.scales": [1.0],
+    "affinity.channels": 0.03125,
+    "affinity.train.image_steps": 8,
+    "affinity.train.batch_size": 4,
+    "segment.channels": 0.03125,
+    "segment.train.image_steps": 8,
+    "segment.train.batch_size": 4,
+    "limit": 8,
+    "baseline": False,
+}
+"""Every stage of the paper's configs in seconds, on eight pictures."""
+TIMES = ("seconds", "peak_mb", "images_per_s")
+
+
+def tiny(changes: Mapping[str, Any] | None = None, of: Mapping[str, Any] = TINY) -> RunConfig:
+    """The tiny run with some options changed, as in {"train.image_steps": 240}."""
+    return RunConfig.model_validate_json(json.dumps(as_tables({**of, **(changes or {})}), default=str))
+
+
+def as_tables(options: Mapping[str, Any]) -> dict[str, Any]:
+    """{"train.lr": 1} -> {"train": {"lr": 1}}; what belongs to the drawn scenes is left out where other pictures are meant."""
+    nested: dict[str, Any] = {}
+    for key, value in options.items():
+        if key.startswith("data.scenes.") and options.get("data.source", "scenes") != "scenes":
+            continue
+        *parents, name = key.split(".")
+        section = nested
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[name] = value
+    return nested
+
+
+def words(options: Mapping[str, Any]) -> list[str]:
+    """The same options as one types them: --train.image-steps 240."""
+    return list(_words(options))
+
+
+def _words(options: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in options.items():
+        name = key.replace("_", "-")
+        if isinstance(value, bool):
+            *parents, last = name.split(".")
+            yield f"--{'.'.join([*parents, last if value else f'no-{last}'])}"
+        else:
+            yield f"--{name}"
+            yield from map(str, value if isinstance(value, (list, tuple)) else [value])
+
+
+def at_step(monkeypatch: Any, action: Callable[[int], None]) -> list[int]:
+    """Calls `action` with the number of each optimiser step, from 1, just before the step is made; -> the steps begun."""
+    real, made = torch.optim.AdamW.step, []
+
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        made.append(len(made) + 1)
+        action(made[-1])
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    return made
+
+
+def pretend_bf16(monkeypatch: Any, units: bool) -> None:
+    """A processor with units for bfloat16, or without, whatever this one is."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": units}, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    has_bf16.cache_clear()
+
+
+def at_write(monkeypatch: Any, action: Callable[[str, int], None]) -> None:
+    """Calls `action` with the name of each file that is about to get its final name, and how many there were, from 1. Linux
+    only."""
+    real, count = os.fsync, 0
+
+    def fsync(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        action(Path(f"/proc/self/fd/{descriptor}").readlink().name, count)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+def whole(out: Path) -> dict[str, Any]:
+    """Every file of a run but the report, without what differs from run to run."""
+    found: dict[str, Any] = {}
+    for path in sorted(p for p in out.rglob("*") if p.is_file() and "report" not in p.parts):
+        name = path.relative_to(out).as_posix()
+        if path.suffix in (".json", ".jsonl"):
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]
+            found[name] = [{k: v for k, v in json.loads(line).items() if not k.endswith(TIMES)} for line in lines]
+        else:
+            found[name] = path.read_bytes()
+    return found
