@@ -20,6 +20,7 @@ lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: setup-dev
 	$(BIN)/mkdocs build --strict --site-dir runs/site

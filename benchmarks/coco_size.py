@@ -67,7 +67,6 @@ def apart(work: Any, *arguments: Any) -> Any:
 
 
 def _measured(work: Any, arguments: tuple[Any, ...]) -> tuple[Any, float, float]:
-    import mupvss.data.sources
     import mupvss.engine.batches  # noqa: F401
 
     rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -95,7 +94,7 @@ def index_with_json(root: Path) -> int:
 
 
 def identity(root: Path) -> int:
-    from mupvss.stages.stage import dataset_identity, fingerprint
+    from mupvss.stages.run_folder import dataset_identity, fingerprint
 
     return len(fingerprint(dataset_identity(load(root))))
 

@@ -11,8 +11,7 @@ import time
 
 import torch
 
-from mupvss.affinity.pairs import pair_index
-from mupvss.affinity.random_walk import random_walk, transition
+from mupvss.masks.random_walk import pair_index, random_walk, transition
 
 STEPS, RADIUS, BETA = 256, 5, 8.0
 

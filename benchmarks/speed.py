@@ -27,18 +27,17 @@ from torch import Tensor, nn
 
 from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
-from mupvss.engine.checkpoint import ModelInfo
-from mupvss.engine.objective import loss_terms, total_loss
-from mupvss.engine.precision import autocast, computed_in, has_bf16
-from mupvss.evaluation.confusion import confusion_matrix
-from mupvss.evaluation.counts import count_with_numpy
+from mupvss.evaluation.confusion import confusion_matrix, count_with_numpy
 from mupvss.model.build import build_model
+from mupvss.model.checkpoint import ModelInfo
+from mupvss.model.features import Features
 from mupvss.model.mupvss import MuPVSSNetwork, first_attention_block
-from mupvss.model.outputs import Features
-from mupvss.predictor import Predictor
+from mupvss.predict.predictor import Predictor
+from mupvss.runtime.device import autocast, computed_in, has_bf16
+from mupvss.search.affinity import refine_by_pixels
 from mupvss.search.maps import MAPS
 from mupvss.search.multiscale import canvas_size, stretch
-from mupvss.search.pixel_affinity import refine_by_pixels
+from mupvss.training.classifier import loss_terms, total_loss
 
 CPU = torch.device("cpu")
 

@@ -45,11 +45,11 @@ def train(steps: int) -> None:
 
     from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, TrainConfig
     from mupvss.data.sample import Dataset, Sample
-    from mupvss.engine.batches import batches
-    from mupvss.engine.device import prepare
-    from mupvss.engine.optimizer import build_optimizer
-    from mupvss.engine.trainer import Training, batch_loss
     from mupvss.model.build import build_model
+    from mupvss.runtime.device import prepare
+    from mupvss.training.batches import batches
+    from mupvss.training.classifier import Training, batch_loss
+    from mupvss.training.loop import build_optimizer
 
     prepare(0, int(os.environ.get("THREADS", "0")))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (375, 500, 3), np.uint8))

@@ -6,8 +6,8 @@ from html import escape
 
 import torch
 
-from mupvss.losses.ccp import ccp
-from mupvss.losses.cip import cip
+from mupvss.losses.ccp_loss import ccp
+from mupvss.losses.cip_loss import cip
 from mupvss.report.plot import Series, plot
 
 STYLE = """<style>

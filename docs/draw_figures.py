@@ -21,10 +21,10 @@ from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.files import save_image, write_text
 from mupvss.masks.pseudo import pseudo_mask
-from mupvss.model.outputs import Features
-from mupvss.predictor import Predictor, load_classifier
-from mupvss.report.grid import grid
-from mupvss.report.pictures import heat, overlay
+from mupvss.model.features import Features
+from mupvss.predict.load import load_classifier
+from mupvss.predict.predictor import Predictor
+from mupvss.report.pictures import grid, heat, overlay
 from mupvss.search.multiscale import stretch
 from mupvss.search.spatial_search import prototype_map
 

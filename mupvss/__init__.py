@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from mupvss.predictor import Predictor, load
+from mupvss.version import VERSION
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from mupvss.predict.load import load
+    from mupvss.predict.predictor import Predictor
+
+__version__ = VERSION
 __all__ = ["Predictor", "__version__", "load"]
+PUBLIC = {"Predictor": "mupvss.predict.predictor", "load": "mupvss.predict.load"}
 
 
 def __getattr__(name: str) -> Any:
     """`load` and `Predictor`, imported on first use so that the command line starts without loading PyTorch."""
-    if name in ("Predictor", "load"):
-        from mupvss import predictor
-
-        return getattr(predictor, name)
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name]), name)
     raise AttributeError(f"module 'mupvss' has no attribute '{name}'")

@@ -12,8 +12,8 @@ from helpers import tiny
 from PIL import Image
 
 from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
-from mupvss.engine.precision import has_bf16
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.data.masks import write_palette_png
+from mupvss.runtime.device import has_bf16
 
 SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "shared"))
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mupvss.config.schema import RunConfig
-from mupvss.engine.precision import has_bf16
+from mupvss.runtime.device import has_bf16
 
 TINY: dict[str, Any] = {
     "threads": 2,

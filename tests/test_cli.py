@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mupvss.cli import COMMANDS, main
-from mupvss.commands.runs import run_arguments
+from mupvss.cli.main import COMMANDS, main
+from mupvss.cli.runs import run_arguments
 from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError

@@ -10,12 +10,11 @@ from mupvss.config.schema import ModelConfig
 from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise
 from mupvss.data.tags import read_tags
-from mupvss.engine.optimizer import build_optimizer
 from mupvss.errors import WeightsError
 from mupvss.model.build import build_model
-from mupvss.model.efficientnet_lite import EfficientNetLite0, SameConv2d
+from mupvss.model.cnn import EfficientNetLite0, ResNet38, SameConv2d
 from mupvss.model.pretrained import load_backbone, locate, read_state
-from mupvss.model.resnet38 import ResNet38
+from mupvss.training.loop import build_optimizer
 
 RESNET = ModelConfig(method="cam", backbone="resnet38", channels=1 / 32, patch_size=8, gwrp_decay=1.0)
 EFFICIENT = ModelConfig(method="cam", backbone="efficientnet-lite0", patch_size=16, gwrp_decay=1.0)

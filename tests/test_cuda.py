@@ -10,21 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.affinity.pairs import pair_index
-from mupvss.affinity.random_walk import random_walk, transition
 from mupvss.config.schema import LossConfig, ModelConfig, SearchConfig, SegmentConfig, TrainConfig
 from mupvss.crf import dense_crf
 from mupvss.data.sources import load_dataset
-from mupvss.engine.batches import batches
-from mupvss.engine.checkpoint import save_model
-from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
-from mupvss.engine.trainer import Training, batch_loss, train
+from mupvss.masks.random_walk import pair_index, random_walk, transition
 from mupvss.model.build import build_model
-from mupvss.predictor import Predictor
+from mupvss.model.checkpoint import save_model
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
-from mupvss.segmentation.predictor import SegmentationPredictor
 from mupvss.stages.run import run_all
-from mupvss.stages.stage import Run
+from mupvss.stages.run_folder import Run
+from mupvss.training.batches import DenseSample, DenseViews, batches, dense_batches
+from mupvss.training.classifier import Training, batch_loss, train
 
 pytestmark = pytest.mark.cuda
 CPU = torch.device("cpu")

@@ -10,16 +10,16 @@ import torch
 from PIL import Image
 
 from mupvss import load
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.schema import ModelConfig, PEMConfig, SearchConfig, SegmentConfig
-from mupvss.deploy.onnx_file import KEY, export_onnx
-from mupvss.deploy.runtimes import load_runtime
-from mupvss.engine.checkpoint import ModelInfo, save_model
 from mupvss.errors import CheckpointError
 from mupvss.model.build import build_model
-from mupvss.predictor import Predictor
+from mupvss.model.checkpoint import ModelInfo, save_model
+from mupvss.predict.onnx_file import KEY, export_onnx
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.runtimes import load_runtime
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
-from mupvss.segmentation.predictor import SegmentationPredictor
 
 CLASSES = ("cat", "dog", "person")
 RUNTIMES = ("onnxruntime", "openvino")

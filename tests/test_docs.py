@@ -13,7 +13,7 @@ import pytest
 from helpers import TINY
 from helpers import words as typed
 
-from mupvss.cli import COMMANDS, main
+from mupvss.cli.main import COMMANDS, main
 from mupvss.export.formats import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,9 @@ def test_commands_and_files_that_are_named_exist(page):
         if "--formats" in words:
             listed = words[words.index("--formats") + 1 :]
             assert set(listed) <= set(FORMATS) | {w for w in listed if w.startswith("-")}
-    for path in re.findall(r"`((?:mupvss|configs|benchmarks)/[\w/.-]+\.\w+)`", page.read_text(encoding="utf-8")):
+    for path in re.findall(
+        r"`((?:mupvss|configs|benchmarks|experiments|tests)/[\w/.-]+\.\w+)`", page.read_text(encoding="utf-8")
+    ):
         assert (ROOT / path).is_file(), path
 
 

@@ -20,16 +20,14 @@ from mupvss.data.augment import Views, random_crop_box, random_view
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.batches import MOST_READERS, batches, reading_processes
-from mupvss.engine.checkpoint import load_tensors, read_model, save_tensors
-from mupvss.engine.loop import remove_states
-from mupvss.engine.objective import total_loss
-from mupvss.engine.optimizer import learning_rate_factor
-from mupvss.engine.precision import computed_in
-from mupvss.engine.trainer import Training, prototype_variance, train
 from mupvss.errors import CheckpointError, DataError, TrainingDivergedError
 from mupvss.files import atomic_path
 from mupvss.model.build import build_model
+from mupvss.model.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.runtime.device import computed_in
+from mupvss.training.batches import MOST_READERS, batches, reading_processes
+from mupvss.training.classifier import Training, prototype_variance, total_loss, train
+from mupvss.training.loop import learning_rate_factor, remove_states
 
 
 @pytest.fixture

@@ -10,12 +10,11 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix as peer_confusion
 from sklearn.metrics import jaccard_score
 
-from mupvss.cli import main
+from mupvss.cli.main import main
+from mupvss.data.masks import voc_palette, write_palette_png
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.counts import count_with_numpy, counter
+from mupvss.evaluation.confusion import confusion_matrix, count_with_numpy, counter, scores
 from mupvss.evaluation.folders import score_folders
-from mupvss.evaluation.palette import voc_palette, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, matrix_at, threshold_histogram
 
 

@@ -13,12 +13,11 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from mupvss.config.schema import DataConfig
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image
 from mupvss.data.voc import load_voc
-from mupvss.export.cvat import row_run_lengths
 from mupvss.export.formats import FORMATS, export_all
-from mupvss.export.item import Item, Options
-from mupvss.export.regions import regions, trace
+from mupvss.export.labelling_tools import row_run_lengths
+from mupvss.export.regions import Item, Options, regions, trace
 
 CLASSES = ("cat", "dog", "person")
 

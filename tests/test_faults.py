@@ -17,11 +17,11 @@ import torch
 from helpers import at_step, at_write, tiny, whole
 from PIL import Image
 
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.load import load_config, save_config
-from mupvss.engine.checkpoint import load_tensors
+from mupvss.model.checkpoint import load_tensors
 from mupvss.stages.run import run_one
-from mupvss.stages.stage import Run
+from mupvss.stages.run_folder import Run
 
 
 @pytest.fixture

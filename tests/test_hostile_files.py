@@ -16,15 +16,15 @@ import pytest
 
 from mupvss.config.load import load_config
 from mupvss.config.schema import ModelConfig
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image
 from mupvss.data.tags import read_tags
 from mupvss.data.voc import read_split
-from mupvss.engine.checkpoint import load_network, save_model, save_tensors
 from mupvss.errors import CheckpointError, ConfigError, DataError
 from mupvss.model.build import build_model
+from mupvss.model.checkpoint import load_network, save_model, save_tensors
 from mupvss.search.seeds import read_seeds
 
-FUZZER = Path(__file__).parents[1] / "benchmarks" / "fuzz.py"
+FUZZER = Path(__file__).parent / "harness" / "fuzz.py"
 
 
 NAMED = {"data": {"image": "a.jpg"}}

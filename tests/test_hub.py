@@ -12,16 +12,16 @@ from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 
 from mupvss import load
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.load import save_config
 from mupvss.config.schema import DataConfig, ModelConfig, RunConfig, SearchConfig, SegmentConfig
-from mupvss.engine.checkpoint import ModelInfo
 from mupvss.errors import CheckpointError
-from mupvss.hub.card import KINDS
 from mupvss.model.build import build_model
-from mupvss.predictor import Predictor
+from mupvss.model.checkpoint import ModelInfo
+from mupvss.predict.hub import KINDS
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
-from mupvss.segmentation.predictor import SegmentationPredictor
 
 CLASSES = ("cat", "dog")
 MODEL = ModelConfig(backbone="micro", patch_size=8, image_size=32)

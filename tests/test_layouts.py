@@ -10,8 +10,7 @@ from mupvss.config.schema import ModelConfig
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import WeightsError
 from mupvss.model.build import build_model
-from mupvss.model.layouts import to_timm
-from mupvss.model.pretrained import load_backbone
+from mupvss.model.pretrained import load_backbone, to_timm
 from mupvss.model.vit import SIZES, VisionTransformer
 
 

@@ -18,7 +18,7 @@ from mupvss.model.global_embedding import GlobalEmbedding
 from mupvss.model.pretrained import load_backbone, locate, read_state
 from mupvss.model.prototype_embedding import PrototypeEmbedding, prototype_weights
 from mupvss.model.vit import SIZES, VisionTransformer
-from mupvss.ops.gwrp import gwrp, rescaled_decay
+from mupvss.ops import gwrp, rescaled_decay
 
 PEM_FORMS = [
     PEMConfig(),

@@ -10,18 +10,15 @@ import pytest
 from helpers import TINY, words
 from PIL import Image
 
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import AffinityConfig
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags, write_tags
-from mupvss.doctor.discriminant import discriminant
 from mupvss.doctor.masks import mask_doubt
-from mupvss.doctor.neighbours import neighbours_say
-from mupvss.doctor.page import write_page
-from mupvss.doctor.tags import LIKELY, corrected, findings, tag_doubts
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.doctor.run import write_page
+from mupvss.doctor.tags import LIKELY, corrected, discriminant, findings, neighbours_say, tag_doubts
 from mupvss.search.seeds import Seeds
 
 OWN = {"baseline": False, "model.weights": "", "train.snapshots": 1, "search.scales": [1.0]}

@@ -8,8 +8,8 @@ import pytest
 import torch
 from helpers import pretend_bf16
 
-from mupvss.cli import main
-from mupvss.engine.precision import UNITS, autocast, computed_in, has_bf16
+from mupvss.cli.main import main
+from mupvss.runtime.device import UNITS, autocast, computed_in, has_bf16
 
 CPU = torch.device("cpu")
 

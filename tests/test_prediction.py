@@ -17,15 +17,16 @@ from PIL import Image, ImageCms
 from mupvss import load
 from mupvss.config.schema import MasksConfig, SearchConfig, SegmentConfig
 from mupvss.data.images import array_to_rgb, read_image, to_rgb
+from mupvss.data.masks import bounding_box
 from mupvss.data.preprocess import MAX_SEARCH_PIXELS, reduction
-from mupvss.engine.checkpoint import save_model
 from mupvss.errors import DataError
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.model.build import build_model
-from mupvss.prediction import Prediction, as_picture, bounding_box
-from mupvss.predictor import Predictor
+from mupvss.model.checkpoint import save_model
+from mupvss.predict.prediction import Prediction, as_picture
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
-from mupvss.segmentation.predictor import SegmentationPredictor
 
 CLASSES = ("cat", "dog", "person")
 

@@ -10,10 +10,9 @@ from PIL import Image
 from mupvss.config.schema import SearchConfig
 from mupvss.errors import DataError
 from mupvss.model.build import build_model
-from mupvss.search.affinity import affinity, refine
+from mupvss.search.affinity import affinity, refine, refine_by_pixels
 from mupvss.search.maps import MAPS, chosen_kind, default, prototype, without_prototype
 from mupvss.search.multiscale import canvas_size, global_prototypes, search_maps
-from mupvss.search.pixel_affinity import refine_by_pixels
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import prototype_map
 from mupvss.search.threshold import otsu

@@ -16,14 +16,15 @@ from helpers import at_write, tiny
 from PIL import Image
 
 from mupvss import load
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.load import load_config, save_config
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
-from mupvss.predictor import load_classifier
+from mupvss.predict.load import load_classifier
+from mupvss.runtime.memory import gpu_memory
 from mupvss.stages.run import STAGES, run_all
-from mupvss.stages.stage import Run, dataset_identity, fingerprint, gather_metrics, gpu_memory
+from mupvss.stages.run_folder import Run, dataset_identity, fingerprint, gather_metrics
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/prototype_oracle", "seeds/without_prototype_oracle",

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from mupvss.compare.pictures import draw_all
+from mupvss.compare.figures import completeness_plot, draw_all, learning_curve
 from mupvss.compare.plan import Entry, load_configs, plan
-from mupvss.compare.plots import completeness_plot, learning_curve
-from mupvss.compare.records import Record, rows
-from mupvss.compare.store import known_record, others, store_record, stored_record
+from mupvss.compare.results import Record, known_record, others, rows, store_record, stored_record
 from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
-from mupvss.engine.device import prepare
-from mupvss.engine.log import console
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
 from mupvss.report.html import page, table
+from mupvss.runtime.device import prepare
+from mupvss.runtime.log import console
 from mupvss.stages.curve import run_curve
 from mupvss.stages.seeds import run_seeds
 from mupvss.stages.train import run_train

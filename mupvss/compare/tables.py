@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from html import escape
 
-from mupvss.compare.records import Difference, Record, Row, difference, mean, spread
+from mupvss.compare.results import Difference, Record, Row, difference, mean, spread
 
 KIND_NAMES = {
     "cam": "CAM",

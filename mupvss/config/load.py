@@ -11,7 +11,6 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-import mupvss
 from mupvss.config.schema import RunConfig
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
@@ -89,7 +88,7 @@ def _deeper_than(limit: int, value: Any) -> bool:
 
 def _preset(name: Path) -> Path:
     """The file of a preset; the name itself, for the error message, where there is none."""
-    package = Path(mupvss.__file__).parent
+    package = Path(__file__).parents[1]
     for folder in (package / "presets", package.parent / "configs"):  # installed, or in a source tree
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mupvss.crf import torch_backend
-from mupvss.crf.presets import CERTAINTY, EPSILON, PRESETS, Strengths
+from mupvss.crf.kernels import CERTAINTY, EPSILON, PRESETS, Strengths
 from mupvss.data.preprocess import reduced, reduction
 
 Backend = Literal["auto", "numba", "torch"]
@@ -44,7 +44,7 @@ class DenseCRF:
         image = np.asarray(reduced(Image.fromarray(image), factor)) if factor > 1 else image
         self._worked = image.shape[:2]
         if pick_backend(backend, device) == "numba":
-            from mupvss.crf import numba_backend  # the extra `crf`
+            from mupvss.crf import mean_field as numba_backend
 
             self._mean_field = numba_backend.prepare(image, chosen, threads or torch.get_num_threads())
         else:

@@ -7,14 +7,17 @@ one table, so that a pixel reads and writes nine rows of it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 from numba import njit, prange
 
-from mupvss.crf.lattice import Lattice
+from mupvss.crf.kernels import MeanField, Strengths, bilateral_features, gaussian_features
+from mupvss.crf.lattice import Lattice, build_lattice
 from mupvss.crf.simd import ROWS, gather_rows, scatter_rows
 
 FAST = {"cache": True, "nogil": True, "fastmath": True}
@@ -201,3 +204,34 @@ def _exp(x, scale, scale_bits, count):  # type: ignore[no-untyped-def]
         x[c] = np.float32(1) + rest * (np.float32(0.693147182) + rest * low)
     for c in range(count):
         x[c] *= scale[c]
+
+
+def prepare(image: np.ndarray, strengths: Strengths, threads: int) -> MeanField:
+    """image (H, W, 3) uint8 -> its mean field."""
+    threads = min(threads, numba.config.NUMBA_NUM_THREADS)
+    with _numba_threads(threads):
+        bilateral = kernel(build_lattice(bilateral_features(image, strengths)))
+        gaussian = _gaussian_kernel(image.shape[0], image.shape[1], strengths.gaussian_xy)
+    weights = [strengths.gaussian_weight, strengths.bilateral_weight]
+
+    def run(logs: np.ndarray, steps: int) -> np.ndarray:
+        with _numba_threads(threads):
+            return mean_field(logs, [gaussian, bilateral], weights, steps, threads)
+
+    return run
+
+
+@contextlib.contextmanager
+def _numba_threads(count: int) -> Iterator[None]:
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+@functools.lru_cache(maxsize=4)
+def _gaussian_kernel(height: int, width: int, deviation: float):  # type: ignore[no-untyped-def]
+    """Positions alone say nothing of the picture, and most pictures of a data set have one of a few sizes."""
+    return kernel(build_lattice(gaussian_features(height, width, deviation)))

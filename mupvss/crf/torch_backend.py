@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mupvss.crf.features import MeanField, bilateral_features, gaussian_features
-from mupvss.crf.presets import Strengths
+from mupvss.crf.kernels import MeanField, Strengths, bilateral_features, gaussian_features
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from mupvss.config.schema import DataConfig
+from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
-from mupvss.engine.log import progress_bar
 from mupvss.errors import DataError
-from mupvss.evaluation.counts import IGNORE
+from mupvss.runtime.log import progress_bar
 
 
 @dataclass

@@ -6,7 +6,8 @@ import functools
 from pathlib import Path
 
 from mupvss.config.schema import DataConfig
-from mupvss.data.images import SUFFIXES, read_image, read_label_image
+from mupvss.data.images import SUFFIXES, read_image
+from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags
 from mupvss.errors import DataError

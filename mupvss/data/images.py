@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps
 
 from mupvss.errors import DataError
 
@@ -90,27 +90,3 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise ValueError(f"expected uint8, 16-bit numbers or floats in [0, 1], not {array.dtype} beyond that")
     return (array * 255).round().astype(np.uint8)
-
-
-def read_label_image(path: Path) -> np.ndarray:
-    """Class ids (H, W) uint8 of a palette or grey PNG. DataError for colour pictures and unreadable files."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image_file = Image.open(path)
-        with image_file as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-            if image.mode not in ("P", "L"):
-                raise DataError(
-                    f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it"
-                )
-            return np.array(image, np.uint8)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such mask") from None
-    except Image.DecompressionBombError as error:
-        raise DataError(f"{path}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out") from None

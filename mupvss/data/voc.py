@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.config.schema import DataConfig
-from mupvss.data.images import read_image, read_label_image
+from mupvss.data.images import read_image
+from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags
-from mupvss.data.tags.voc_xml import read_annotation
+from mupvss.data.tags.exports import read_annotation
 from mupvss.errors import DataError
 
 CLASSES = (

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from mupvss.data.sample import Dataset
-from mupvss.engine.log import progress_bar
-from mupvss.losses.p2p import pool, similarity
-from mupvss.model.outputs import Features
-from mupvss.predictor import Predictor
+from mupvss.losses.p2p_loss import pool, similarity
+from mupvss.model.features import Features
+from mupvss.predict.predictor import Predictor
+from mupvss.runtime.log import progress_bar
 
 SIZES = (1.0, 1.35)
 """Times the side of the training pictures; each mirrored too."""

@@ -5,33 +5,35 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mupvss.config.load import load_config
 from mupvss.config.schema import RunConfig
+from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.data.tags import write_tags
 from mupvss.doctor.evidence import gather_evidence
 from mupvss.doctor.masks import MaskDoubt, mask_doubt
-from mupvss.doctor.page import write_page
 from mupvss.doctor.tags import LIKELY, Finding, corrected, findings, strengths, tag_doubts
-from mupvss.errors import CheckpointError, DataError
-from mupvss.files import read_json, write_text
-from mupvss.predictor import Predictor, load_classifier
-from mupvss.search.seeds import read_seeds
-from mupvss.stages.search_all import seed_path
-from mupvss.stages.stage import dataset_identity, fingerprint, stage_fingerprint
+from mupvss.errors import DataError
+from mupvss.files import write_text
+from mupvss.predict.load import load_classifier
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import FinishedRun
+from mupvss.report.html import page, picture, table
+from mupvss.report.pictures import inline, overlay
+from mupvss.stages.run_folder import dataset_identity, fingerprint, stage_fingerprint
 
 
 def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> None:
     """-> OUT/index.html, tags.csv and masks.csv, the most doubtful first; and FIX."""
     folder = out or run / "doctor"
-    config = _config(run)
+    config = FinishedRun(run).config()
     dataset = load_dataset(config.data, "train", config.limit)
     if fix is not None and fix.exists():
         raise DataError(f"{fix}: is there already, and no tag table is ever written over; give another name")
@@ -48,13 +50,6 @@ def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> Non
     _tell(dataset, found, folder, fix)
 
 
-def _config(run: Path) -> RunConfig:
-    path = run / "train" / "config.toml"
-    if not path.is_file():
-        raise CheckpointError(f"{run}: not the folder of a run (no train/config.toml); give what --out of 'mupvss run' was")
-    return load_config(path)
-
-
 def _networks(run: Path) -> list[Predictor]:
     """The finished classifier, and those kept along its training, which knew the wrong tags less by heart."""
     final = load_classifier(run)
@@ -64,12 +59,11 @@ def _networks(run: Path) -> list[Predictor]:
 
 def _mask_doubts(run: Path, dataset: Dataset) -> list[MaskDoubt]:
     """Of the pictures that have seeds."""
-    metrics = run / "seeds" / "metrics.json"
-    if not metrics.is_file():
+    searched = FinishedRun(run)
+    if searched.threshold is None:
         return []
-    chosen = read_json(metrics)
-    paths = [seed_path(run / "seeds", chosen["maps"], sample.name) for sample in dataset.samples]
-    found = [mask_doubt(i, read_seeds(path), chosen["threshold"]) for i, path in enumerate(paths) if path.is_file()]
+    seeds = ((i, searched.seeds(sample.name)) for i, sample in enumerate(dataset.samples))
+    found = [mask_doubt(i, maps, searched.threshold) for i, maps in seeds if maps is not None]
     return sorted(found, key=lambda entry: (-entry.doubt, entry.picture))
 
 
@@ -120,3 +114,48 @@ def _tell(dataset: Dataset, found: list[Finding], folder: Path, fix: Path | None
     console.print(f"all of them, and the doubtful masks: {folder / 'index.html'}", highlight=False, soft_wrap=True)
     if fix is not None:
         console.print(f"new tag table: {fix}", highlight=False, soft_wrap=True)
+
+
+def write_page(
+    folder: Path, dataset: Dataset, found: Sequence[Finding], masks: Sequence[MaskDoubt], count: int, run: Path
+) -> None:
+    """-> folder/index.html with the `count` most doubtful pictures of either list."""
+    tags = [
+        [
+            _picture(dataset, f.picture),
+            escape(dataset.samples[f.picture].origin),
+            _given(dataset, f.picture),
+            _words(f),
+            f"{f.doubt:.2f}",
+        ]
+        for f in found[:count]
+        if f.doubt > 0
+    ]
+    drawn = [
+        [_mask(dataset, m.picture, run), escape(dataset.samples[m.picture].origin), _given(dataset, m.picture), f"{m.doubt:.2f}"]
+        for m in masks[:count]
+    ]
+    sections = [("Tags", table(("", "picture", "tags", "finding", "doubt"), tags, "pictures"))]
+    if drawn:
+        sections.append(("Masks", table(("", "picture", "tags", "doubt"), drawn, "pictures")))
+    write_text(folder / "index.html", page("Doubtful pictures", sections))
+
+
+def _picture(dataset: Dataset, number: int) -> str:
+    sample = dataset.samples[number]
+    return picture(inline(sample.open_image()), sample.name)
+
+
+def _mask(dataset: Dataset, number: int, run: Path) -> str:
+    sample = dataset.samples[number]
+    path, shown = FinishedRun(run).seed_mask(sample.name), sample.open_image()
+    return picture(inline(shown if path is None else overlay(shown, read_label_image(path))), sample.name)
+
+
+def _given(dataset: Dataset, number: int) -> str:
+    return escape(", ".join(sorted(dataset.samples[number].tags)) or "none")
+
+
+def _words(finding: Finding) -> str:
+    how = "is likely" if finding.doubt >= LIKELY else "might be"
+    return f"<b>{escape(finding.tag)}</b> {how} {finding.kind} (score {finding.score:.2f})"

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mupvss.evaluation.counts import IGNORE
+from mupvss.data.masks import IGNORE
 from mupvss.evaluation.sweep import BINS, levels
 
 SIZE_GROUPS = 6

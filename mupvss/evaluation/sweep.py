@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from mupvss.data.masks import IGNORE
 from mupvss.evaluation.confusion import Scores, scores
-from mupvss.evaluation.counts import IGNORE
 
 BINS = 100
 """Thresholds are k / BINS; step 0.01, the field's usual sweep."""

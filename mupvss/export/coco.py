@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import mupvss
-from mupvss.export.item import Item, Options
-from mupvss.export.regions import Region, regions
+from mupvss.export.regions import Item, Options, Region, regions
 from mupvss.files import write_json
+from mupvss.version import VERSION
 
 RLE, POLYGONS = "coco.json", "coco-polygons.json"
 
@@ -47,7 +46,7 @@ class CocoWriter:
 
     def close(self) -> None:
         categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(self.options.classes, 1)]
-        info = {"description": "pseudo masks from image tags", "version": mupvss.__version__}
+        info = {"description": "pseudo masks from image tags", "version": VERSION}
         write_json(
             self.path,
             {"info": info, "licenses": [], "images": self.images, "annotations": self.annotations, "categories": categories},

@@ -6,15 +6,12 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from mupvss.engine.log import progress_bar
 from mupvss.export.coco import CocoWriter
-from mupvss.export.cvat import CvatWriter
-from mupvss.export.item import Item, Options, Writer
-from mupvss.export.label_studio import LabelStudioWriter
-from mupvss.export.labelme import LabelMeWriter
+from mupvss.export.labelling_tools import CvatWriter, LabelMeWriter, LabelStudioWriter
 from mupvss.export.pictures import CutoutWriter, MaskWriter, OverlayWriter
-from mupvss.export.voc import VocWriter
-from mupvss.export.yolo import YoloWriter
+from mupvss.export.regions import Item, Options, Writer
+from mupvss.export.training_sets import VocWriter, YoloWriter
+from mupvss.runtime.log import progress_bar
 
 FORMATS: dict[str, Callable[[Path, Options], Writer]] = {
     "masks": MaskWriter,

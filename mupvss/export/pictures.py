@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mupvss.evaluation.palette import write_palette_png
-from mupvss.export.item import Item, Options
+from mupvss.data.masks import bounding_box, write_palette_png
+from mupvss.export.regions import Item, Options
 from mupvss.files import save_image
-from mupvss.prediction import bounding_box
 from mupvss.report.pictures import overlay
 
 

@@ -1,8 +1,8 @@
-"""The four losses as plain functions of tensors, and their weighted sum."""
+"""The losses, each a plain function of tensors in a file of its own."""
 
-from mupvss.losses.ccp import ccp
-from mupvss.losses.cip import cip
-from mupvss.losses.classification import classification
-from mupvss.losses.p2p import p2p
+from mupvss.losses.ccp_loss import ccp
+from mupvss.losses.cip_loss import cip
+from mupvss.losses.classification_loss import classification
+from mupvss.losses.p2p_loss import p2p
 
 __all__ = ["ccp", "cip", "classification", "p2p"]

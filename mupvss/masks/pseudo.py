@@ -9,9 +9,8 @@ import numpy as np
 
 from mupvss.config.schema import MasksConfig
 from mupvss.crf import DenseCRF
+from mupvss.data.masks import IGNORE
 from mupvss.search.seeds import Seeds
-
-UNSURE = 255
 
 
 @dataclass(frozen=True)
@@ -73,4 +72,4 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
     refined, *others = refine_masks(seeds, image, levels, config.crf, config.crf_steps, config.sharpness)
     labels = refined.labels()
     sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
-    return refined, np.where(sure, labels, UNSURE).astype(np.uint8)
+    return refined, np.where(sure, labels, IGNORE).astype(np.uint8)

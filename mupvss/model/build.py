@@ -5,13 +5,12 @@ from __future__ import annotations
 from torch import nn
 
 from mupvss.config.schema import ModelConfig
+from mupvss.model.cnn import EfficientNetLite0, ResNet38
 from mupvss.model.cnn_cam import CNNCAMNetwork
-from mupvss.model.efficientnet_lite import EfficientNetLite0
 from mupvss.model.mctformer import MCTformerNetwork
 from mupvss.model.mupvss import MuPVSSNetwork, first_attention_block
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.pretrained import load_backbone
-from mupvss.model.resnet38 import ResNet38
 from mupvss.model.vit import SIZES, VisionTransformer
 from mupvss.model.vit_cam import ViTCAMNetwork
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mupvss.model.efficientnet_lite import EfficientNetLite0
-from mupvss.model.outputs import Features
+from mupvss.model.cnn import EfficientNetLite0, ResNet38
+from mupvss.model.features import Features
 from mupvss.model.patch_head import PatchHead
-from mupvss.model.resnet38 import ResNet38
 
 
 class CNNCAMNetwork(nn.Module):

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mupvss.ops.cosine import full_precision
+from mupvss.ops import full_precision
 
 
 class GlobalEmbedding(nn.Module):

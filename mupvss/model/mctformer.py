@@ -9,11 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mupvss.model.attention_mean import TokenAttention
-from mupvss.model.outputs import Features
+from mupvss.model.features import Features, TokenAttention
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.vit import VisionTransformer
-from mupvss.ops.cosine import full_precision
+from mupvss.ops import full_precision
 
 
 class MCTformerNetwork(nn.Module):

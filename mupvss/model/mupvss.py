@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mupvss.config.schema import ModelConfig
-from mupvss.model.attention_mean import TokenAttention
+from mupvss.model.features import Features, TokenAttention
 from mupvss.model.global_embedding import GlobalEmbedding
-from mupvss.model.outputs import Features
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.prototype_embedding import PrototypeEmbedding
 from mupvss.model.vit import VisionTransformer
-from mupvss.ops.cosine import full_precision
+from mupvss.ops import full_precision
 
 
 class MuPVSSNetwork(nn.Module):

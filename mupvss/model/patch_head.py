@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mupvss.ops.cosine import full_precision
-from mupvss.ops.gwrp import gwrp, rescaled_decay
+from mupvss.ops import full_precision, gwrp, rescaled_decay
 
 
 class PatchHead(nn.Module):

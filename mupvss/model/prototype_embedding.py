@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.config.schema import PEMConfig
-from mupvss.ops.cosine import full_precision
+from mupvss.ops import full_precision
 
 
 def prototype_weights(patches: Tensor, prototypes: Tensor, config: PEMConfig) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mupvss.model.attention_mean import RunningMean
-from mupvss.model.outputs import Features
+from mupvss.model.features import Features, RunningMean
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.vit import VisionTransformer
 

@@ -1,10 +1,12 @@
-"""Several series in one inline SVG, told apart by colour and by dashes."""
+"""Series and training curves as inline SVG, told apart by colour and by dashes."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 640, 340, 52, 190, 14, 42
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f7f7f", "#000000")
@@ -58,3 +60,39 @@ def _line(index: int, one: Series, place, right: int) -> str:  # type: ignore[no
     y = TOP + 8 + 16 * index
     key = f'<path {style} d="M{right + 12},{y}h22" fill="none" stroke-width="2"/>'
     return f'<polyline {style} points="{line}"/>{circles}{key}<text x="{right + 40}" y="{y + 4}">{escape(one.name)}</text>'
+
+
+CURVE_WIDTH, CURVE_HEIGHT, CURVE_LEFT, CURVE_BOTTOM = 300, 150, 44, 18
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+
+def curve(log: list[dict[str, float]], name: str) -> str:
+    """One quantity against the step, each point the mean of up to a hundredth of the run."""
+    points = [(entry["step"], entry[name]) for entry in log if name in entry]
+    if len(points) < 2:
+        return ""
+    group = max(1, len(points) // 100)
+    chunks = [points[i : i + group] for i in range(0, len(points), group)]
+    xs = [sum(p[0] for p in chunk) / len(chunk) for chunk in chunks]
+    ys = [sum(p[1] for p in chunk) / len(chunk) for chunk in chunks]
+    low, high = min(ys), max(ys)
+    span, last = (high - low) or 1.0, xs[-1]
+
+    def place(x: float, y: float) -> str:
+        px = CURVE_LEFT + (CURVE_WIDTH - CURVE_LEFT - 6) * x / last
+        py = 6 + (CURVE_HEIGHT - CURVE_BOTTOM - 12) * (1 - (y - low) / span)
+        return f"{px:.1f},{py:.1f}"
+
+    line = " ".join(place(x, y) for x, y in zip(xs, ys, strict=True))
+    base = CURVE_HEIGHT - CURVE_BOTTOM
+    return (
+        f'<figure><figcaption>{escape(name)}</figcaption><svg viewBox="0 0 {CURVE_WIDTH} {CURVE_HEIGHT}" role="img" '
+        f'aria-label="{escape(name)} from {ys[0]:.3g} to {ys[-1]:.3g} over {last:.0f} steps">'
+        f'<path class="axis" d="M{CURVE_LEFT},4V{base}H{CURVE_WIDTH}"/><polyline points="{line}"/>'
+        f'<text x="{CURVE_LEFT - 4}" y="12" text-anchor="end">{high:.3g}</text>'
+        f'<text x="{CURVE_LEFT - 4}" y="{base}" text-anchor="end">{low:.3g}</text>'
+        f'<text x="{CURVE_WIDTH - 4}" y="{CURVE_HEIGHT - 4}" text-anchor="end">step {last:.0f}</text></svg></figure>'
+    )

@@ -20,3 +20,16 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     environment once; so the command does it, and never `import mupvss`."""
     if not any(name in environment for name in WAITING):
         environment["GOMP_SPINCOUNT"] = SPINS
+
+
+def started_by_torchrun() -> bool:
+    """Whether this is one of several processes."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def processes_on_this_computer() -> int:
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

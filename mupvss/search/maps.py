@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from mupvss.config.schema import SearchConfig
-from mupvss.model.outputs import Features
+from mupvss.model.features import Features
 from mupvss.search.affinity import Kind, affinity, refine
 from mupvss.search.spatial_search import prototype_map
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
-from mupvss.engine.precision import autocast
-from mupvss.model.outputs import Features
+from mupvss.model.features import Features
+from mupvss.runtime.device import autocast
+from mupvss.search.affinity import refine_by_pixels
 from mupvss.search.maps import MAPS, REFINED, joined, parts_of
-from mupvss.search.pixel_affinity import refine_by_pixels
 
 
 def canvas_size(width: int, height: int, stride: int) -> tuple[int, int]:

@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
+from mupvss.data.sample import Sample
 from mupvss.errors import DataError
 from mupvss.files import atomic_path
 from mupvss.search.multiscale import canvas_size
@@ -79,3 +81,18 @@ def read_seeds(path: Path) -> Seeds:
     if maps.shape != (len(ids), *canvas_size(width, height, stride)):
         raise DataError(f"{path}: {len(ids)} ids and a picture of {height}x{width}, but maps {maps.shape}; run 'seeds' again")
     return Seeds(ids, maps, (height, width), stride)
+
+
+def seed_path(folder: Path, kind: str, name: str) -> Path:
+    return folder / "maps" / kind / f"{name}.npz"
+
+
+def read_seeds_for(image: Image.Image, sample: Sample, path: Path) -> Seeds:
+    """The seeds of a picture, checked to be of its size."""
+    seeds = read_seeds(path)
+    if seeds.size != (image.height, image.width):
+        raise DataError(
+            f"{path}: seeds of a picture of {seeds.size[0]}x{seeds.size[1]} pixels, but {sample.origin} has "
+            f"{image.height}x{image.width}; delete the file and run 'seeds' again"
+        )
+    return seeds

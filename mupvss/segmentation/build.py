@@ -9,13 +9,12 @@ from typing import Any
 
 from mupvss.config.schema import ModelConfig, SegmentConfig
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.engine.checkpoint import fitting, load_tensors, read_header, read_model, save_tensors
 from mupvss.errors import CheckpointError
+from mupvss.model.checkpoint import fitting, load_tensors, read_header, read_model, save_tensors
+from mupvss.model.cnn import ResNet38
 from mupvss.model.pretrained import load_backbone
-from mupvss.model.resnet38 import ResNet38
 from mupvss.model.vit import SIZES, VisionTransformer
-from mupvss.segmentation.deeplab import DeepLab
-from mupvss.segmentation.vit_segmenter import ViTSegmenter
+from mupvss.segmentation.networks import DeepLab, ViTSegmenter
 
 Segmenter = ViTSegmenter | DeepLab
 

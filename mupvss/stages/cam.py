@@ -9,10 +9,9 @@ from pathlib import Path
 
 from mupvss.config.schema import ModelConfig, RunConfig
 from mupvss.data.sources import load_dataset
-from mupvss.predictor import Predictor
-from mupvss.stages.scoring import score_maps
-from mupvss.stages.search_all import search_all
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.predict.predictor import Predictor
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import score_maps, search_all
 from mupvss.stages.train import fit, training_fingerprint
 
 TRAIN, NAME = "cam_train", "cam"

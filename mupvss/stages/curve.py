@@ -6,11 +6,10 @@ from pathlib import Path
 
 from mupvss.data.sample import Dataset, evenly
 from mupvss.data.sources import load_dataset
-from mupvss.predictor import Predictor
-from mupvss.stages.scoring import score_maps
-from mupvss.stages.search_all import search_all
+from mupvss.predict.predictor import Predictor
+from mupvss.stages.run_folder import Metrics, Run, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import score_maps, search_all
 from mupvss.stages.seeds import seeds_fingerprint
-from mupvss.stages.stage import Metrics, Run, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "curve"
 

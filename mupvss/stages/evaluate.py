@@ -6,14 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image
 from mupvss.data.sources import load_dataset
-from mupvss.engine.log import console
-from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.table import as_json, as_table
-from mupvss.stages.scoring import read_mask
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.evaluation.folders import as_json, as_table
+from mupvss.runtime.log import console
+from mupvss.runtime.processes import processes
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import read_mask
 
 NAME = "evaluate"
 

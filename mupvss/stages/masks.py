@@ -9,23 +9,22 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mupvss.affinity.apply import walked
-from mupvss.affinity.build import load_affinity
+from mupvss.data.masks import write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.checkpoint import load_network
-from mupvss.engine.device import pick_device
-from mupvss.engine.each import each
-from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.palette import write_grey_png, write_palette_png
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import read_json
+from mupvss.masks.affinity_networks import load_affinity
 from mupvss.masks.pseudo import Refined, pseudo_mask
-from mupvss.search.seeds import Seeds, read_seeds, write_seeds
-from mupvss.stages.scoring import read_mask, score_maps
-from mupvss.stages.search_all import read_seeds_for, seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.masks.random_walk import walked
+from mupvss.model.checkpoint import load_network
+from mupvss.runtime.device import pick_device
+from mupvss.runtime.log import each
+from mupvss.runtime.processes import processes
+from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import read_mask, score_maps
 
 NAME = "masks"
 KIND = "walked"

@@ -7,22 +7,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from mupvss.config.load import dump_config
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.data.sources import load_dataset
-from mupvss.engine.processes import processes
-from mupvss.evaluation.palette import voc_palette
-from mupvss.files import read_json, write_text
-from mupvss.report.curves import curve, read_log
+from mupvss.files import write_text
+from mupvss.predict.run import FinishedRun
 from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import heat, inline, overlay
-from mupvss.search.seeds import read_seeds
-from mupvss.stages.search_all import seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.report.plot import curve, read_log
+from mupvss.runtime.processes import processes
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
 
 NAME = "report"
 PICTURES = 16
@@ -40,7 +37,7 @@ COLUMNS = (
 def run_report(run: Run) -> Metrics:
     """-> DIR/report/index.html."""
     dataset = load_dataset(run.config.data, "seeds", run.config.limit)
-    metrics = {stage: _metrics(run.folder(stage)) for stage in SHOWN}
+    metrics = {stage: FinishedRun(run.folder(stage).parent).metrics(stage) for stage in SHOWN}
     upstream = [(stage_fingerprint(run.folder(stage)), metrics[stage]) for stage in SHOWN]
     depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
 
@@ -58,11 +55,6 @@ def run_report(run: Run) -> Metrics:
         return {"pictures": min(PICTURES, len(dataset.samples))}
 
     return run_stage(run, NAME, depends_on, work, truth_identity(dataset, run.config.data))
-
-
-def _metrics(folder: Path) -> dict[str, Any]:
-    path = folder / "metrics.json"
-    return read_json(path) if path.is_file() else {}
 
 
 def _headline(metrics: dict[str, dict[str, Any]]) -> str:
@@ -109,17 +101,13 @@ def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str
         if name in sample.tags
     ]
     cells = [_show(image, sample.name), "<br>".join(names), "" if truth is None else _show(overlay(image, truth), "truth")]
+    found = FinishedRun(run.out)
     for title, stage, kind in columns:
-        path = seed_path(run.folder(stage), kind, sample.name)
-        cells.append(_show(heat(image, _value(path)), title) if path.is_file() else "")
-    for title, folder in (("seed mask", run.folder("seeds") / "masks"), ("pseudo mask", run.folder("masks") / "full")):
-        path = folder / f"{sample.name}.png"
-        cells.append(_show(overlay(image, read_label_image(path)), title) if path.is_file() else "")
+        seeds = found.seeds(sample.name, kind, stage)
+        cells.append("" if seeds is None else _show(heat(image, seeds.best()[0]), title))
+    for title, path in (("seed mask", found.seed_mask(sample.name)), ("pseudo mask", found.pseudo_mask(sample.name))):
+        cells.append("" if path is None else _show(overlay(image, read_label_image(path)), title))
     return cells
-
-
-def _value(path: Path) -> np.ndarray:
-    return read_seeds(path).best()[0]
 
 
 def _show(image: Image.Image, text: str) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from mupvss.engine.device import prepare
-from mupvss.engine.log import console
+from mupvss.runtime.device import prepare
+from mupvss.runtime.log import console
 from mupvss.stages.affinity import run_affinity
 from mupvss.stages.cam import run_cam, run_cam_train
 from mupvss.stages.evaluate import run_evaluate
 from mupvss.stages.masks import run_masks
 from mupvss.stages.report import run_report
+from mupvss.stages.run_folder import Metrics, Run, gather_metrics
 from mupvss.stages.seeds import run_seeds
 from mupvss.stages.segment import run_segment
-from mupvss.stages.stage import Metrics, Run, gather_metrics
 from mupvss.stages.train import run_train
 from mupvss.stages.val import run_val
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from mupvss.config.schema import RunConfig
+from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.device import device_name
-from mupvss.engine.precision import computed_in
-from mupvss.engine.processes import processes
-from mupvss.evaluation.palette import write_palette_png
 from mupvss.files import write_json
-from mupvss.predictor import Predictor
-from mupvss.search.seeds import read_seeds
-from mupvss.stages.scoring import MapScores, as_record, score_maps
-from mupvss.stages.search_all import search_all, seed_path
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.predict.predictor import Predictor
+from mupvss.runtime.device import computed_in, device_name
+from mupvss.runtime.processes import processes
+from mupvss.search.seeds import read_seeds, seed_path
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import MapScores, as_record, score_maps, search_all
 
 NAME = "seeds"
 

@@ -8,9 +8,9 @@ from mupvss.config.schema import ModelConfig, RunConfig
 from mupvss.config.used import used_options
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.device import pick_device
-from mupvss.engine.trainer import Training, train
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage
+from mupvss.runtime.device import pick_device
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage
+from mupvss.training.classifier import Training, train
 
 NAME = "train"
 

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.config.schema import DataConfig
+from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.engine.each import each
-from mupvss.engine.log import console
-from mupvss.engine.processes import processes
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.palette import write_palette_png
-from mupvss.evaluation.table import as_json, as_table
-from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.stages.scoring import read_mask
-from mupvss.stages.stage import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.evaluation.folders import as_json, as_table
+from mupvss.predict.segmenter import SegmentationPredictor
+from mupvss.runtime.log import console, each
+from mupvss.runtime.processes import processes
+from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.search import read_mask
 
 NAME = "val"
 

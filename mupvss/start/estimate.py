@@ -10,22 +10,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mupvss.affinity.apply import walked
-from mupvss.affinity.loss import affinity_loss, pair_affinity
-from mupvss.affinity.vit_head import ViTAffinity
 from mupvss.config.schema import RunConfig
 from mupvss.data.sample import Dataset
-from mupvss.engine.device import pick_device, prepare
-from mupvss.engine.log import progress_bar
-from mupvss.engine.objective import loss_terms, total_loss
-from mupvss.engine.precision import autocast
+from mupvss.masks.affinity_networks import ViTAffinity
 from mupvss.masks.pseudo import pseudo_mask
+from mupvss.masks.random_walk import affinity_loss, pair_affinity, walked
 from mupvss.model.build import Network, build_model
 from mupvss.model.cnn_cam import CNNCAMNetwork
+from mupvss.runtime.device import autocast, pick_device, prepare
+from mupvss.runtime.log import progress_bar
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import build_segmenter
-from mupvss.segmentation.loss import segmentation_loss
+from mupvss.segmentation.losses import segmentation_loss
+from mupvss.training.classifier import loss_terms, total_loss
 
 TRIALS = 3
 

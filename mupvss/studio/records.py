@@ -14,8 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from mupvss.data.images import read_label_image
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.files import atomic_path, read_json, write_json
 
 Status = Literal["open", "accepted", "rejected"]

@@ -16,12 +16,11 @@ from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydantic import BaseModel
 
+from mupvss.data.masks import voc_palette
 from mupvss.errors import CheckpointError, DataError
-from mupvss.evaluation.palette import voc_palette
-from mupvss.report.curves import read_log
+from mupvss.report.plot import read_log
+from mupvss.studio.guard import Guard, TooLargeError, check_length, store
 from mupvss.studio.records import STATUSES, State
-from mupvss.studio.security import Guard
-from mupvss.studio.uploads import TooLargeError, check_length, store
 from mupvss.studio.workspace import Entry, Workspace
 
 STATIC = Path(__file__).parent / "static"
@@ -118,12 +117,12 @@ def _reading(app: FastAPI, workspace: Workspace) -> None:
     def progress() -> dict[str, Any]:
         """The last lines of each training's log, while it runs and afterwards."""
         stages = {}
-        for path in sorted(workspace.run.glob("*/log.jsonl")):
+        for stage, path in workspace.finished.logs().items():
             lines = read_log(path)[-200:]
-            stages[path.parent.name] = {
+            stages[stage] = {
                 "steps": [entry.get("step") for entry in lines],
                 "losses": [entry.get("loss") for entry in lines],
-                "done": (path.parent / "metrics.json").is_file(),
+                "done": bool(workspace.finished.metrics(stage)),
             }
         return stages
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mupvss.config.load import load_config
 from mupvss.data.images import read_image
 from mupvss.data.sources import load_dataset
 from mupvss.doctor.masks import mask_doubt
 from mupvss.errors import CheckpointError, DataError
 from mupvss.export.formats import check_formats, export_all
-from mupvss.export.item import Item, Options
+from mupvss.export.predict_folder import find_pictures
+from mupvss.export.regions import Item, Options
 from mupvss.files import read_json, write_json
 from mupvss.masks.pseudo import refine_mask
-from mupvss.predict_folder import find_pictures
-from mupvss.predictor import Predictor, load_classifier
+from mupvss.predict.load import load_classifier
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import FinishedRun
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
-from mupvss.stages.search_all import seed_path
 from mupvss.studio.records import Records, State, Status
 
 
@@ -45,7 +45,7 @@ class Workspace:
             raise CheckpointError(
                 f"{run}: no trained network (train/model.safetensors); run 'mupvss run' or 'mupvss train' first"
             )
-        self.run, self.folder = run, folder or run / "studio"
+        self.run, self.finished, self.folder = run, FinishedRun(run), folder or run / "studio"
         self.predictor: Predictor = load_classifier(run, device)
         self.records = Records(self.folder)
         self.lock = threading.Lock()
@@ -168,7 +168,7 @@ class Workspace:
 
     def _of_run(self) -> list[Entry]:
         """Pictures of the run that lie in files; drawn scenes are stored so that they do."""
-        config = load_config(self.run / "train" / "config.toml")
+        config = self.finished.config()
         try:
             samples = load_dataset(config.data, "seeds", config.limit).samples
         except DataError:
@@ -200,8 +200,7 @@ class Workspace:
         return [Entry(p.name.removesuffix(".tags.json"), _beside(p), tuple(read_json(p))) for p in tags]
 
     def _seeds_of_run(self, entry: Entry, kind: str | None = None) -> Seeds | None:
-        path = seed_path(self.run / "seeds", kind or self.predictor.kind, entry.name)
-        return read_seeds(path) if path.is_file() else None
+        return self.finished.seeds(entry.name, kind or self.predictor.kind)
 
 
 def _beside(tags: Path) -> Path:

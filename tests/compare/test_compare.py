@@ -15,11 +15,10 @@ import tomli_w
 from helpers import TINY, as_tables
 from PIL import Image
 
-from mupvss.cli import main
+from mupvss.cli.main import main
+from mupvss.compare.figures import completeness_plot
 from mupvss.compare.plan import load_configs, plan
-from mupvss.compare.plots import completeness_plot
-from mupvss.compare.records import Record, Row, difference, read_record, spread
-from mupvss.compare.store import known_record, others, store_record, stored_record
+from mupvss.compare.results import Record, Row, difference, known_record, others, read_record, spread, store_record, stored_record
 from mupvss.compare.tables import costs
 from mupvss.config.load import load_config
 from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig

@@ -16,11 +16,11 @@ from PIL import Image
 from pycocotools import mask as tools
 from pycocotools.coco import COCO
 
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.schema import DataConfig
-from mupvss.data import json_stream
+from mupvss.data.coco import index as json_stream
 from mupvss.data.coco.index import CocoIndex, build_index, open_index
-from mupvss.data.coco.masks import region
+from mupvss.data.coco.source import region
 from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
 

@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from mupvss.cli import main
-from mupvss.download import catalogue
-from mupvss.download import fetch as fetching
-from mupvss.download import unpack as unpacking
-from mupvss.download.fetch import fetch
-from mupvss.download.sbd import read_mat
-from mupvss.download.unpack import unpack
+from mupvss.cli.main import main
+from mupvss.data.download import dataset as catalogue
+from mupvss.data.download import fetch as fetching
+from mupvss.data.download import unpack as unpacking
+from mupvss.data.download.fetch import fetch
+from mupvss.data.download.sbd import read_mat
+from mupvss.data.download.unpack import unpack
 from mupvss.errors import DataError, DownloadError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)

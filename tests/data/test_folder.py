@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.config.schema import DataConfig
 from mupvss.data.check import check_data
 from mupvss.data.folder import load_folder
 from mupvss.data.images import read_image
+from mupvss.data.masks import write_palette_png
 from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
-from mupvss.evaluation.palette import write_palette_png
 
 
 def config(root, **options):

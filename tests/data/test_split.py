@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mupvss.cli import main
+from mupvss.cli.main import main
 from mupvss.data.split import parse_parts, split_by_tag
 from mupvss.data.tags import read_tags
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mupvss.losses import ccp, cip, classification, p2p
-from mupvss.losses.p2p_dense import confident_targets, p2p_dense
+from mupvss.losses.p2p_dense_loss import confident_targets, p2p_dense
 
 B, C, N, D = 3, 4, 6, 8
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from mupvss.losses.reactivation import reactivation
-from mupvss.losses.token_contrast import token_contrast
+from mupvss.losses.reactivation_loss import reactivation
+from mupvss.losses.token_contrast_loss import token_contrast
 
 
 def test_token_contrast_in_loops():

@@ -9,15 +9,20 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.affinity.affinitynet import AffinityNet
-from mupvss.affinity.apply import walked
-from mupvss.affinity.loss import affinity_loss, pair_affinity
-from mupvss.affinity.pairs import half_disc, pair_index, pair_targets
-from mupvss.affinity.random_walk import random_walk, transition
-from mupvss.affinity.vit_head import ViTAffinity
 from mupvss.config.schema import AffinityConfig
+from mupvss.masks.affinity_networks import AffinityNet, ViTAffinity
+from mupvss.masks.random_walk import (
+    affinity_loss,
+    half_disc,
+    pair_affinity,
+    pair_index,
+    pair_targets,
+    random_walk,
+    transition,
+    walked,
+)
 from mupvss.model.build import build_model
-from mupvss.model.resnet38 import ResNet38
+from mupvss.model.cnn import ResNet38
 from mupvss.search.seeds import Seeds
 
 

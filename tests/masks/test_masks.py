@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from mupvss.config.schema import MasksConfig, SegmentConfig, TrainConfig
-from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
 from mupvss.masks.pseudo import pseudo_mask, refine_mask
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
-from mupvss.segmentation.loss import segmentation_loss
-from mupvss.segmentation.predictor import SegmentationPredictor
+from mupvss.segmentation.losses import segmentation_loss
+from mupvss.training.batches import DenseSample, DenseViews, dense_batches
 
 
 @pytest.fixture

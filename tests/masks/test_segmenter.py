@@ -11,10 +11,10 @@ from PIL import Image
 
 from mupvss.config.schema import SegmentConfig, TrainConfig
 from mupvss.data.preprocess import working_scale
-from mupvss.engine.dense_batches import DenseSample, DenseViews, dense_batches
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
-from mupvss.segmentation.predictor import SegmentationPredictor
-from mupvss.segmentation.presence import known, presence_loss, present, weighed_by_presence
+from mupvss.segmentation.losses import known, presence_loss, present, weighed_by_presence
+from mupvss.training.batches import DenseSample, DenseViews, dense_batches
 
 
 def test_what_is_present_by_hand():

@@ -10,8 +10,8 @@ import pytest
 from helpers import PAPER, words
 from PIL import Image
 
-from mupvss.cli import main
-from mupvss.evaluation.palette import write_palette_png
+from mupvss.cli.main import main
+from mupvss.data.masks import write_palette_png
 
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.toml"
 

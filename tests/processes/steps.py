@@ -9,11 +9,11 @@ import torch
 
 from mupvss.config.schema import DataConfig, LossConfig, ModelConfig, PEMConfig, ScenesConfig, TrainConfig
 from mupvss.data.sources import load_dataset
-from mupvss.engine.batches import batches
-from mupvss.engine.device import prepare
-from mupvss.engine.processes import processes
-from mupvss.engine.trainer import Training, batch_loss, prepared
 from mupvss.model.build import build_model
+from mupvss.runtime.device import prepare
+from mupvss.runtime.processes import processes
+from mupvss.training.batches import batches
+from mupvss.training.classifier import Training, batch_loss, prepared
 
 METHODS = {
     "mupvss": (

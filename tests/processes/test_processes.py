@@ -65,7 +65,7 @@ def runs(tmp_path_factory):
 
 def test_training_in_two_processes(runs):
     """The command as it is given, float32: the same log and nearly the same network."""
-    from mupvss.engine.checkpoint import load_tensors
+    from mupvss.model.checkpoint import load_tensors
 
     logs = [json.loads((runs / name / "train" / "log.jsonl").read_text().splitlines()[-1]) for name in ("one", "two")]
     for key in logs[0].keys() - {"images_per_s"}:

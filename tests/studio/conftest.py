@@ -15,7 +15,7 @@ from PIL import Image
 
 from mupvss.data.tags import write_tags
 from mupvss.stages.run import run_one
-from mupvss.stages.stage import Run
+from mupvss.stages.run_folder import Run
 from mupvss.studio.server import create_app
 from mupvss.studio.workspace import Workspace
 

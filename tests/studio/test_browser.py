@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]

@@ -17,12 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mupvss.data.images import read_label_image
+from mupvss.data.masks import read_label_image
 from mupvss.errors import CheckpointError
+from mupvss.studio.guard import COOKIE, MAX_BYTES, checked_name
 from mupvss.studio.records import Records, State
-from mupvss.studio.security import COOKIE
 from mupvss.studio.server import create_app
-from mupvss.studio.uploads import MAX_BYTES, checked_name
 from mupvss.studio.workspace import Workspace
 
 

@@ -1,16 +1,23 @@
-"""The drawn scenes as a data set; each picture is drawn when first asked for and kept in memory."""
+"""The drawn scenes as a data set, each drawn when first asked for; and `mupvss data draw`, which writes them as a folder to try
+things on."""
 
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from rich.console import Console
 
 from mupvss.config.schema import DataConfig, ScenesConfig
+from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.data.tags import write_tags
 from mupvss.errors import DataError
+from mupvss.files import save_image
+from mupvss.runtime.log import progress_bar
 
 _scene = functools.lru_cache(maxsize=20_000)(draw_scene)
 
@@ -62,3 +69,18 @@ def _part(seed: int, index: int, size: int) -> np.ndarray:
 
 def _mask(seed: int, index: int, size: int, table: bytes) -> np.ndarray:
     return np.frombuffer(table, np.uint8)[_scene(seed, index, size).mask]
+
+
+def draw_folder(out: Path, count: int, size: int, seed: int, masks: bool) -> None:
+    """-> OUT/pictures/NAME.png, OUT/tags.csv and, if asked for, the true masks in OUT/masks."""
+    if out.exists() and any(out.iterdir()):
+        raise DataError(f"{out}: is not empty; give another folder")
+    dataset = load_scenes(DataConfig(scenes=ScenesConfig(size=size, seed=seed, train=count)), "train")
+    with progress_bar("draw", count, "pictures") as advance:
+        for sample in dataset.samples:
+            save_image(out / "pictures" / f"{sample.name}.png", sample.open_image())
+            if masks and sample.open_mask is not None:
+                write_palette_png(out / "masks" / f"{sample.name}.png", sample.open_mask())
+            advance(1)
+    write_tags(out / "tags.csv", {f"{sample.name}.png": sample.tags for sample in dataset.samples})
+    Console().print(f"{count} pictures in {out / 'pictures'}, tags in {out / 'tags.csv'}", highlight=False, soft_wrap=True)

@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mupvss.data.tags.coco import tags_from_coco
-from mupvss.data.tags.cvat import tags_from_cvat
+from mupvss.data.tags.exports import tags_from_coco, tags_from_cvat, tags_from_voc_folder
 from mupvss.data.tags.label_studio import tags_from_label_studio
 from mupvss.data.tags.table import read_csv, read_jsonl, rows_to_tags
-from mupvss.data.tags.voc_xml import tags_from_voc_folder
 from mupvss.errors import DataError
 
 Tags = dict[str, frozenset[str]]

@@ -1,1 +1,0 @@
-"""Learned affinity (Ahn & Kwak 2018, PSA): which neighbouring cells belong to one object, and the random walk over them."""

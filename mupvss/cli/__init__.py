@@ -1,0 +1,1 @@
+"""The command `mupvss`: what is typed, and what it calls."""

@@ -1,0 +1,110 @@
+"""`mupvss data ...`: look at a data set, part it, find what is wrong with its tags."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import DataConfig
+from mupvss.errors import ConfigError
+
+
+def data(argv: Sequence[str]) -> int:
+    """Look at a data set (check), part it (split), find doubtful tags (doctor), draw one (draw), fetch a known one (download)."""
+    parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw, "download": _download}
+    if not argv or argv[0] not in parts:
+        raise ConfigError("usage: mupvss data check|split|doctor|draw|download ...; each has --help")
+    return parts[argv[0]](argv[1:])
+
+
+def _check(argv: Sequence[str]) -> int:
+    from mupvss.data.check import check_data, print_findings
+
+    rest = list(argv)
+    known = DataConfig()
+    if rest and not rest[0].startswith("-"):
+        known = load_config(Path(rest.pop(0))).data
+    config = tyro.cli(DataConfig, prog="mupvss data check", args=rest, default=known)
+    return 1 if print_findings(check_data(config)) else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class SplitArguments:
+    pictures: Annotated[Path, tyro.conf.Positional]
+    """Folder of the pictures."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for the tag tables, one per part."""
+    tags: Path | None = None
+    """Tags, in any form `data.tags` takes; default: one folder per tag."""
+    parts: tuple[str, ...] = ("train=0.8", "val=0.2")
+    """Names and shares of the parts."""
+    seed: int = 0
+
+
+def _split(argv: Sequence[str]) -> int:
+    from mupvss.data.split import split_data
+
+    split_data(**dataclasses.asdict(tyro.cli(SplitArguments, prog="mupvss data split", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DoctorArguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run that has seeds."""
+    out: Path | None = None
+    """Folder of the findings; default: RUN/doctor."""
+    fix: Path | None = None
+    """Write a new tag table (.csv or .jsonl) with what is likely missing added and what is likely wrong taken out."""
+    pictures: int = 60
+    """Pictures shown on the page, the most doubtful first."""
+
+
+def _doctor(argv: Sequence[str]) -> int:
+    from mupvss.doctor.run import examine
+
+    examine(**dataclasses.asdict(tyro.cli(DoctorArguments, prog="mupvss data doctor", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawArguments:
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for pictures and tags."""
+    count: int = 300
+    size: int = 160
+    """Side of a picture in pixels."""
+    seed: int = 0
+    masks: bool = False
+    """Also write the true masks."""
+
+
+def _draw(argv: Sequence[str]) -> int:
+    from mupvss.data.scenes.source import draw_folder
+
+    draw_folder(**dataclasses.asdict(tyro.cli(DrawArguments, prog="mupvss data draw", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class DownloadArguments:
+    name: Annotated[Literal["voc", "sbd", "coco", "coco2017"], tyro.conf.Positional]
+    """voc: Pascal VOC 2012 (2 GB); sbd: its further masks (1.4 GB, after voc); coco: COCO 2014 (20 GB); coco2017 (20 GB)."""
+    out: Annotated[Path, tyro.conf.Positional] = Path()
+    """Folder it is unpacked in, as VOCdevkit/VOC2012 or coco."""
+    mirror: str | None = None
+    """Another server that has the same files, by their names."""
+    keep: bool = False
+    """Keep the archives once they are unpacked."""
+
+
+def _download(argv: Sequence[str]) -> int:
+    from mupvss.data.download.dataset import download_dataset
+
+    download_dataset(**dataclasses.asdict(tyro.cli(DownloadArguments, prog="mupvss data download", args=list(argv))))
+    return 0

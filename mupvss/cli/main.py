@@ -1,0 +1,114 @@
+"""The command `mupvss`: a small table of commands, each with its own arguments."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from mupvss.cli.data import data
+from mupvss.cli.networks import export, share
+from mupvss.cli.pictures import init, predict, studio
+from mupvss.cli.runs import SUMMARIES, compare, evaluate, stage_command
+from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
+from mupvss.runtime.launch import started_by_torchrun, wait_briefly
+from mupvss.version import VERSION
+
+console = Console(stderr=True)
+
+COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
+    "init": init,
+    "data": data,
+    **{name: stage_command(name) for name in SUMMARIES},
+    "predict": predict,
+    "export": export,
+    "share": share,
+    "studio": studio,
+    "evaluate": evaluate,
+    "compare": compare,
+}
+
+
+def usage() -> str:
+    lines = [f"  {name:10s} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        ["mupvss: segmentation masks from image tags", "", *lines, "", "mupvss COMMAND --help lists a command's options."]
+    )
+
+
+USER_ERRORS = (TrainingDivergedError, ValueError, OSError)
+"""Our errors about configs, data, checkpoints, weights and downloads are ValueErrors."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status; what the user can mend is one clear line, without a traceback."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if argv else 2
+    if argv[0] in ("-V", "--version"):
+        print(VERSION)
+        return 0
+    if argv[0] not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(argv[0], COMMANDS, n=1)
+        console.print(
+            f"error: no command '{escape(argv[0])}'" + (f"; did you mean '{near[0]}'?" if near else ""), highlight=False
+        )
+        return 2
+    try:
+        check_processes(argv[0])
+        return COMMANDS[argv[0]](argv[1:]) or 0
+    except StoppedError as stopped:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return 128 + stopped.signal
+    except OutOfMemoryError as error:
+        return _out_of_memory(str(error))
+    except USER_ERRORS as error:
+        console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+        return 1
+    except (RuntimeError, MemoryError, SystemError) as error:
+        # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
+        if not any(map(is_out_of_memory, _and_what_led_to_it(error))):
+            raise
+        return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here", highlight=False)
+        return 130
+
+
+def _and_what_led_to_it(error: BaseException) -> Iterator[BaseException]:
+    """An error, and those that were being handled when it came."""
+    found: BaseException | None = error
+    while found is not None:
+        yield found
+        found = found.__context__
+
+
+def _out_of_memory(what: str) -> int:
+    """Plainly, since whatever is friendlier wants memory too: what filled it may still be held by the error."""
+    sys.stderr.write(f"error: {what}\n")
+    return 1
+
+
+def check_processes(command: str) -> None:
+    """ConfigError for a command that several processes would all do."""
+    if started_by_torchrun() and command not in SUMMARIES:
+        raise ConfigError(f"mupvss {command} works in one process; torchrun is for {', '.join(SUMMARIES)}")
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "; free some space and run the same command again" if error.errno == 28 else ""
+        return f"{where}{error.strerror}{hint}"
+    return str(error) or type(error).__name__
+
+
+def entry() -> None:
+    """The console script, and `python -m mupvss`: a process that is ours alone, PyTorch not loaded yet."""
+    wait_briefly()
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Commands for someone's own pictures: a first config, masks in any format, the local web page."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+
+from mupvss.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class InitArguments:
+    pictures: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of the pictures; asked for if it is not given."""
+    tags: Path | None = None
+    """Tags: .csv or .jsonl, COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML; default: one folder per tag."""
+    val_tags: Path | None = None
+    """Tags of pictures kept back, on which the segmentation network is tried; `mupvss data split` writes both tables."""
+    out: Path | None = None
+    """The config to write; default: the folder's name with .toml, here."""
+    backbone: Literal["tiny", "small"] = "tiny"
+    """DeiT-Ti is fast; DeiT-S is better and takes about four times as long."""
+    weights: str | None = None
+    """Pretrained weights: a path, a URL with its hash, a hub name, or an empty text for none; default: from the hub."""
+    force: bool = False
+    """Replace a config that is there."""
+    quick: bool = False
+    """Do not measure how long it will take."""
+
+
+def init(argv: Sequence[str]) -> None:
+    """Write a commented config for your own pictures, and say how long it will take."""
+    arguments = tyro.cli(InitArguments, prog="mupvss init", args=list(argv))
+    from mupvss.start.init import Wishes, initialise
+
+    pictures, tags = arguments.pictures, arguments.tags
+    if pictures is None:
+        pictures, tags = _ask(tags)
+    out = arguments.out or Path(f"{pictures.resolve().name}.toml")
+    options = (arguments.backbone, arguments.weights, arguments.force, arguments.quick)
+    initialise(Wishes(pictures, tags, arguments.val_tags, out, *options))
+
+
+def _ask(tags: Path | None) -> tuple[Path, Path | None]:
+    if not sys.stdin.isatty():
+        raise ConfigError("mupvss init needs the folder of your pictures, as in: mupvss init pictures --tags tags.csv")
+    pictures = Path(_answer("Folder of the pictures: ")).expanduser()
+    if tags is None:
+        text = input("Tag file (csv, jsonl, COCO or Label Studio json, CVAT xml, folder of VOC xml; empty: one folder per tag): ")
+        tags = Path(text.strip()).expanduser() if text.strip() else None
+    return pictures, tags
+
+
+def _answer(question: str) -> str:
+    while not (text := input(question).strip()):
+        pass
+    return text
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictArguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run, or a checkpoint (.safetensors, .onnx)."""
+    pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
+    """Files, folders (with all below them) or patterns like 'holiday/*.jpg'."""
+    out: Path = Path("predictions")
+    """Folder for what is written."""
+    formats: tuple[str, ...] = ("masks", "overlay")
+    """Any of masks, overlay, cutouts, coco, coco-polygons, voc, labelme, label-studio, cvat, yolo."""
+    tags: Path | None = None
+    """Tags of the pictures, if known (any form `data.tags` takes): nothing else is found in them."""
+    tag: tuple[str, ...] = ()
+    """Tags that hold for all pictures."""
+    classifier: bool = False
+    """Use the run's classifier and its search even where there is a segmentation network."""
+    device: str = "auto"
+    min_pixels: int = 16
+    """Smaller regions are left out of objects and outlines."""
+    tolerance: float = 1.0
+    """Polygons may leave the mask's edge by this many pixels."""
+
+
+def predict(argv: Sequence[str]) -> int:
+    """Masks of your pictures with a trained run: PNG, overlays, cut-outs, COCO, VOC, LabelMe, Label Studio, CVAT, YOLO."""
+    arguments = tyro.cli(PredictArguments, prog="mupvss predict", args=list(argv))
+    if not arguments.pictures:
+        raise ConfigError("mupvss predict needs a run and pictures, as in: mupvss predict runs/mine pictures/")
+    from mupvss.export.predict_folder import Request, predict_folder
+
+    return predict_folder(Request(**{f.name: getattr(arguments, f.name) for f in dataclasses.fields(arguments)}))
+
+
+@dataclasses.dataclass(frozen=True)
+class StudioArguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run with a trained network."""
+    pictures: Path | None = None
+    """A folder of further pictures to look at."""
+    out: Path | None = None
+    """Where decisions, masks and exports go; default: RUN/studio."""
+    port: int = 8765
+    host: str = "127.0.0.1"
+    """Any other address than this computer's own needs the token that is printed."""
+    device: str = "auto"
+
+
+def studio(argv: Sequence[str]) -> None:
+    """Look at masks in the browser, correct tags, repaint, accept, export."""
+    arguments = tyro.cli(StudioArguments, prog="mupvss studio", args=list(argv))
+    try:
+        import uvicorn
+
+        from mupvss.studio.server import create_app
+    except ImportError as error:
+        raise ValueError(f"the studio needs the extra 'studio' ({error}): pip install 'mupvss[studio]'") from None
+    from mupvss.studio.guard import LOOPBACK, new_token
+    from mupvss.studio.workspace import Workspace
+
+    workspace = Workspace(arguments.run, arguments.out, arguments.pictures, arguments.device)
+    token = None if arguments.host in LOOPBACK else new_token()
+    app = create_app(workspace, arguments.port, arguments.host, token)
+    address = f"http://{arguments.host}:{arguments.port}/" + (f"?token={token}" if token else "")
+    Console(stderr=True).print(f"studio: {address}   (stop with Ctrl-C)", highlight=False, soft_wrap=True)
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", limit_concurrency=64)

@@ -1,0 +1,163 @@
+"""Commands of a config: the whole job or one of its stages, several configs side by side, one folder of masks against another."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import RunConfig
+from mupvss.errors import ConfigError, DataError
+
+
+def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
+    """CONFIG [--out DIR] [--any.option VALUE]: the file's values are the defaults of the options."""
+
+    argv = list(argv)
+    known = RunConfig()
+    path, base = None, _take_base(argv)
+    if argv and not argv[0].startswith("-"):
+        path = Path(argv.pop(0))
+        known = load_config(path, base)
+    elif not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"{prog} needs a config, as in: {prog} configs/scenes.toml")
+
+    @dataclasses.dataclass(frozen=True)
+    class Arguments:
+        config: Annotated[RunConfig, tyro.conf.arg(name="")]
+        out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME for a config NAME.toml.")] = None
+
+    parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
+    return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
+
+
+def _take_base(argv: list[str]) -> Path | None:
+    """Takes --base CONFIG out of the arguments: it decides the options' defaults, so it is read before them."""
+    if "--base" not in argv:
+        return None
+    index = argv.index("--base")
+    if index + 1 == len(argv):
+        raise ConfigError("--base needs a config, as in --base configs/voc-animals.toml")
+    argv.pop(index)
+    return Path(argv.pop(index))
+
+
+def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
+    def command(argv: Sequence[str]) -> None:
+        config, out = run_arguments(argv, f"mupvss {name}")
+        # Imported here so that --help and the light commands answer at once.
+        from mupvss.runtime.processes import use_cpu
+        from mupvss.stages.run import run_all, run_one
+        from mupvss.stages.run_folder import Run
+
+        if config.device == "cpu":
+            use_cpu()
+        run = Run(config, out)
+        run_all(run) if name == "run" else run_one(run, name)
+
+    command.__doc__ = SUMMARIES[name]
+    return command
+
+
+SUMMARIES = {
+    "run": "The whole job of a config: train, seeds, affinity, masks, segment, evaluate, a plain CAM beside it, report.",
+    "train": "Only train the classifier with its prototypes.",
+    "cam_train": "Only train the plain CAM beside it.",
+    "cam": "Only search and score with the plain CAM.",
+    "seeds": "Only search for seeds with a trained classifier.",
+    "affinity": "Only train the affinity that refines seeds.",
+    "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
+    "segment": "Only train the segmentation network on the pseudo masks.",
+    "val": "Only score the segmentation network on the pictures kept for that.",
+    "report": "Only write the report page of what is there.",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareArguments:
+    configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Configs to compare, each a row; a preset like methods/mctformer needs --base."""
+    base: Path | None = None
+    """Config whose values hold wherever the others say nothing: pictures, backbone, budget."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of the trainings."""
+    out: Path = Path("runs/compare")
+    """Folder of the comparison."""
+    reference: str | None = None
+    """Config that differences are taken from, by its file's stem; default: the last one."""
+    curve: int = 0
+    """Pictures for a learning curve of the first seed, which needs train.snapshots; 0: none."""
+    pictures: int = 6
+    """Pictures shown side by side; 0: no figures."""
+    records: Path | None = None
+    """Folder of small files with the figures of finished runs: what is there is not trained again, unless for the learning curve
+    that it lacks; what is new is added."""
+    report_only: bool = False
+    """Train and search nothing; tables and pictures of what is there."""
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Several configs, several seeds, one table with pictures: trains what is missing."""
+    arguments = tyro.cli(CompareArguments, prog="mupvss compare", args=list(argv))
+    from mupvss.compare.run import Comparison
+    from mupvss.compare.run import compare as run_comparison
+
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
+    if not arguments.configs or not arguments.seeds:
+        raise ConfigError("mupvss compare needs at least one config and one seed")
+    if arguments.curve < 0 or arguments.pictures < 0:
+        raise ConfigError(f"--curve is {arguments.curve}, --pictures is {arguments.pictures}; expected 0 or more")
+    run_comparison(Comparison(**values | {"reference": arguments.reference or arguments.configs[-1].stem}))
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateArguments:
+    pred: Path
+    """Folder of predicted masks, palette PNGs."""
+    truth: Path
+    """Folder of true masks, palette PNGs; 255 is ignored."""
+    num_classes: int
+    """Number of classes, the background counted."""
+    list: Path | None = None
+    """Text file of picture names, one per line; default: every mask in TRUTH."""
+    names: tuple[str, ...] = ()
+    """Names of the classes for the table, without the background."""
+    json: bool = False
+    """Print one JSON object instead of a table."""
+
+
+def evaluate(argv: Sequence[str]) -> None:
+    """Score a folder of masks against another, or (given a config) the masks of its run."""
+    if argv and not argv[0].startswith("-"):
+        return _stage_command_evaluate(argv)
+    import json
+
+    from mupvss.data.voc import read_split
+    from mupvss.evaluation.confusion import scores
+    from mupvss.evaluation.folders import as_json, as_table, score_folders
+
+    arguments = tyro.cli(EvaluateArguments, prog="mupvss evaluate", args=list(argv))
+    if not 1 <= arguments.num_classes <= 255:
+        raise DataError(f"--num-classes is {arguments.num_classes}, expected 1 to 255, the background counted")
+    names = read_split(arguments.list) if arguments.list else None
+    found = scores(score_folders(arguments.pred, arguments.truth, arguments.num_classes, names))
+    if arguments.json:
+        print(json.dumps(as_json(found)))
+        return None
+    labels = ["background", *arguments.names][: arguments.num_classes]
+    labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
+    Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
+    return None
+
+
+def _stage_command_evaluate(argv: Sequence[str]) -> None:
+    config, out = run_arguments(argv, "mupvss evaluate")
+    from mupvss.stages.run import run_one
+    from mupvss.stages.run_folder import Run
+
+    run_one(Run(config, out), "evaluate")

@@ -1,0 +1,143 @@
+"""The paper's picture pages, drawn from the finished runs (Figures 1, 5, 6 and 7), and plots with one line per method.
+
+Maps and masks are read from the runs' folders. Masks are at the threshold chosen without masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mupvss.compare.results import Record, Row, mean
+from mupvss.compare.tables import KIND_NAMES
+from mupvss.data.masks import read_label_image
+from mupvss.data.sample import Dataset, Sample, evenly
+from mupvss.files import atomic_path
+from mupvss.report.pictures import grid, heat, overlay
+from mupvss.report.plot import Series, plot
+from mupvss.search.seeds import read_seeds, seed_path
+
+
+def draw_all(records: Sequence[Record], dataset: Dataset, count: int, folder: Path) -> list[tuple[str, str]]:
+    """Writes the figures into `folder`; -> (title, file name) of each. records: one per config, of one seed."""
+    shown = _several(dataset, count)
+    if not shown or not records:
+        return []
+    figures = [
+        ("Three families on one picture", "families", _families(records, shown[0])),
+        ("Maps side by side", "maps", _side_by_side(records, shown, _map)),
+        ("Masks side by side, threshold chosen without masks", "masks", _side_by_side(records, shown, _mask)),
+        ("One class over several pictures", "one-class", _one_class(records, dataset, count)),
+    ]
+    written = []
+    for title, name, picture in figures:
+        if picture is not None:
+            with atomic_path(folder / f"{name}.png") as temporary:
+                picture.save(temporary)
+            written.append((title, f"{name}.png"))
+    return written
+
+
+def _families(records: Sequence[Record], sample: Sample) -> Image.Image | None:
+    """Figure 1: where a CNN's CAM, a transformer's class attention and the prototype search look."""
+    families: dict[str, Record] = {}
+    for record in records:
+        families.setdefault(_family(record), record)
+    if len(families) < 2:
+        return None
+    image = sample.open_image()
+    header = [", ".join(sorted(sample.tags)), *(f"{family}: {record.entry.name}" for family, record in families.items())]
+    return grid(header, [("", [image, *(_map(record, sample, image) for record in families.values())])], height=220)
+
+
+def _family(record: Record) -> str:
+    model = record.entry.run.config.model
+    if model.method == "cam":
+        return "CNN" if record.maps in ("cam", "recam") else "ViT"
+    return {"mctformer": "class tokens", "mupvss": "prototypes"}[model.method]
+
+
+def _side_by_side(records: Sequence[Record], samples: Sequence[Sample], draw) -> Image.Image:  # type: ignore[no-untyped-def]
+    """Figures 5 and 6: a row per picture, a column per method, the truth beside them."""
+    rows = []
+    for sample in samples:
+        image = sample.open_image()
+        truth = image if sample.open_mask is None else overlay(image, sample.open_mask())
+        rows.append(("", [image, truth, *(draw(record, sample, image) for record in records)]))
+    return grid(["picture", "truth", *(record.entry.name for record in records)], rows)
+
+
+def _one_class(records: Sequence[Record], dataset: Dataset, count: int) -> Image.Image | None:
+    """Figure 7: the commonest class over several pictures, with the prototype losses and, if a config is without, without."""
+    searching = [record for record in records if record.entry.run.config.model.method == "mupvss"]
+    full = [record for record in searching if _has_prototype_losses(record)]
+    without = [record for record in searching if not _has_prototype_losses(record)]
+    if not full:
+        return None
+    name = max(dataset.classes, key=lambda c: sum(sample.tags == {c} for sample in dataset.samples))
+    alone = [sample for sample in dataset.samples if sample.tags == {name}]
+    samples = evenly(alone, count)
+    images = [sample.open_image() for sample in samples]
+    rows = [(name, images)]
+    for record in (full[0], *without[:1]):
+        rows.append((record.entry.name, [_map(record, s, i) for s, i in zip(samples, images, strict=True)]))
+    return grid([""] * len(samples), rows) if samples else None
+
+
+def _has_prototype_losses(record: Record) -> bool:
+    losses = record.entry.run.config.losses
+    return losses.ccp > 0 or losses.cip > 0 or losses.p2p > 0
+
+
+def _map(record: Record, sample: Sample, image: Image.Image) -> Image.Image:
+    path = seed_path(record.entry.run.folder("seeds"), record.maps, sample.name)
+    return heat(image, read_seeds(path).best()[0])
+
+
+def _mask(record: Record, sample: Sample, image: Image.Image) -> Image.Image:
+    labels: np.ndarray = read_label_image(record.entry.run.folder("seeds") / "masks" / f"{sample.name}.png")
+    return overlay(image, labels)
+
+
+def _several(dataset: Dataset, count: int) -> Sequence[Sample]:
+    """Evenly over the classes and the pictures; never chosen by how they look."""
+    return evenly([sample for sample in dataset.samples if sample.tags], count)
+
+
+def completeness_plot(rows: Sequence[Row], body: bool = False) -> str:
+    """Share of an object covered (oracle threshold) against its share of the picture, in groups of equal number, mean over seeds.
+
+    body: what is left of the object without its telling part.
+    """
+    series = []
+    for row in rows:
+        # Every seed's groups are the same objects.
+        groups = zip(*(record.kinds[row.kind].get("completeness", {}).get("groups", []) for record in row.records), strict=False)
+        points = []
+        for group in groups:
+            shares = [found[2 if body else 1] for found in group]
+            if None not in shares:
+                points.append((100 * mean([found[0] for found in group]), 100 * mean(shares)))
+        if points:
+            series.append(Series(_title(row.name, row.kind), points))
+    label = "share of the plain body covered, %" if body else "share covered, %"
+    return plot(series, "size of the object, % of the picture", label, (0, 100))
+
+
+def learning_curve(records: Sequence[Record]) -> str:
+    """Seed mIoU at the oracle threshold against image steps, each method's own maps, mean over the seeds that have it."""
+    values: dict[str, dict[int, list[float]]] = {}
+    for record in records:
+        for point in record.curve:
+            if record.maps in point:
+                title = _title(record.entry.name, record.maps)
+                values.setdefault(title, {}).setdefault(point["image_steps"], []).append(point[record.maps]["oracle"])
+    series = [Series(name, [(steps, mean(found)) for steps, found in points.items()]) for name, points in values.items()]
+    return plot(series, "image steps", "mIoU, oracle threshold")
+
+
+def _title(name: str, kind: str) -> str:
+    return f"{name}: {KIND_NAMES.get(kind, kind)}" if kind in ("prototype", "cam_attention") else name

@@ -1,0 +1,56 @@
+"""The field's dense-CRF settings, and where pixels lie in units of their kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """Standard deviations in pixels and grey levels, and Potts weights, of the two kernels."""
+
+    gaussian_xy: float
+    gaussian_weight: float
+    bilateral_xy: float
+    bilateral_rgb: float
+    bilateral_weight: float
+
+
+PRESETS: dict[str, Strengths] = {
+    "psa": Strengths(3, 3, 80, 13, 10),
+    "mctformer-test": Strengths(4, 3, 83, 5, 3),
+    "irn": Strengths(3, 3, 50, 5, 10),
+    "clip-es": Strengths(1, 3, 67, 3, 4),
+    "toco": Strengths(1, 1, 121, 5, 4),
+}
+"""psa: PSA, MCTformer, CTI; mctformer-test: MCTformer's segmentation test; irn: IRN, ReCAM, LPCAM, POT, which start from
+labels of certainty 0.7; clip-es: CLIP-ES, MoRe; toco: ToCo, SeCo, DuPL."""
+CERTAINTY = 0.7
+"""How sure a label is when the CRF starts from labels."""
+EPSILON = 1e-5
+"""Probabilities under it count as this much, so that every label can still win."""
+
+
+MeanField = Callable[[np.ndarray, int], np.ndarray]
+"""What a backend makes of a picture: log-probabilities (G, L, n) float32 of G questions and a number of steps -> probabilities
+(G, L, n) float32."""
+
+
+def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:
+    """Positions and colours (n, 5) float32, in standard deviations."""
+    h, w = image.shape[:2]
+    found = np.empty((h, w, 5), np.float32)
+    found[..., 0] = np.arange(w, dtype=np.float32) / np.float32(strengths.bilateral_xy)
+    found[..., 1] = (np.arange(h, dtype=np.float32) / np.float32(strengths.bilateral_xy))[:, None]
+    found[..., 2:] = image
+    found[..., 2:] /= np.float32(strengths.bilateral_rgb)
+    return found.reshape(-1, 5)
+
+
+def gaussian_features(height: int, width: int, deviation: float) -> np.ndarray:
+    """Positions (n, 2) float32, in standard deviations."""
+    y, x = np.mgrid[:height, :width].astype(np.float32) / np.float32(deviation)
+    return np.stack((x.ravel(), y.ravel()), 1)

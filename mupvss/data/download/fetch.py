@@ -1,0 +1,119 @@
+"""One file from a server that may break off, lie about lengths, or send something else."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from mupvss.errors import DownloadError
+from mupvss.files import hash_of, lock_for
+from mupvss.runtime.log import progress_bar
+
+CHUNK = 1 << 20
+TIMEOUT = 30.0
+"""Seconds without an answer."""
+ATTEMPTS = 6
+"""Tries in a row that bring nothing new before it is given up."""
+PAUSE = 1.0
+"""Seconds before the second try; doubled each time."""
+MAX_BYTES = 64 << 30
+"""No file of ours is larger: a server that never stops sending does not fill the disk."""
+
+
+def fetch(url: str, sha256: str, target: Path) -> Path:
+    """`target`, fetched unless it is there already. Bytes of an earlier, stopped attempt are kept in TARGET.download.
+
+    DownloadError if the server cannot be reached, or if what it sends has another hash; nothing then lies at `target`.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with lock_for(target):
+        return _fetch_locked(url, sha256, target)
+
+
+def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
+    if target.is_file() and hash_of(target) == sha256.lower():
+        return target
+    partial = target.with_name(target.name + ".download")
+    resumed = partial.exists()
+    actual = _fetch_all(url, sha256.lower(), partial)
+    if actual != sha256.lower() and resumed:  # what lay there may have been of another file
+        partial.unlink()
+        actual = _fetch_all(url, sha256.lower(), partial)
+    if actual != sha256.lower():
+        partial.unlink()
+        raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was thrown away")
+    with partial.open("rb") as stream:
+        os.fsync(stream.fileno())
+    partial.replace(target)
+    return target
+
+
+def _fetch_all(url: str, expected: str, partial: Path) -> str:
+    """Tries on until the hash is right, the server has nothing more, or nothing new comes; -> the hash."""
+    failures, reason = 0, ""
+    while failures < ATTEMPTS:
+        before, whole = _size(partial), False
+        try:
+            whole = _fetch_on(url, partial)
+        except urllib.error.HTTPError as error:
+            if error.code < 500 and error.code not in (408, 429):
+                raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
+            reason = f"{error.code} {error.reason}"
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
+            reason = str(error) or type(error).__name__
+        grown = _size(partial) > before
+        if whole and ((found := hash_of(partial)) == expected or not grown):
+            return found
+        if grown:
+            failures = 0
+        else:
+            failures += 1
+            time.sleep(PAUSE * 2 ** (failures - 1) if failures < ATTEMPTS else 0)
+    raise DownloadError(f"{url}: cannot be fetched ({reason}); try again later and it goes on where it stopped")
+
+
+def _fetch_on(url: str, partial: Path) -> bool:
+    """One request for what is missing; whether the server says that the file is whole now."""
+    start = _size(partial)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:
+            return True
+        raise
+    with response:
+        at = _offset(response, start)
+        length = response.headers.get("Content-Length", "")
+        total = at + int(length) if length.isdigit() else at
+        megabytes = max(1, total >> 20)
+        with partial.open("r+b" if at else "wb") as stream, progress_bar(partial.stem, megabytes, "MB", at >> 20) as advance:
+            stream.seek(at)
+            while chunk := response.read(CHUNK):
+                if at + len(chunk) > MAX_BYTES:
+                    raise DownloadError(f"{url}: larger than {MAX_BYTES >> 30} GB, which no file of ours is; stopped")
+                stream.write(chunk)
+                advance(((at + len(chunk)) >> 20) - (at >> 20))
+                at += len(chunk)
+            stream.truncate()
+    return not length.isdigit() or at == total
+
+
+def _offset(response: http.client.HTTPResponse, wanted: int) -> int:
+    """Where in the file the answer begins: a server may send the whole, or another part than was asked for."""
+    if response.status != 206:
+        return 0
+    match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if match is None or int(match.group(1)) != wanted:
+        raise http.client.HTTPException("the server sent another part of the file than it was asked for")
+    return wanted
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

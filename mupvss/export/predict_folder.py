@@ -1,0 +1,175 @@
+"""Masks of many pictures: found one by one, kept as palette PNGs, then written in each format asked for.
+
+A stopped run goes on: a picture whose mask is there, made by the same network with the same tags, is not searched again.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mupvss.data.images import SUFFIXES
+from mupvss.data.masks import read_label_image, write_palette_png
+from mupvss.data.tags import Tags, read_tags
+from mupvss.errors import DataError
+from mupvss.export.formats import check_formats, export_all
+from mupvss.export.regions import Item, Options
+from mupvss.files import file_state, read_json, write_json
+from mupvss.predict.load import load
+from mupvss.predict.prediction import PicturePredictor
+from mupvss.runtime.log import console, progress_bar
+from mupvss.stages.run_folder import fingerprint
+
+KEPT = ".found"
+"""Folder of the masks and figures of single pictures."""
+
+
+@dataclass(frozen=True)
+class Request:
+    run: Path
+    pictures: Sequence[str]
+    out: Path
+    formats: Sequence[str]
+    tags: Path | None
+    tag: Sequence[str]
+    classifier: bool
+    device: str
+    min_pixels: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to be searched."""
+
+    name: str
+    """Relative to the folder it was found in."""
+    path: Path
+
+    @property
+    def stem(self) -> str:
+        return str(Path(self.name).with_suffix(""))
+
+
+def predict_folder(request: Request) -> int:
+    """-> the formats under OUT and predictions.json with tags, scores, boxes and areas; 1 if a picture could not be read."""
+    check_formats(request.formats)
+    sources = find_pictures(request.pictures)
+    known = None if request.tags is None else read_tags(request.tags)
+    predictor = load(request.run, request.device, classifier=request.classifier)
+    failed = _search(request, sources, known, predictor)
+    good = [source for source in sources if source.name not in failed]
+    options = Options(tuple(predictor.classes), request.min_pixels, request.tolerance)
+    export_all(_items(good, request.out), len(good), request.formats, request.out, options)
+    write_json(request.out / "predictions.json", {source.name: read_json(_kept(request.out, source, ".json")) for source in good})
+    for message in failed.values():
+        console.print(message, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"{len(good)} of {len(sources)} pictures: {request.out}", highlight=False, soft_wrap=True)
+    return 1 if failed else 0
+
+
+def find_pictures(given: Sequence[str]) -> list[Source]:
+    """Files, folders (with all below) and patterns -> pictures, named relative to the folder or pattern's fixed part."""
+    found: list[Source] = []
+    for text in given:
+        path = Path(text)
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p.relative_to(path)))
+            found += [Source(p.relative_to(path).as_posix(), p) for p in inside]
+        elif path.is_file():
+            found.append(Source(path.name, path))
+        else:
+            root = _fixed_part(path)
+            matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
+            if not matches:
+                raise DataError(f"{text}: no such picture, folder or match of a pattern")
+            found += [Source(p.relative_to(root).as_posix(), p) for p in matches if p.suffix.lower() in SUFFIXES]
+    if not found:
+        raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) in there")
+    seen: dict[str, Path] = {}
+    for source in found:
+        other = seen.setdefault(source.stem, source.path)
+        if other != source.path:
+            raise DataError(f"{source.path} and {other} would both be written as '{source.stem}'; give them apart")
+    return list({source.path: source for source in found}.values())
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _fixed_part(pattern: Path) -> Path:
+    parts = pattern.parts
+    plain = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts) - 1)
+    return Path(*parts[:plain]) if plain else Path()
+
+
+def _search(request: Request, sources: Sequence[Source], known: Tags | None, predictor: PicturePredictor) -> dict[str, str]:
+    """Messages of the pictures that could not be used, by name; the others' masks and figures are kept on disk."""
+    failed: dict[str, str] = {}
+    maker = fingerprint("predict", network_state(request.run), request.classifier, list(predictor.classes))
+    with progress_bar("predict", len(sources), "pictures") as advance:
+        for source in sources:
+            try:
+                tags = _tags_of(source, request, known, predictor.classes)
+                made_by = fingerprint(maker, tags, file_state(str(source.path)))
+                if not _is_made(request.out, source, made_by):
+                    _predict_one(predictor, source, tags, request.out, made_by)
+            except DataError as error:
+                failed[source.name] = str(error)
+            advance(1)
+    return failed
+
+
+def _predict_one(predictor: PicturePredictor, source: Source, tags: list[str] | None, out: Path, made_by: str) -> None:
+    found = predictor(source.path, tags)
+    write_palette_png(_kept(out, source, ".png"), found.labels)
+    figures = {
+        "tags": list(found.tags),
+        "scores": {name: round(score, 4) for name, score in found.scores.items()},
+        "boxes": {name: list(box) for name, box in found.boxes.items()},
+        "areas": found.areas,
+        "size": list(found.labels.shape),
+        "confidence": round(float(found.confidence.mean()), 4),
+        "made_by": made_by,
+    }
+    write_json(_kept(out, source, ".json"), figures)
+
+
+def _tags_of(source: Source, request: Request, known: Tags | None, classes: Sequence[str]) -> list[str] | None:
+    if known is None and not request.tag:
+        return None
+    own = frozenset() if known is None else known.get(source.name, known.get(source.path.name))
+    if own is None:
+        raise DataError(f"{source.path}: not in {request.tags}; add it there, with or without tags")
+    return sorted(own & set(classes) | set(request.tag))
+
+
+def _is_made(out: Path, source: Source, made_by: str) -> bool:
+    try:
+        return read_json(_kept(out, source, ".json"))["made_by"] == made_by and _kept(out, source, ".png").is_file()
+    except (OSError, json.JSONDecodeError, KeyError, TypeError):
+        return False
+
+
+def network_state(run: Path) -> list[object]:
+    """What of a run the answers depend on."""
+    files = [run] if run.is_file() else sorted([*run.glob("*/model.safetensors"), *run.glob("seeds/metrics.json")])
+    return [[path.name, file_state(str(path))] for path in files]
+
+
+def _kept(out: Path, source: Source, suffix: str) -> Path:
+    return out / KEPT / f"{source.stem}{suffix}"
+
+
+def _items(sources: Sequence[Source], out: Path) -> Iterator[Item]:
+    for source in sources:
+        yield Item(
+            source.name,
+            source.path,
+            read_label_image(_kept(out, source, ".png")),
+            read_json(_kept(out, source, ".json"))["scores"],
+        )

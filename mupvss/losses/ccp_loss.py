@@ -1,0 +1,32 @@
+"""CCP, cross-class prototype loss: the prototypes of one picture exclude each other (paper, Sec. 3.2).
+
+Printed: -sum_{i != j} log(1 - cos(P_i, P_j)). Negative for opposed prototypes; as a mean its floor is -log(C / (C - 1)).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mupvss.ops import extended_log, full_precision, pairwise_cosine, part_ties
+
+FLOOR = 1e-6
+"""1 - cos under it is extended linearly."""
+
+
+def ccp(prototypes: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """prototypes (B, C, D) or (C, D), any float type -> scalar: -log(1 - cos) over ordered pairs of different classes.
+
+    sum: summed over the pairs, averaged over the pictures (as printed, for one picture). mean: also averaged over the
+    pairs. One class has no pair: 0, with a gradient of zero.
+    """
+    p = full_precision(prototypes)
+    p = p.unsqueeze(0) if p.dim() == 2 else p
+    classes = p.shape[1]
+    if classes < 2 or len(p) == 0:
+        return p.sum() * 0
+    others = ~torch.eye(classes, dtype=torch.bool, device=p.device)
+    terms = -extended_log(1 - pairwise_cosine(part_ties(p)), FLOOR)[:, others]  # (B, C*(C-1))
+    return terms.mean() if reduction == "mean" else terms.sum(1).mean()

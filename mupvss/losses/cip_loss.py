@@ -1,0 +1,40 @@
+"""CIP, cross-image prototype loss: one class's prototype agrees across the pictures of a batch (paper, Sec. 3.2).
+
+Printed: -sum_{i != j} log cos(P_c^i, P_c^j), which has no value where the cosine is not positive. Ours (`shifted`) is
+-log((1 + cos) / 2).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mupvss.ops import extended_log, full_precision, pairwise_cosine
+
+FLOOR = {"shifted": 1e-3, "literal": 0.05}
+"""Arguments of the logarithm under it are extended linearly, so that exactly the bad pairs keep a gradient."""
+
+
+def cip(
+    prototypes: Tensor,
+    tags: Tensor | None = None,
+    form: Literal["shifted", "literal"] = "shifted",
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Tensor:
+    """prototypes (B, C, D) -> scalar over ordered pairs of different pictures, class by class.
+
+    tags (B, C) of 0 and 1: only pairs whose two pictures both have the tag; None: every pair, as printed. mean: over the
+    pairs that count. No pair at all (one picture, no shared tag): 0, with a gradient of zero.
+    """
+    p = full_precision(prototypes).transpose(0, 1)  # (C, B, D)
+    counts = (~torch.eye(p.shape[1], dtype=torch.bool, device=p.device)).expand(p.shape[0], -1, -1)
+    if tags is not None:
+        has = tags.t().bool()
+        counts = counts & has.unsqueeze(1) & has.unsqueeze(2)
+    if not counts.any():
+        return p.sum() * 0
+    cosine = pairwise_cosine(p)[counts]
+    terms = -extended_log((1 + cosine) / 2 if form == "shifted" else cosine, FLOOR[form])
+    return terms.mean() if reduction == "mean" else terms.sum()

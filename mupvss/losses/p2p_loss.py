@@ -1,0 +1,64 @@
+"""P2P, patch-to-prototype loss: the search itself classifies, which teaches patches to resemble their prototype.
+
+Printed: s_ij = cos(F_i, P_j), zero where s_ij <= threshold, summed over the patches, multi-label loss against the tags. A
+sum of non-negative numbers cannot say "absent" (its loss stays above log 2) and grows with the picture. Ours pools by
+GWRP, whose meaning does not change with the number of patches, and learns a scale and a bias.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from mupvss.losses.classification_loss import classification
+from mupvss.ops import full_precision, gwrp, rescaled_decay
+
+
+def similarity(patches: Tensor, prototypes: Tensor) -> Tensor:
+    """patches (B, N, D), prototypes (B, C, D) -> cosines (B, C, N) in [-1, 1]."""
+    f = F.normalize(full_precision(patches), dim=-1)
+    p = F.normalize(full_precision(prototypes), dim=-1)
+    return p @ f.transpose(1, 2)
+
+
+def over_threshold(scores: Tensor, threshold: float) -> Tensor:
+    """scores (B, C, N), zero where at or under the threshold; the best patch of each class always counts.
+
+    Without that guard, a tagged class whose patches all lie under the threshold would never get a gradient.
+    """
+    keep = (scores > threshold) | (scores == scores.amax(-1, keepdim=True))
+    return scores * keep
+
+
+def pool(
+    scores: Tensor, how: Literal["gwrp", "mean", "sum"] = "gwrp", decay: float = 0.995, reference_patches: int = 784
+) -> Tensor:
+    """scores (B, C, N) -> (B, C)."""
+    if how == "sum":
+        return scores.sum(-1)
+    if how == "mean":
+        return scores.mean(-1)
+    return gwrp(scores, rescaled_decay(decay, reference_patches, scores.shape[-1]))
+
+
+def p2p(
+    patches: Tensor,
+    prototypes: Tensor,
+    tags: Tensor,
+    threshold: float | None = None,
+    how: Literal["gwrp", "mean", "sum"] = "gwrp",
+    scale: Tensor | float = 1.0,
+    bias: Tensor | float = 0.0,
+    decay: float = 0.995,
+    reference_patches: int = 784,
+) -> Tensor:
+    """patches (B, N, D), prototypes (B, C, D), tags (B, C) of 0 and 1 -> scalar.
+
+    The score of a class is scale * pool(cosines) + bias. The printed loss is threshold = tau, how = "sum", scale 1, bias 0.
+    """
+    scores = similarity(patches, prototypes)
+    if threshold is not None:
+        scores = over_threshold(scores, threshold)
+    return classification(scale * pool(scores, how, decay, reference_patches) + bias, tags)

@@ -1,0 +1,173 @@
+"""The one checkpoint format: tensors in safetensors, everything else as JSON in its header. Nothing is ever unpickled.
+
+model.safetensors holds a finished network with all that is needed to use it; state.safetensors, beside it until the
+training's figures are written, holds the network, the optimizer and the random state, so that a stopped run goes on exactly.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mupvss.config.schema import ModelConfig
+from mupvss.data.preprocess import MEAN, STD
+from mupvss.errors import CheckpointError, is_out_of_memory
+from mupvss.files import atomic_path
+from mupvss.model.build import Network, build_model
+from mupvss.version import VERSION
+
+FORMAT = 1
+KEY = "mupvss"
+"""Of the entry in a file's metadata that holds our header, as JSON."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a checkpoint says about its network."""
+
+    classes: tuple[str, ...]
+    model: ModelConfig
+    version: str
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Atomic: the old file stays until the new one is whole."""
+    metadata = {KEY: header_text(header)}
+    with atomic_path(path) as temporary:
+        try:
+            save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{path}: cannot be written ({error})") from None
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a file written by `save_tensors`."""
+    header = read_header(path)
+    try:
+        return load_file(path), header
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """What the file says of itself, without its tensors; CheckpointError if it is not one of ours."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint; train first, or give the folder of a finished run")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from None
+    if KEY not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not one of ours; use it as model.weights instead")
+    return parse_header(metadata[KEY], path)
+
+
+def header_text(header: dict[str, Any]) -> str:
+    """As it is written into a file, with the format and the version that wrote it."""
+    return json.dumps({"format": FORMAT, "version": VERSION, **header})
+
+
+def parse_header(text: str, path: Path) -> dict[str, Any]:
+    """What `header_text` wrote; CheckpointError if it is damaged, or of a format that this version does not read."""
+    try:
+        header = dict(json.loads(text))
+        written, by = header["format"], str(header["version"])
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
+    if written != FORMAT:
+        raise CheckpointError(
+            f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the one that wrote it, or write anew"
+        )
+    return header
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    """A file whose content is wrong, or a disk that does not give it."""
+    if isinstance(error, OSError):
+        return CheckpointError(f"{path}: cannot be read ({error})")
+    return CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off")
+
+
+def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:
+    header = {
+        "classes": list(classes),
+        "model": model.model_dump(mode="json"),
+        "normalisation": {"mean": list(MEAN), "std": list(STD)},
+    }
+    save_tensors(path, network.state_dict(), header)
+
+
+def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
+    tensors, header = load_tensors(path)
+    if "classes" not in header:
+        raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
+    return tensors, model_info(header, path)
+
+
+def model_info(header: dict[str, Any], path: Path) -> ModelInfo:
+    with fitting(path):
+        classes = tuple(str(name) for name in header["classes"])
+        return ModelInfo(classes, ModelConfig.model_validate_json(json.dumps(header["model"])), str(header["version"]))
+
+
+@contextlib.contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Around what is made of a checkpoint's content: CheckpointError, naming the file, where it does not fit together."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError) as error:
+        if isinstance(error, CheckpointError) or is_out_of_memory(error):
+            raise
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said})") from None
+
+
+def load_network(path: Path) -> tuple[Network, ModelInfo]:
+    """The classifier of a finished checkpoint, on the CPU, and what the checkpoint says about it."""
+    tensors, info = read_model(path)
+    with fitting(path):
+        network = build_model(info.model, len(info.classes), pretrained=False)
+        network.load_state_dict(tensors)
+    return network, info
+
+
+def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str, header: dict[str, Any]) -> None:
+    """`identity` says which training this is, a state of another one is never resumed; header: what else to know of it."""
+    saved = optimizer.state_dict()
+    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
+    for index, entry in saved["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in entry.items()}
+    tensors["random.torch"] = torch.get_rng_state()
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    save_tensors(path, tensors, {**header, "identity": identity})
+
+
+def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> dict[str, Any]:
+    """Restores what `save_state` wrote; -> its header, with the identity, or nothing, and nothing changed, if that is another."""
+    tensors, header = load_tensors(path)
+    if header.get("identity") != identity:
+        return {}
+    network.load_state_dict({k[8:]: v for k, v in tensors.items() if k.startswith("network.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    torch.set_rng_state(tensors["random.torch"])
+    device = next(network.parameters()).device
+    if "random.cuda" in tensors and device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    return header

@@ -1,0 +1,61 @@
+"""Small functions of tensors that losses, networks and the search share: cosines that stay differentiable, and weighted rank
+pooling."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, arange
+
+TIE = 1e-3
+"""Relative length of the offset that parts tied vectors."""
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """float64 stays; anything narrower becomes float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def part_ties(x: Tensor) -> Tensor:
+    """x (..., K, D), the same with vectors moved apart that equal another of the K.
+
+    Two equal vectors have a cosine gradient of exactly zero, so no loss on cosines could ever part them. Each of the
+    tied ones is given a fixed offset of 0.1 % of its length along an axis of its own, for the loss only.
+    """
+    unit = F.normalize(x.detach(), dim=-1)
+    same = (unit @ unit.transpose(-2, -1)) > 1 - 1e-6
+    tied = same.sum(-1) > 1  # (..., K); every vector equals itself
+    if not tied.any():
+        return x
+    k, d = x.shape[-2:]
+    axes = torch.zeros(k, d, dtype=x.dtype, device=x.device)
+    axes[torch.arange(k), torch.arange(k) % d] = 1.0
+    length = x.detach().norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return x + tied.unsqueeze(-1) * TIE * length * axes
+
+
+def pairwise_cosine(x: Tensor) -> Tensor:
+    """x (..., K, D) -> cosines (..., K, K)."""
+    unit = F.normalize(x, dim=-1)
+    return unit @ unit.transpose(-2, -1)
+
+
+def extended_log(x: Tensor, floor: float) -> Tensor:
+    """log x for x >= floor; below, its tangent at the floor: finite, and with a gradient everywhere."""
+    tangent = torch.log(torch.full_like(x, floor)) + (x - floor) / floor
+    return torch.where(x >= floor, torch.log(x.clamp_min(floor)), tangent)
+
+
+def rescaled_decay(decay: float, reference: int, patches: int) -> float:
+    """Decay per rank for `patches` patches that weighs the same *share* of them as `decay` does for `reference`.
+
+    decay ** (reference / patches): 0.996 at 784 patches is 0.984 at 196. A reference of 0 keeps the decay.
+    """
+    return decay if reference == 0 else decay ** (reference / patches)
+
+
+def gwrp(scores: Tensor, decay: float) -> Tensor:
+    """Pools scores (..., N) over their last dimension to (...): sorted descending, weighted decay**rank, normalised."""
+    weights = decay ** arange(scores.shape[-1], device=scores.device, dtype=scores.dtype)
+    ranked = scores.sort(dim=-1, descending=True).values
+    return (ranked * weights).sum(-1) / weights.sum()

@@ -1,0 +1,141 @@
+"""save_pretrained, from_pretrained and push_to_hub for predictors, through huggingface_hub's own mixin.
+
+A shared folder holds model.safetensors, our one checkpoint format; config.json with what the predictor was set to; and README.md,
+the card:
+what the network is, what it learned from, how good it was, and how to use it.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+from mupvss.errors import CheckpointError
+from mupvss.files import read_json, write_json
+from mupvss.predict.run import FinishedRun
+from mupvss.version import VERSION
+
+FIGURES = {
+    "seeds/miou": "seeds on the training pictures, threshold chosen without masks",
+    "seeds/miou_oracle": "seeds on the training pictures, oracle threshold",
+    "masks/miou": "pseudo masks of the training pictures",
+    "val/miou_single": "segmentation network on the pictures of val, one scale",
+    "val/miou": "segmentation network on the pictures of val",
+}
+
+KINDS = {
+    "scenes": "Drawn scenes",
+    "voc": "A data set in Pascal VOC's layout",
+    "coco": "A data set in COCO's layout",
+    "folder": "Own pictures",
+}
+
+
+def card_text(run: Path | None, classes: Sequence[str], licence: str | None, data: str | None) -> str:
+    """Markdown with the hub's YAML header. licence and data: the owner's words, else unstated and what the run says."""
+    lines = ["---", "library_name: mupvss", "pipeline_tag: image-segmentation"]
+    lines += [f"license: {json.dumps(licence)}"] if licence else []
+    lines += ["tags:", "- weakly-supervised-segmentation", "- image-segmentation", "---", "", f"# {_title(run)}", ""]
+    lines += ["Segmentation masks, learned from image tags alone with MuP-VSS (CVPR 2025).", ""]
+    lines += ["## Use", "", "```python", "from mupvss import load", "", 'predictor = load("FOLDER OF THIS MODEL")']
+    lines += ['found = predictor("picture.jpg")', "found.labels  # (H, W) uint8 class ids, 0 background", "```", ""]
+    lines += ["## Classes", "", ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)), ""]
+    lines += ["## Data", "", data or _data(run), "", "## Figures", "", *_figures(run), ""]
+    lines += ["## Licence", "", licence or "Not stated by the owner.", "", f"Written by mupvss {VERSION}."]
+    return "\n".join(lines) + "\n"
+
+
+def _title(run: Path | None) -> str:
+    return "Segmentation from image tags" if run is None else run.resolve().name
+
+
+def _data(run: Path | None) -> str:
+    if run is None or not (run / "train" / "config.toml").is_file():
+        return "Not stated."
+    config = FinishedRun(run).config()
+    kind = KINDS[config.data.source]
+    return (
+        f"{kind}, image tags only; {config.train.image_steps} image steps, backbone {config.model.backbone}, seed {config.seed}."
+    )
+
+
+def _figures(run: Path | None) -> list[str]:
+    """mIoU of what was measured; nothing is claimed where there were no masks to measure against."""
+    path = None if run is None else run / "metrics.json"
+    found: dict[str, Any] = read_json(path) if path is not None and path.is_file() else {}
+    rows = [f"| {text} | {found[key]:.1f} |" for key, text in FIGURES.items() if isinstance(found.get(key), float)]
+    return ["| mIoU of | % |", "|---|---|", *rows] if rows else ["None were measured: there were no masks to compare with."]
+
+
+CHECKPOINT, SETTINGS = "model.safetensors", "config.json"
+T = TypeVar("T", bound="SharedPredictor")
+
+
+class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-segmentation"):
+    run: Path | None = None
+    """The run it was loaded from, whose figures the card tells."""
+
+    @abstractmethod
+    def save_checkpoint(self, path: Path) -> None:
+        """Writes the network in our checkpoint format."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs beside the checkpoint, as plain JSON."""
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls: type[T], checkpoint: Path, settings: dict[str, Any], device: str) -> T:
+        """The predictor again."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]: ...
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        self.save_checkpoint(save_directory / CHECKPOINT)
+        write_json(save_directory / SETTINGS, {"mupvss": type(self).__name__, **self.settings()})
+
+    @classmethod
+    def from_pretrained(cls: type[T], pretrained_model_name_or_path: str | Path, **options: Any) -> T:
+        """From the hub (OWNER/NAME) or a folder; options as of the mixin, and `device`. CheckpointError where neither is."""
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **options)
+        except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+            raise CheckpointError(
+                f"{pretrained_model_name_or_path}: cannot be fetched from the Hugging Face hub ({type(error).__name__}). "
+                "Offline? Give the folder that save_pretrained wrote"
+            ) from None
+
+    @classmethod
+    def _from_pretrained(cls: type[T], *, model_id: str, device: str = "auto", **options: Any) -> T:
+        known = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+        chosen = {name: options[name] for name in known if name in options}
+        folder = Path(model_id)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(model_id, allow_patterns=[CHECKPOINT, SETTINGS], **chosen))
+        settings = read_settings(folder)
+        if settings["mupvss"] != cls.__name__:
+            raise CheckpointError(f"{model_id}: holds a {settings['mupvss']}; use {settings['mupvss']}.from_pretrained")
+        return cls.from_settings(folder / CHECKPOINT, settings, device)
+
+    def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
+        return ModelCard(card_text(self.run, self.classes, kwargs.get("licence"), kwargs.get("data")))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """CheckpointError for a folder that `save_pretrained` did not write."""
+    try:
+        found = read_json(folder / SETTINGS)
+        known = isinstance(found, dict) and "mupvss" in found
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError):
+        known = False
+    if not known:
+        raise CheckpointError(f"{folder}: no {SETTINGS} of ours in there; expected what save_pretrained wrote")
+    return dict(found)

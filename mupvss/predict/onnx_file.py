@@ -1,0 +1,72 @@
+"""Writing a network as ONNX with dynamic batch, height and width, and all that is needed to use it in the file's metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mupvss.data.preprocess import MEAN, STD
+from mupvss.files import atomic_path
+from mupvss.model.checkpoint import KEY, header_text
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.runtimes import PlainOutputs, output_names
+from mupvss.predict.segmenter import SegmentationPredictor
+
+
+def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> None:
+    """One input `images` (B, 3, H, W), normalised, of whole patches; a segmentation network returns `logits`, a classifier the
+    tensors of Features. ValueError where the extra `onnx` is missing."""
+    network, names, header = _parts(predictor)
+    size = 2 * predictor.stride
+    example = torch.randn(2, 3, size, size + predictor.stride)
+    dynamic = {"images": {0: torch.export.Dim.AUTO, 2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}}
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                network.eval().cpu(), (example,), dynamo=True, input_names=["images"], output_names=list(names),
+                dynamic_shapes=dynamic, verbose=False,
+            )  # fmt: skip
+    except (ImportError, ModuleNotFoundError) as error:
+        raise ValueError(f"exporting needs the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
+    assert program is not None
+    normalisation = {"mean": list(MEAN), "std": list(STD)}
+    header |= {"outputs": list(names), "stride": predictor.stride, "normalisation": normalisation}
+    program.model.metadata_props[KEY] = header_text(header)
+    with atomic_path(path) as temporary:
+        program.save(str(temporary), external_data=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its steps at length on every channel there is."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:
+    info = predictor.info
+    header: dict[str, Any] = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
+    if isinstance(predictor, SegmentationPredictor):
+        return predictor.network, ("logits",), header | {"segment": predictor.info.segment.model_dump(mode="json")}
+    header |= {"search": predictor.config.model_dump(mode="json"), "threshold": predictor.threshold}
+    with torch.no_grad():
+        side = 2 * info.model.patch_size
+        names = output_names(predictor.network.cpu()(torch.zeros(1, 3, side, side), need_attention=True))
+    return PlainOutputs(predictor.network, names), names, header

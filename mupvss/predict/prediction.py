@@ -1,0 +1,102 @@
+"""What every predictor takes and answers, whatever network and runtime is behind it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from mupvss.data.images import array_to_rgb, read_image, to_rgb
+from mupvss.data.masks import Box, bounding_box
+from mupvss.data.urls import fetch_image, is_url
+
+Picture = Image.Image | np.ndarray | str | Path
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one picture of H x W pixels."""
+
+    classes: tuple[str, ...]
+    """Names behind the ids 1, 2, ... of `labels`."""
+    labels: np.ndarray
+    """(H, W) uint8 class ids, 0 background."""
+    confidence: np.ndarray
+    """(H, W) float32 in [0, 1]: the best map's value, or the label's probability."""
+    tags: tuple[str, ...]
+    """The tags that were searched for, given or predicted; of a segmentation network what it found."""
+    scores: dict[str, float]
+    """Per class the probability that it is in the picture."""
+    probabilities: dict[str, np.ndarray]
+    """Per class considered (H, W) float32 in [0, 1]: the class's map, or the probability of each pixel."""
+
+    @property
+    def areas(self) -> dict[str, int]:
+        """Pixels of each class that was found."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
+        return {name: int(counts[i]) for i, name in enumerate(self.classes, 1) if counts[i]}
+
+    @property
+    def boxes(self) -> dict[str, Box]:
+        """Per class that was found the smallest (left, top, right, bottom) around its pixels; right and bottom excluded."""
+        return {name: bounding_box(self.mask(name)) for name in self.areas}
+
+    def mask(self, name: str) -> np.ndarray:
+        """(H, W) bool: where the class is. ValueError for a class the network does not know."""
+        check_tags([name], self.classes)
+        return self.labels == self.classes.index(name) + 1
+
+
+class PicturePredictor(ABC):
+    """Call it with a picture, and with its tags if they are known. One picture per forward pass, so that a picture's answer
+    does not depend on its neighbours."""
+
+    allow_urls = False
+    """Whether a text that is a web address is fetched."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names behind the ids 1, 2, ..."""
+
+    @abstractmethod
+    def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
+        """An upright RGB picture and known tags -> Prediction."""
+
+    def __call__(self, image: Picture, tags: Sequence[str] | None = None) -> Prediction:
+        """A PIL picture, a path, or an array (grey, RGB or RGBA; uint8 or uint16) -> Prediction at the picture's size.
+
+        tags None: whatever the network finds; tags given rule out every other class. ValueError for a tag the network was not
+        trained on or an array of another form, DataError for a file that is no picture.
+        """
+        if tags is not None:
+            check_tags(tags, self.classes)
+        return self.predict(as_picture(image, self.allow_urls), tags)
+
+    def batch(self, images: Iterable[Picture], tags: Iterable[Sequence[str] | None] | None = None) -> Iterator[Prediction]:
+        """One Prediction after the other, so that any number of pictures fits in memory. tags: as many as there are pictures."""
+        if tags is None:
+            yield from (self(image) for image in images)
+        else:
+            yield from (self(image, known) for image, known in zip(images, tags, strict=True))
+
+
+def as_picture(image: Picture, allow_urls: bool = False) -> Image.Image:
+    """-> upright RGB picture; ValueError or DataError for anything else."""
+    if isinstance(image, str) and is_url(image):
+        return fetch_image(image, allow_urls)
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    return array_to_rgb(image) if isinstance(image, np.ndarray) else to_rgb(image)
+
+
+def check_tags(tags: Sequence[str], classes: tuple[str, ...]) -> None:
+    if isinstance(tags, str):
+        raise ValueError(f"tags is the text '{tags}'; expected a list, as in [\"{tags}\"]")
+    unknown = [tag for tag in tags if tag not in classes]
+    if unknown:
+        raise ValueError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(classes)}")

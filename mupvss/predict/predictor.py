@@ -1,0 +1,120 @@
+"""The one inference path: a trained network with its preprocessing, answering at the picture's own size."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from mupvss.config.schema import SearchConfig
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
+from mupvss.model.build import Network
+from mupvss.model.checkpoint import ModelInfo, load_network, save_model
+from mupvss.model.features import Features
+from mupvss.predict.hub import SharedPredictor
+from mupvss.predict.prediction import PicturePredictor, Prediction
+from mupvss.runtime.device import autocast, pick_device
+from mupvss.search.maps import chosen_kind
+from mupvss.search.multiscale import search_maps
+from mupvss.search.seeds import Seeds
+
+
+class Predictor(SharedPredictor, PicturePredictor):
+    """The classifier with its spatial search."""
+
+    def __init__(
+        self, network: nn.Module, info: ModelInfo, search: SearchConfig, threshold: float | None = None, device: str = "auto"
+    ) -> None:
+        """network: images -> Features; threshold: map value from which a pixel is an object's, None for 0.5."""
+        self.info, self.device = info, pick_device(device)
+        self.network: Network = network.to(self.device).eval()  # type: ignore[assignment]
+        self.config, self.threshold = search, threshold
+
+    @classmethod
+    def open(cls, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> Predictor:
+        return cls(*load_network(checkpoint), search, threshold, device)
+
+    def save_checkpoint(self, path: Path) -> None:
+        save_model(path, self.network, self.info.classes, self.info.model)
+
+    def settings(self) -> dict[str, Any]:
+        return {"search": self.config.model_dump(mode="json"), "threshold": self.threshold}
+
+    @classmethod
+    def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> Predictor:
+        search = SearchConfig.model_validate_json(json.dumps(settings["search"]))
+        return cls.open(checkpoint, search, settings["threshold"], device)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The maps that are made: `search.kinds`, or all that the network offers, its own first."""
+        unknown = [kind for kind in self.config.kinds if kind not in self.network.kinds]
+        if unknown:
+            raise ValueError(f"search.kinds has '{unknown[0]}', and this network offers {', '.join(self.network.kinds)}")
+        return self.config.kinds or self.network.kinds
+
+    @property
+    def kind(self) -> str:
+        """The maps that become masks."""
+        return chosen_kind(self.network.kinds, self.config.maps)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.info.classes
+
+    def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Seeds]:
+        """RGB picture, indices of classes from 0 -> Seeds per kind of map. Very large pictures are searched reduced, and the
+        cells of their maps cover as many more pixels."""
+        model, ids = self.info.model, np.array(classes, np.int16) + 1
+        factor = reduction(image.size)
+        small, size, stride = reduced(image, factor), (image.height, image.width), self.config.canvas_stride * factor
+        maps = search_maps(self.network, small, classes, kinds, self.config, model.patch_size, model.image_size)
+        return {kind: Seeds(ids, found.numpy(), size, stride) for kind, found in maps.items()}
+
+    @property
+    def stride(self) -> int:
+        """Sides of what the network sees are multiples of it, in pixels."""
+        return self.info.model.patch_size
+
+    def likely_tags(self, scores: dict[str, float]) -> list[str]:
+        """The classes found more likely than not, of what `scores` answered."""
+        return [name for name in self.classes if scores[name] >= 0.5]
+
+    @torch.no_grad()
+    def features(self, image: Image.Image, size: float = 1.0, mirror: bool = False) -> Features:
+        """One pass over the whole picture, brought to the area of a square of `size` times the training's side; mirror: its
+        mirror beside it, so that B = 2."""
+        model = self.info.model
+        scale = size * model.image_size / math.sqrt(image.width * image.height)
+        tensor = normalise(resize_for_search(image, scale, model.patch_size))
+        views = torch.stack((tensor, tensor.flip(-1))) if mirror else tensor.unsqueeze(0)
+        with autocast(self.device, self.config.precision):
+            return self.network(views.to(self.device))
+
+    @torch.no_grad()
+    def scores(self, image: Image.Image) -> dict[str, float]:
+        """RGB picture -> per class name the probability that it is in the picture."""
+        features = self.features(image)
+        logits = features.patch_score[0]
+        if features.token_score is not None:
+            logits = (logits + features.token_score[0]) / 2
+        return dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True))
+
+    def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
+        """tags None: the classes found more likely than not."""
+        scores = self.scores(picture)
+        if tags is None:
+            tags = self.likely_tags(scores)
+        index = [i for i, name in enumerate(self.classes) if name in tags]
+        seeds = self.search(picture, index, [self.kind])[self.kind]
+        value, label = seeds.best()
+        labels = np.where(value >= (0.5 if self.threshold is None else self.threshold), label, 0).astype(np.uint8)
+        names = tuple(self.classes[i] for i in index)
+        return Prediction(self.classes, labels, value, names, scores, dict(zip(names, seeds.full(), strict=True)))

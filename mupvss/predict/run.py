@@ -1,0 +1,72 @@
+"""The folder of a run as whoever comes after it sees it: which networks, settings, maps and masks are there. Nothing here
+writes."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mupvss.config.load import load_config
+from mupvss.config.schema import RunConfig
+from mupvss.errors import CheckpointError
+from mupvss.files import read_json
+from mupvss.search.seeds import Seeds, read_seeds, seed_path
+
+
+class FinishedRun:
+    """One run's folder. Parts of it may be missing: a run may have been stopped, or only some of its stages been asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def checkpoint(self, stage: str) -> Path:
+        """Where the network of a stage lies, if it is there."""
+        return self.folder / stage / "model.safetensors"
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        """What a finished stage says of itself; empty where it is not finished."""
+        path = self.folder / stage / "metrics.json"
+        return dict(read_json(path)) if path.is_file() else {}
+
+    def config(self, stage: str = "train") -> RunConfig:
+        """What the stage was made with. CheckpointError where it is not there."""
+        path = self.folder / stage / "config.toml"
+        if not path.is_file():
+            raise CheckpointError(
+                f"{self.folder}: not the folder of a run (no {stage}/config.toml); give what --out of 'mupvss run' was"
+            )
+        return load_config(path)
+
+    @cached_property
+    def maps(self) -> str | None:
+        """The kind of map that became masks; None where nothing was searched."""
+        return self.metrics("seeds").get("maps")
+
+    @cached_property
+    def threshold(self) -> float | None:
+        """Map value from which a pixel is an object's, chosen without masks; None where nothing was searched."""
+        found = self.metrics("seeds").get("threshold")
+        return None if found is None else float(found)
+
+    def seeds(self, name: str, kind: str | None = None, stage: str = "seeds") -> Seeds | None:
+        """The maps of a picture, of one kind or of that which became masks; None where they are not there."""
+        chosen = kind or self.maps
+        path = None if chosen is None else seed_path(self.folder / stage, chosen, name)
+        return read_seeds(path) if path is not None and path.is_file() else None
+
+    def seed_mask(self, name: str) -> Path | None:
+        """The mask at the threshold chosen without masks; None where it is not there."""
+        return _there(self.folder / "seeds" / "masks" / f"{name}.png")
+
+    def pseudo_mask(self, name: str) -> Path | None:
+        """The mask after affinity and dense CRF, every pixel decided; None where it is not there."""
+        return _there(self.folder / "masks" / "full" / f"{name}.png")
+
+    def logs(self) -> dict[str, Path]:
+        """The log of every training, by its stage."""
+        return {path.parent.name: path for path in sorted(self.folder.glob("*/log.jsonl"))}
+
+
+def _there(path: Path) -> Path | None:
+    return path if path.is_file() else None

@@ -1,0 +1,101 @@
+"""The segmentation network's half of the inference path: same call, same answer as a classifier's, and no tags needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from mupvss.crf import DenseCRF
+from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
+from mupvss.predict.hub import SharedPredictor
+from mupvss.predict.prediction import PicturePredictor, Prediction
+from mupvss.runtime.device import autocast, pick_device
+from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter
+
+
+class SegmentationPredictor(SharedPredictor, PicturePredictor):
+    """The segmentation network, over scales, mirror and the dense CRF; no tags needed."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        info: SegmenterInfo,
+        scales: Sequence[float] | None = None,
+        crf: str | None = None,
+        device: str = "auto",
+        flip: bool = True,
+    ) -> None:
+        """network: images -> logits, with its `stride`; scales and crf: None for the checkpoint's own."""
+        self.info, self.device = info, pick_device(device)
+        self.network = network.to(self.device).eval()
+        self.stride = int(network.stride)  # type: ignore[arg-type]
+        """Sides of what the network sees are multiples of it, in pixels."""
+        self.scales = tuple(info.segment.scales if scales is None else scales)
+        self.crf = info.segment.crf if crf is None else crf
+        self.flip = flip
+
+    @classmethod
+    def open(cls, checkpoint: Path, **options: Any) -> SegmentationPredictor:
+        return cls(*load_segmenter(checkpoint), **options)
+
+    def save_checkpoint(self, path: Path) -> None:
+        save_segmenter(path, self.network, self.info)  # type: ignore[arg-type]
+
+    def settings(self) -> dict[str, Any]:
+        return {"scales": list(self.scales), "crf": self.crf, "flip": self.flip}
+
+    @classmethod
+    def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> SegmentationPredictor:
+        options = {key: settings[key] for key in ("scales", "crf", "flip")}
+        return cls.open(checkpoint, device=device, **options)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.info.classes
+
+    @torch.no_grad()
+    def probabilities(self, image: Image.Image) -> np.ndarray:
+        """RGB picture -> (C + 1, h, w) float32, the background first: mean over scales and mirror, before the dense CRF. At the
+        picture's size, or at that of its reduced copy if it is very large."""
+        small = reduced(image, reduction(image.size))
+        size = (small.height, small.width)
+        total = torch.zeros(len(self.classes) + 1, *size)
+        worked = self.info.segment.size
+        base = working_scale(small.size, worked) if worked else 1.0
+        for scale in self.scales:
+            tensor = normalise(resize_for_search(small, base * scale, self.stride)).unsqueeze(0)
+            views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor
+            with autocast(self.device, self.info.segment.train.precision):
+                logits = self.network(views.to(self.device))
+            large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
+            total += ((large[0] + large[1].flip(-1)) / 2 if self.flip else large[0]).cpu()
+        return (total / len(self.scales)).numpy()
+
+    def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
+        found = self.probabilities(picture)
+        scores = dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True))
+        if tags is None:  # the others could not win, and cost time
+            ids = np.union1d([0], np.unique(found.argmax(0)))
+        else:
+            ids = np.array([0, *(i for i, name in enumerate(self.classes, 1) if name in tags)])
+        refined = self._refine(picture, found[ids])
+        names = [self.classes[i - 1] for i in ids[1:]]
+        labels = ids.astype(np.uint8)[refined.argmax(0)]
+        maps = dict(zip(names, refined[1:], strict=True))
+        return Prediction(self.classes, labels, refined.max(0), tuple(names), scores, maps)
+
+    def _refine(self, picture: Image.Image, found: np.ndarray) -> np.ndarray:
+        """Probabilities of some labels -> at the picture's size, along its edges, and summing to 1."""
+        size = (picture.height, picture.width)
+        if found.shape[1:] != size:
+            found = F.interpolate(torch.from_numpy(found).unsqueeze(0), size=size, mode="bilinear")[0].numpy()
+        if self.crf == "none" or len(found) == 1:
+            return found / found.sum(0).clip(1e-8)
+        return DenseCRF(np.array(picture), self.crf)(found)

@@ -1,0 +1,123 @@
+"""What a command says while it works: a bar for people, lines for log files, JSON for machines; and how it goes through its
+pictures."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mupvss.files import write_text
+from mupvss.runtime.launch import first_process
+from mupvss.runtime.processes import processes
+from mupvss.runtime.stopping import stop_requests
+
+console = Console(stderr=True, quiet=not first_process())
+"""Of several processes, the first speaks for all."""
+
+
+@contextmanager
+def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
+    """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal.
+
+    SIGTERM makes the next `advance` raise StoppedError: what it counts is whole by then.
+    """
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with bar as progress, stop_requests(signal.SIGTERM) as stop:
+        task = progress.add_task(title, total=total, completed=done, rate="", note="")
+        plain = _PlainProgress(title, total, unit, done)
+
+        def advance(n: int, note: str = "") -> None:
+            speed = progress.tasks[task].speed
+            progress.update(task, advance=n, rate=f"{speed:.1f}/s" if speed else "", note=note)
+            if not console.is_terminal:
+                plain.advance(n, note)
+            stop.check()
+
+        yield advance
+
+
+class _PlainProgress:
+    """A line per tenth, for logs."""
+
+    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+        self.clock, self.begin = time.monotonic, time.monotonic()
+        self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
+
+    def advance(self, n: int, note: str) -> None:
+        before, self.done = self.done, self.done + n
+        if self.done * 10 // self.total == before * 10 // self.total:
+            return
+        rate = (self.done - self.first) / max(self.clock() - self.begin, 1e-9)
+        left = (self.total - self.done) / max(rate, 1e-9)
+        line = f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left {note}"
+        console.print(line.rstrip(), highlight=False, soft_wrap=True)
+
+
+class Journal:
+    """Appends one JSON object per line; on resume, lines after the resumed step are dropped first."""
+
+    def __init__(self, path: Path, keep_until: int, tensorboard: bool) -> None:
+        lines = path.read_text().splitlines() if path.is_file() else []
+        kept = [line for line in lines if _step(line) <= keep_until] if keep_until else []
+        write_text(path, "".join(line + "\n" for line in kept))
+        self.path = path
+        self.writer = _tensorboard(path.parent) if tensorboard else None
+
+    def write(self, entry: dict[str, float]) -> None:
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(entry) + "\n")
+        if self.writer is not None:
+            for name, value in entry.items():
+                self.writer.add_scalar(name, value, int(entry["step"]))
+
+
+def last_entry(path: Path) -> dict[str, float]:
+    """Of a journal; empty where there is none."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return dict(json.loads(lines[-1])) if lines else {}
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return float("inf")  # a half-written line
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError("train.tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+T = TypeVar("T")
+
+
+def each(title: str, pictures: Sequence[T]) -> Iterator[T]:
+    """Those that are this process's, under a progress bar. A stop asked for takes effect once the picture at hand is done."""
+    own = processes().share(pictures)
+    with progress_bar(title, len(own), "pictures") as advance:
+        for picture in own:
+            yield picture
+            advance(1)

@@ -1,0 +1,43 @@
+"""How much memory this process took, of the computer and of its GPU."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def reset_peak_memory() -> None:
+    """Linux only; elsewhere the peak is that of the whole process so far. Of a GPU everywhere."""
+    for gpu in _gpus():
+        torch.cuda.reset_peak_memory_stats(gpu)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process since the last reset, or of a finished worker, in MB."""
+    workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1024 if sys.platform != "darwin" else 1024**2
+    try:
+        match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    except OSError:
+        match = None
+    return max(int(match.group(1)) if match else own, workers) / unit
+
+
+def gpu_memory() -> dict[str, Any]:
+    """gpu_peak_mb: the most that tensors of this process have taken of its GPU since the last reset, in MB; empty without one."""
+    taken = [torch.cuda.max_memory_allocated(gpu) for gpu in _gpus()]
+    return {"gpu_peak_mb": round(max(taken) / 1024**2, 1)} if taken else {}
+
+
+def _gpus() -> range:
+    """None until one is used. Which one this process uses is not asked: of the others it takes nothing."""
+    return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)

@@ -1,0 +1,1 @@
+"""The three trainings side by side, and the loop they share."""

@@ -1,0 +1,72 @@
+"""Training the affinity network from labels that the seeds are sure of."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mupvss.config.schema import AffinityConfig
+from mupvss.data.masks import read_label_image
+from mupvss.data.sample import Dataset
+from mupvss.masks.affinity_networks import build_affinity, save_affinity, trained_parameters
+from mupvss.masks.random_walk import affinity_loss, pair_affinity
+from mupvss.runtime.device import autocast
+from mupvss.runtime.processes import processes
+from mupvss.training.batches import DenseSample, DenseViews, dense_batches
+from mupvss.training.classifier import prepared
+from mupvss.training.loop import Loop
+
+RESIZE = (0.7, 1.3)
+"""Random scale of the pictures before the crop."""
+
+
+def train_affinity(
+    config: AffinityConfig,
+    dataset: Dataset,
+    labels: Path,
+    classifier: Path,
+    folder: Path,
+    seed: int,
+    device: torch.device,
+    identity: str,
+) -> dict[str, Any]:
+    """Trains into folder/model.safetensors and returns the figures of the last steps, and what it was computed in and on.
+
+    labels: folder of NAME.png, class ids with 255 for unsure; classifier: the checkpoint that a head stands on; identity: see
+    `Loop`.
+    """
+    train = config.train
+    torch.manual_seed(seed)
+    network = build_affinity(config, classifier).to(device).train()
+    samples = [
+        DenseSample(s.origin, s.open_image, functools.partial(read_label_image, labels / f"{s.name}.png"))
+        for s in dataset.samples
+        if s.tags
+    ]
+    views = DenseViews(samples, config.crop, RESIZE, train.flip, train.brightness, seed)
+    parameters = [{"params": trained_parameters(network), "peak": train.lr}]
+    called = prepared(network)
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+    save = functools.partial(save_affinity, network=network, config=config)
+    with Loop(network, optimizer, train, folder, "affinity", identity, save) as loop:
+        for batch in loop.over(dense_batches(views, train, loop.first, loop.steps, device)):
+            tensors = batch.on(device)
+            with autocast(device, train.precision):
+                features = called(tensors.images)
+            affinity = pair_affinity(features, config.radius)
+            cells = _at_centres(tensors.labels, features.shape[2:])
+            loss = affinity_loss(affinity, cells, config.radius, processes().mean_count)
+            loop.learn(loss, {}, batch.origins)
+    return loop.figures
+
+
+def _at_centres(labels: Tensor, grid: torch.Size) -> Tensor:
+    """Labels (B, H, W) -> those of the pixel in the middle of each cell (B, h, w)."""
+    rows, columns = (
+        ((torch.arange(cells) + 0.5) * size / cells).long() for size, cells in zip(labels.shape[1:], grid, strict=True)
+    )
+    return labels[:, rows][:, :, columns]
