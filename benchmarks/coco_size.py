@@ -67,7 +67,7 @@ def apart(work: Any, *arguments: Any) -> Any:
 
 
 def _measured(work: Any, arguments: tuple[Any, ...]) -> tuple[Any, float, float]:
-    import mupvss.engine.batches  # noqa: F401
+    import mupvss.training.batches  # noqa: F401
 
     rest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.monotonic()
@@ -76,10 +76,10 @@ def _measured(work: Any, arguments: tuple[Any, ...]) -> tuple[Any, float, float]
 
 
 def load(root: Path) -> Any:
-    from mupvss.config.schema import DataConfig
     from mupvss.data.sources import load_dataset
+    from mupvss.options import CocoData
 
-    return load_dataset(DataConfig(source="coco", root=root, train_split="train2014"), "train")
+    return load_dataset(CocoData(root=root, train_split="train2014"), "train")
 
 
 def index(root: Path) -> int:
@@ -100,14 +100,14 @@ def identity(root: Path) -> int:
 
 
 def epoch(root: Path, rank: int, count: int) -> int:
-    from mupvss.config.schema import TrainConfig
     from mupvss.data.augment import random_view
+    from mupvss.options import TrainConfig
 
     dataset, config, seen = load(root), TrainConfig(), 0
     for place in range(rank, len(dataset.samples), count):
         sample = dataset.samples[place]
         rng = np.random.default_rng(place)
-        random_view(sample.open_image(), 64, config.crop_area, config.flip, config.brightness, rng)
+        random_view(sample.open_image(), 64, config.crop_area, config.flip, 0.3, rng)
         dataset.tag_vector(sample)
         seen += 1
     return seen

@@ -25,19 +25,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.evaluation.confusion import confusion_matrix, count_with_numpy
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import ModelInfo
-from mupvss.model.features import Features
-from mupvss.model.mupvss import MuPVSSNetwork, first_attention_block
+from mupvss.methods import find_method
+from mupvss.methods.checkpoint import ModelInfo
+from mupvss.methods.mupvss import MUPVSS, MupvssOptions, MupvssSearch
+from mupvss.model.features import Features, first_attention_block
+from mupvss.model.mupvss import MuPVSSNetwork
+from mupvss.options import PEMConfig, SearchConfig, ViTConfig
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import autocast, computed_in, has_bf16
 from mupvss.search.affinity import refine_by_pixels
-from mupvss.search.maps import MAPS
 from mupvss.search.multiscale import canvas_size, stretch
-from mupvss.training.classifier import loss_terms, total_loss
+from mupvss.training.classifier import weighted_sum
 
 CPU = torch.device("cpu")
 
@@ -75,7 +75,7 @@ class Straightforward(nn.Module):
         normed = vit.norm(x)
         logits = net.head(normed[:, :n], grid)
         mean = torch.stack(kept).mean(2)  # (blocks, B, T, T)
-        first = first_attention_block(net.config.attention_skip, len(kept))
+        first = first_attention_block(net.attention_skip, len(kept))
         return Features(
             grid, normed[:, :n], logits, net.head.pool(logits), prototypes=normed[:, n:], token_score=x[:, n:].mean(-1),
             decision_scale=net.p2p_scale.exp(), decision_bias=net.p2p_bias,
@@ -101,8 +101,13 @@ def whole_pem(x: Tensor, n: int, pem: nn.Module) -> Tensor:
     return x + pem.gate * added
 
 
-def model_config(backbone: str, size: int, blocks: str = "all", method: str = "mupvss") -> ModelConfig:
-    return ModelConfig(backbone=backbone, image_size=size, method=method, pem=PEMConfig(blocks=blocks), drop_path=0.0)
+OPTIONS, OWN = MupvssOptions(pem=PEMConfig(blocks="all")), MupvssSearch()
+KIND = "attended_search_refined"
+"""The maps that are timed: the method's own."""
+
+
+def model_config(backbone: str, size: int) -> ViTConfig:
+    return ViTConfig(backbone=backbone, image_size=size, drop_path=0.0)
 
 
 def rounds(ways: dict[str, Callable[[], object]], count: int) -> dict[str, float]:
@@ -129,12 +134,13 @@ def batch(size: int, classes: int, pictures: int, seed: int) -> tuple[Tensor, Te
     return images, tags
 
 
-def step(network: nn.Module, forward: nn.Module, optimizer: torch.optim.Optimizer, config: ModelConfig, precision: str,
+def step(network: nn.Module, forward: nn.Module, optimizer: torch.optim.Optimizer, name: str, precision: str,
          data: tuple[Tensor, Tensor]) -> float:  # fmt: skip
     images, tags = data
     with autocast(CPU, precision):
         features = forward(images)
-    loss = total_loss(loss_terms(network, features, tags, LossConfig(), config), LossConfig(), 1.0)
+    method = find_method(name)
+    loss = weighted_sum(method.losses(network, features, tags, OPTIONS if name == "mupvss" else method.options(), 1.0))
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
@@ -148,19 +154,20 @@ def training(backbone: str, size: int, classes: int, pictures: int, count: int) 
     for name, method, precision in (
         ("ours", "mupvss", "bf16"),
         ("straightforward", "mupvss", "fp32"),
-        ("plain ViT", "cam", "bf16"),
+        ("plain ViT", "vit-cam", "bf16"),
     ):
-        config = model_config(backbone, size, method=method)
+        found = find_method(method)
         torch.manual_seed(0)
-        network = build_model(config, classes).train()
+        own = OPTIONS if method == "mupvss" else found.options()
+        network = found.build(model_config(backbone, size), own, classes, False).train()
         forward = Straightforward(network) if name == "straightforward" else network
         optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
         losses[name] = []
 
-        def way(name=name, network=network, forward=forward, optimizer=optimizer, config=config, precision=precision) -> None:  # type: ignore[no-untyped-def]
+        def way(name=name, network=network, forward=forward, optimizer=optimizer, method=method, precision=precision) -> None:  # type: ignore[no-untyped-def]
             data = batch(size, classes, pictures, len(losses[name]) + 1)
             with plain_float32() if name == "straightforward" else contextlib.nullcontext():
-                losses[name].append(step(network, forward, optimizer, config, precision, data))
+                losses[name].append(step(network, forward, optimizer, method, precision, data))
 
         ways[name] = way
     seconds = rounds(ways, count)
@@ -191,7 +198,8 @@ def plain_search(forward: Straightforward, image: Image.Image, classes: Sequence
         for mirrored in (False, True):
             tensor = normalise(resize_for_search(image, scale, patch))
             features = forward((tensor.flip(-1) if mirrored else tensor).unsqueeze(0))
-            maps = MAPS["default"](dataclasses.replace(features, prototypes=prototypes), config)[0].unflatten(-1, features.grid)
+            searched = dataclasses.replace(features, prototypes=prototypes)
+            maps = MUPVSS.maps()[KIND](searched, config, OWN)[0].unflatten(-1, features.grid)
             both.append(maps.flip(-1) if mirrored else maps)
         merged = torch.stack(both).mean(0)
         total += stretch(F.interpolate(merged.unsqueeze(0), size=area, mode="bilinear", align_corners=False)[0])
@@ -204,13 +212,14 @@ def search(backbone: str, size: int, classes: int, image: Image.Image, count: in
     config = SearchConfig(scales=(0.5, 0.75, 1.0), precision="bf16")
     model = model_config(backbone, size)
     torch.manual_seed(0)
-    network = build_model(model, classes).eval()
-    predictor = Predictor(network, ModelInfo(tuple(map(str, range(classes))), model, ""), config, None, "cpu")
-    exact = Predictor(network, predictor.info, config.model_copy(update={"precision": "fp32"}), None, "cpu")
+    network = MUPVSS.build(model, OPTIONS, classes, False).eval()
+    info = ModelInfo(tuple(map(str, range(classes))), MUPVSS, model, OPTIONS, MUPVSS.name)
+    predictor = Predictor(network, info, config, OWN, device="cpu")
+    exact = Predictor(network, info, config.model_copy(update={"precision": "fp32"}), OWN, device="cpu")
     forward, tags = Straightforward(network), [1, 4]
     with plain_float32():
         expected = plain_search(forward, image, tags, config, size)
-    gap = (torch.from_numpy(exact.search(image, tags, ["default"])["default"].maps.astype(np.float32)) - expected).abs().max()
+    gap = (torch.from_numpy(exact.search(image, tags, [KIND])[KIND].maps.astype(np.float32)) - expected).abs().max()
 
     def straightforward() -> None:
         with plain_float32():
@@ -218,8 +227,8 @@ def search(backbone: str, size: int, classes: int, image: Image.Image, count: in
 
     ways = {
         "straightforward": straightforward,
-        "ours": lambda: predictor.search(image, tags, ["default"]),
-        "float32": lambda: exact.search(image, tags, ["default"]),
+        "ours": lambda: predictor.search(image, tags, [KIND]),
+        "float32": lambda: exact.search(image, tags, [KIND]),
     }
     seconds = rounds(ways, count)
     print(

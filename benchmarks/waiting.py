@@ -43,13 +43,13 @@ def train(steps: int) -> None:
     import torch
     from PIL import Image
 
-    from mupvss.config.schema import LossConfig, ModelConfig, PEMConfig, TrainConfig
     from mupvss.data.sample import Dataset, Sample
-    from mupvss.model.build import build_model
-    from mupvss.runtime.device import prepare
-    from mupvss.training.batches import batches
-    from mupvss.training.classifier import Training, batch_loss
-    from mupvss.training.loop import build_optimizer
+    from mupvss.methods import find_method
+    from mupvss.options import TrainConfig, ViTConfig
+    from mupvss.runtime.device import autocast, prepare
+    from mupvss.training.batches import Manner, batches
+    from mupvss.training.classifier import weighted_sum
+    from mupvss.training.loop import grouped_optimizer
 
     prepare(0, int(os.environ.get("THREADS", "0")))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (375, 500, 3), np.uint8))
@@ -61,18 +61,18 @@ def train(steps: int) -> None:
 
     classes = tuple("abcdef")
     samples = [Sample(str(i), str(i), frozenset(classes[i % 6]), opened) for i in range(256)]
-    dataset, device = Dataset(classes, samples), torch.device("cpu")
-    model = ModelConfig(backbone="tiny", pem=PEMConfig(blocks="none"))
-    training = Training(
-        dataset, model, LossConfig(), TrainConfig(image_steps=32 * steps, workers=1, precision=os.environ["PRECISION"]), 0, device
-    )
-    network = build_model(model, 6).train()
-    optimizer = build_optimizer(network, model, training.train)
+    dataset, manner, method = Dataset(classes, samples), Manner(workers=1), find_method("mupvss")
+    train = TrainConfig(image_steps=32 * steps, precision=os.environ["PRECISION"])  # type: ignore[arg-type]
+    network = method.build(ViTConfig(), method.options(), 6, False).train()
+    optimizer = grouped_optimizer(network, train.lr, train.new_lr_scale, train.weight_decay, lambda name: False)
     begin = 0.0
-    for step, batch in enumerate(batches(dataset, training.train, 224, 0, 0, steps, device)):
+    for step, batch in enumerate(batches(dataset, train, 224, 0, 0, steps, manner)):
         if step == 1:
             begin = time.perf_counter()
-        loss, _ = batch_loss(network, network, *batch.on(device), training, 0.5)
+        images, tags = batch.on(manner.device)
+        with autocast(manner.device, train.precision):
+            features = network(images)
+        loss = weighted_sum(method.losses(network, features, tags, method.options(), 0.5))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -15,7 +15,7 @@ from draw_diagrams import losses_diagram, network_diagram, stages_diagram
 from PIL import Image, ImageDraw, ImageFont
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
@@ -31,10 +31,10 @@ from mupvss.search.spatial_search import prototype_map
 FIGURES = Path(__file__).parent / "figures"
 SCENES = (3, 8, 21)
 KINDS = {
-    "class_attention": "class attention",
-    "prototype_only": "prototype search",
-    "prototype": "+ affinity",
-    "default": "default map",
+    "attention": "class attention",
+    "search": "prototype search",
+    "search_refined": "+ affinity",
+    "attended_search_refined": "× attention",
 }
 NEIGHBOURS, PER_CLASS = 4, 8
 
@@ -47,7 +47,7 @@ def search_figure(predictor: Predictor, dataset: Dataset, config: RunConfig) -> 
         image, tag = sample.open_image(), sorted(sample.tags)[0]
         all_tags = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
         found = predictor.search(image, [dataset.classes.index(tag)], list(KINDS))
-        whole = predictor.search(image, all_tags, ["default"])["default"]
+        whole = predictor.search(image, all_tags, ["attended_search_refined"])["attended_search_refined"]
         mask = pseudo_mask(whole, np.asarray(image), predictor.threshold or 0.5, config.masks)[0].labels()
         truth = sample.open_mask() if sample.open_mask is not None else np.zeros_like(mask)
         maps = [heat(image, found[kind].full()[0]) for kind in KINDS]

@@ -18,24 +18,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.model.build import build_model
+from mupvss.methods import find_method
 from mupvss.model.checkpoint import save_tensors
 from mupvss.runtime.device import autocast, pick_device, prepare
 from mupvss.segmentation.losses import segmentation_loss
-from mupvss.stages.run_folder import fingerprint
+from mupvss.stages.run_folder import Run, fingerprint
+from mupvss.stages.train import train_inputs
 from mupvss.training.batches import DenseSample, DenseViews, dense_batches
-from mupvss.training.loop import Loop, grouped_optimizer, optimise, remove_states
+from mupvss.training.loop import Loop, grouped_optimizer, remove_states
 
 
 class Probe(nn.Module):
     def __init__(self, config: RunConfig, classes: int) -> None:
         super().__init__()
-        self.backbone = build_model(config.model, classes)
+        self.backbone = find_method(config.method).build(config.model, config.options, classes, True)
         width = self.backbone.backbone.width
         self.head = nn.Conv2d(width, classes + 1, 3, padding=1)
 
@@ -47,32 +48,24 @@ class Probe(nn.Module):
 
 def train_on(config: RunConfig, dataset: Dataset, folder: Path) -> Probe:
     prepare(config.seed, config.threads)
-    device = pick_device(config.device)
-    network = Probe(config, len(dataset.classes)).to(device).train()
+    manner = Run(config, folder).manner
+    network = Probe(config, len(dataset.classes)).to(manner.device).train()
     samples = [DenseSample(s.origin, s.open_image, s.open_mask) for s in dataset.samples if s.open_mask]
     train = config.train
-    views = DenseViews(samples, config.model.image_size, (0.6, 1.4), train.flip, train.brightness, config.seed)
-    steps = train.image_steps // train.batch_size
+    views = DenseViews(samples, config.model.image_size, (0.6, 1.4), train.flip, config.seed)
+    scale, decay = train.new_lr_scale, train.weight_decay
+    optimizer = grouped_optimizer(network, train.lr, scale, decay, lambda name: not name.startswith("backbone.backbone."))
+    identity = fingerprint("ceiling", train_inputs(config), [sample.origin for sample in samples])
 
-    def loss(batch, progress):  # type: ignore[no-untyped-def]
-        tensors = batch.on(device)
-        with autocast(device, train.precision):
-            logits = network(tensors.images)
-        return segmentation_loss(logits, tensors.labels, tensors.weights), {}
+    def save(path: Path) -> None:
+        save_tensors(path, network.state_dict(), {})
 
-    optimizer = grouped_optimizer(network, train, lambda name: not name.startswith("backbone.backbone."))
-    loop = Loop(
-        network=network,
-        optimizer=optimizer,
-        batches=lambda first: dense_batches(views, train, first, steps),
-        loss=loss,
-        origins=lambda batch: batch.origins,
-        steps=steps,
-        config=train,
-        identity=fingerprint("ceiling", config, [sample.origin for sample in samples]),
-        save=lambda path: save_tensors(path, network.state_dict(), {}),
-    )
-    optimise(loop, folder, folder.name)
+    with Loop(network, optimizer, train, manner, folder, folder.name, identity, save, train.clip_norm) as loop:
+        for batch in loop.over(dense_batches(views, train.batch_size, loop.first, loop.steps, manner)):
+            tensors = batch.on(manner.device)
+            with autocast(manner.device, train.precision):
+                logits = network(tensors.images)
+            loop.learn(segmentation_loss(logits, tensors.labels, tensors.weights), {}, batch.origins)
     remove_states(folder)
     return network.eval()
 

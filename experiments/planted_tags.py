@@ -22,9 +22,12 @@ from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.doctor.evidence import Evidence, gather_evidence
 from mupvss.doctor.tags import findings, strengths, tag_doubts
+from mupvss.methods import find_method
 from mupvss.predict.predictor import Predictor
-from mupvss.runtime.device import pick_device, prepare
-from mupvss.training.classifier import Training, train
+from mupvss.runtime.device import prepare
+from mupvss.stages.run_folder import Run, dataset_identity, fingerprint
+from mupvss.stages.train import train_inputs
+from mupvss.training.classifier import train_classifier
 from mupvss.training.loop import remove_states
 
 FIRST = 0.15
@@ -61,21 +64,22 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/planted"))
     given = parser.parse_args()
     config = load_config(given.config)
-    options = {"snapshots": given.snapshots} | ({"image_steps": given.image_steps} if given.image_steps else {})
-    config = config.model_copy(update={"train": config.train.model_copy(update=options)})
+    train = config.train.model_copy(update={"image_steps": given.image_steps or config.train.image_steps})
+    config = config.model_copy(update={"train": train, "snapshots": given.snapshots, "seed": given.seed})
     prepare(given.seed, config.threads)
     dataset, planted = corrupt(load_dataset(config.data, "train", given.limit), given.missing, given.wrong, given.seed)
-    training = Training(dataset, config.model, config.losses, config.train, given.seed, pick_device(config.device))
-    claim(given.out, training.identity)
+    identity = fingerprint(train_inputs(config), dataset_identity(dataset))
+    claim(given.out, identity)
     if not (given.out / "model.safetensors").is_file():
-        train(training, given.out)
+        settings = (find_method(config.method), config.model, config.options, train, given.seed)
+        train_classifier(*settings, dataset, Run(config, given.out).manner, given.out, identity)
         remove_states(given.out)
     paths = [given.out / "model.safetensors", *sorted((given.out / "snapshots").glob("*.safetensors"))]
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
     for chosen in (paths[:1], paths) if len(paths) > 1 else (paths,):
-        networks = [Predictor.open(path, config.search) for path in chosen]
+        networks = [Predictor.open(path, config.search, config.search_options) for path in chosen]
         name = f"evidence-{len(chosen)}.jsonl"
-        evidence = gather_evidence(networks, dataset, given.out / name, training.identity)
+        evidence = gather_evidence(networks, dataset, given.out / name, identity)
         report(dataset, planted, evidence, tags, len(chosen))
 
 

@@ -9,19 +9,21 @@ Never a result of the method.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
+
 from mupvss.config.load import load_config
-from mupvss.data.masks import write_palette_png
+from mupvss.data.masks import write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
-from mupvss.files import hash_of
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import each
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, truth_identity
-from mupvss.stages.segment import REVISION, fit_segmenter
-from mupvss.stages.val import run_val
+from mupvss.stages.run import run_one
+from mupvss.stages.run_folder import Metrics, Run, Work, run_stage
+from mupvss.stages.segment import SEGMENT, fit
 
 
 def write_true_masks(dataset: Dataset, folder: Path) -> None:
@@ -29,7 +31,9 @@ def write_true_masks(dataset: Dataset, folder: Path) -> None:
     for sample in each("true masks", dataset.samples):
         path = folder / "labels" / f"{sample.name}.png"
         if sample.open_mask is not None and not path.is_file():
-            write_palette_png(path, sample.open_mask())
+            labels = sample.open_mask()
+            write_palette_png(path, labels)
+            write_grey_png(folder / "confidence" / path.name, np.full(labels.shape, 255, np.uint8))
 
 
 def main() -> None:
@@ -42,7 +46,7 @@ def main() -> None:
     given = parser.parse_args()
     config = load_config(given.config, given.base)
     train = config.segment.train.model_copy(update={"image_steps": given.image_steps or config.segment.train.image_steps})
-    segment = config.segment.model_copy(update={"weigh": False, "train": train})
+    segment = config.segment.model_copy(update={"train": train})
     data = config.data.model_copy(update={"score_split": config.data.seed_split})  # every picture's mask, not only those scored
     config = config.model_copy(update={"segment": segment, "data": data})
     run = Run(config, given.out)
@@ -51,17 +55,13 @@ def main() -> None:
     (given.out / "train").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(given.classifier, given.out / "train" / "model.safetensors")
 
-    def work(folder: Path) -> Metrics:
-        write_true_masks(dataset, folder / "true")
-        return fit_segmenter(run, dataset, folder / "true", folder)
+    def work(given: Work) -> Metrics:
+        write_true_masks(dataset, given.folder / "true")
+        return fit(given, dataset, given.folder / "true", given.folder)
 
-    depends_on = fingerprint(
-        "true masks", REVISION, config.segment, config.seed, hash_of(given.classifier), dataset_identity(dataset)
-    )
     prepare(config.seed, config.threads)
-    run_stage(run, "segment", depends_on, work, truth_identity(dataset, config.data))
-    prepare(config.seed, config.threads)
-    found = run_val(run)
+    run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run)
+    found = run_one(run, "val")
     figures = f"single scale {found['miou_single']:.1f}, with everything {found['miou']:.1f}"
     print(f"{len(dataset.samples)} true masks, mIoU on val: {figures}")
 

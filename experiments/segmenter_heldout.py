@@ -23,7 +23,7 @@ from torch import nn
 from trials import claim
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.evaluation.confusion import confusion_matrix, scores
@@ -31,8 +31,8 @@ from mupvss.files import write_json
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import each
-from mupvss.stages.run_folder import Run
-from mupvss.stages.segment import fit_segmenter, segmenter_identity
+from mupvss.stages.run_folder import Run, Work, dataset_identity, fingerprint, stage_fingerprint
+from mupvss.stages.segment import fit, segment_inputs
 from mupvss.training.loop import remove_states
 
 
@@ -48,9 +48,11 @@ def main() -> None:
     learned = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is None])
     scored = Dataset(dataset.classes, [s for s in dataset.samples if s.open_mask is not None][:: given.every])
     prepare(config.seed, config.threads)
-    claim(given.out, segmenter_identity(config, learned, given.run / "masks"))
+    inputs = segment_inputs(config)
+    identity = fingerprint("held out", inputs, stage_fingerprint(given.run / "masks"), dataset_identity(learned))
+    claim(given.out, identity)
     if not (given.out / "model.safetensors").is_file():
-        fit_segmenter(Run(config, given.out, given.run), learned, given.run / "masks", given.out)
+        fit(Work(inputs, learned, given.out, Run(config, given.run), identity), learned, given.run / "masks", given.out)
         remove_states(given.out)
     found = score(given.out / "model.safetensors", scored)
     print(f"{len(learned.samples)} pseudo masks learned from, {len(scored.samples)} pictures scored")

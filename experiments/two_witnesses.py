@@ -1,6 +1,6 @@
 """Do the search and the classifier say more together? Mean and geometric mean of two kinds of maps of finished runs.
 
-    python experiments/two_witnesses.py runs/compare/ablations/ge/seed-* [--kinds default attended_cam]
+    python experiments/two_witnesses.py runs/compare/ablations/ge/seed-* [--kinds attended_search_refined cam]
 
 Nothing is trained or searched. Printed per run: mIoU with the mask-free and the oracle threshold of either kind and of both
 together.
@@ -19,7 +19,7 @@ from mupvss.config.load import load_config
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.search.seeds import Seeds, read_seeds, seed_path, write_seeds
-from mupvss.stages.search import score_maps
+from mupvss.stages.scoring import score_maps
 
 WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "mean": lambda a, b: (a + b) / 2,
@@ -30,7 +30,7 @@ WAYS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
-    parser.add_argument("--kinds", nargs=2, default=["default", "attended_cam"], metavar="KIND")
+    parser.add_argument("--kinds", nargs=2, default=["attended_search_refined", "attended_cam_refined"], metavar="KIND")
     arguments = parser.parse_args()
     for run in arguments.runs:
         config = load_config(run / "seeds" / "config.toml")

@@ -1,24 +1,39 @@
-"""What the user can mend. Every message says what came, what was expected and what to do, and names the file."""
+"""What the user can mend. Every message says what came, what was expected and what to do, and names the file.
+
+The command shows a `UserError` as one line. Anything else is a fault of ours: it shows its traceback and asks for a report.
+"""
 
 
-class ConfigError(ValueError):
+class UserError(ValueError):
+    """What the user can mend."""
+
+
+class ConfigError(UserError):
     """The config cannot be used; the message names the file and the key."""
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The user's data cannot be used as it is; the message names the picture, mask or table."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Pretrained weights are missing, damaged or of another network."""
 
 
-class DownloadError(ValueError):
+class DownloadError(UserError):
     """A file cannot be fetched, is not the one expected, or cannot be unpacked safely."""
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, damaged or of another kind."""
+
+
+class MissingExtraError(UserError):
+    """Something needs packages that are not installed; the message says which extra brings them."""
+
+
+class TrainingDivergedError(UserError):
+    """A loss became infinite or undefined; the message names the pictures of the batch."""
 
 
 class OutOfMemoryError(RuntimeError):
@@ -33,11 +48,7 @@ class StoppedError(BaseException):
         self.signal = signal
 
 
-class TrainingDivergedError(RuntimeError):
-    """A loss became infinite or undefined; the message names the pictures of the batch."""
-
-
-NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memory")
+NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memory", "MPS backend out of memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -28,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{PART}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb") as stream:
+        with temporary.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:

@@ -8,19 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import tiny
+from helpers import TINY_VIT, tiny
 from PIL import Image
 
-from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
+from mupvss.options import ViTConfig
 from mupvss.runtime.device import has_bf16
 
 SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "shared"))
 
 
 @pytest.fixture(autouse=True)
-def _two_threads():
+def _numeric_modes():
+    """Those of a fresh process, whatever an earlier test's command has set."""
     torch.set_num_threads(2)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +41,8 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def tiny_model() -> ModelConfig:
-    """A network of the real architecture, small enough for tests: 32 pixels, patches of 8."""
-    return ModelConfig(backbone="micro", patch_size=8, image_size=32, pem=PEMConfig(blocks="late"), drop_path=0.1)
+def tiny_model() -> ViTConfig:
+    return TINY_VIT
 
 
 @pytest.fixture

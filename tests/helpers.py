@@ -11,11 +11,18 @@ from typing import Any
 
 import torch
 
-from mupvss.config.schema import RunConfig
+from mupvss.config.load import build
+from mupvss.config.run import RunConfig
+from mupvss.methods import find_method
+from mupvss.methods.checkpoint import ModelInfo
+from mupvss.options import ViTConfig
 from mupvss.runtime.device import has_bf16
 
 TINY: dict[str, Any] = {
     "threads": 2,
+    "workers": 0,
+    "checkpoint_every": 2,
+    "baseline": True,
     "data.scenes.size": 32,
     "data.scenes.train": 24,
     "data.scenes.seeds": 6,
@@ -24,22 +31,19 @@ TINY: dict[str, Any] = {
     "model.image_size": 32,
     "train.image_steps": 48,
     "train.batch_size": 8,
-    "train.workers": 0,
     "train.warmup_steps": 1,
-    "train.checkpoint_every": 2,
     "search.scales": [1.0, 2.0],
+    "search.precision": "fp32",
     "affinity.kind": "head",
     "affinity.crop": 32,
     "affinity.train.image_steps": 16,
     "affinity.train.batch_size": 8,
-    "affinity.train.workers": 0,
     "affinity.train.warmup_steps": 1,
     "segment.size": 0,
     "segment.crop": 32,
     "segment.scales": [1.0],
     "segment.train.image_steps": 16,
     "segment.train.batch_size": 8,
-    "segment.train.workers": 0,
     "segment.train.warmup_steps": 1,
 }
 """A whole run in seconds."""
@@ -60,19 +64,23 @@ PAPER: dict[str, Any] = {
     "baseline": False,
 }
 """Every stage of the paper's configs in seconds, on eight pictures."""
+TINY_VIT = ViTConfig(backbone="micro", patch_size=8, image_size=32)
+"""The real architecture, small enough for tests: 32 pixels, patches of 8."""
 TIMES = ("seconds", "peak_mb", "images_per_s")
 
 
 def tiny(changes: Mapping[str, Any] | None = None, of: Mapping[str, Any] = TINY) -> RunConfig:
-    """The tiny run with some options changed, as in {"train.image_steps": 240}."""
-    return RunConfig.model_validate_json(json.dumps(as_tables({**of, **(changes or {})}), default=str))
+    """The tiny run with some options changed, as in {"train.image_steps": 240}; None takes one out."""
+    return build(as_tables({**of, **(changes or {})}))
 
 
 def as_tables(options: Mapping[str, Any]) -> dict[str, Any]:
     """{"train.lr": 1} -> {"train": {"lr": 1}}; what belongs to the drawn scenes is left out where other pictures are meant."""
     nested: dict[str, Any] = {}
     for key, value in options.items():
-        if key.startswith("data.scenes.") and options.get("data.source", "scenes") != "scenes":
+        if value is None or (key.startswith("data.scenes.") and options.get("data.source", "scenes") != "scenes"):
+            continue
+        if key.startswith("affinity.") and key != "affinity.kind" and options.get("affinity.kind") == "none":
             continue
         *parents, name = key.split(".")
         section = nested
@@ -80,6 +88,18 @@ def as_tables(options: Mapping[str, Any]) -> dict[str, Any]:
             section = section.setdefault(parent, {})
         section[name] = value
     return nested
+
+
+def network_of(method: str = "mupvss", classes: int = 3, model: Any = None, **options: Any) -> Any:
+    """The network of a method, on a tiny ViT or on what `model` says, with some of the method's own options."""
+    found = find_method(method)
+    return found.build(model or TINY_VIT, found.options(**options), classes, True)
+
+
+def info_of(classes: tuple[str, ...], method: str = "mupvss", model: Any = None, **options: Any) -> ModelInfo:
+    """What its checkpoint says of it."""
+    found = find_method(method)
+    return ModelInfo(classes, found, model or TINY_VIT, found.options(**options), method)
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

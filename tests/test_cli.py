@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mupvss.cli.main import COMMANDS, main
+from mupvss.cli.main import COMMANDS, FAULT, main
 from mupvss.cli.runs import run_arguments
-from mupvss.config.load import load_config, save_config
-from mupvss.config.schema import RunConfig
-from mupvss.errors import ConfigError
+from mupvss.config.load import build, load_config, rows_of, save_config
+from mupvss.errors import ConfigError, UserError
+from mupvss.methods import METHODS
+from mupvss.version import VERSION
 
 
 @pytest.fixture
@@ -37,10 +38,10 @@ def fails(capsys, *argv):
 def test_options_override_the_file(config_file, tmp_path):
     config, out = run_arguments(
         [str(config_file), "--out", str(tmp_path / "o"), "--train.lr", "0.5", "--search.scales", "1.0", "0.5",
-         "--model.pem.blocks", "all", "--no-baseline", "--data.classes", "fish", "kite", "--limit", "3"], "mupvss run",
+         "--mupvss.pem.blocks", "all", "--no-baseline", "--data.classes", "fish", "kite", "--limit", "3"], "mupvss run",
     )  # fmt: skip
     assert out == tmp_path / "o"
-    assert (config.train.lr, config.search.scales, config.model.pem.blocks) == (0.5, (1.0, 0.5), "all")
+    assert (config.train.lr, config.search.scales, config.mupvss.pem.blocks) == (0.5, (1.0, 0.5), "all")
     assert (config.baseline, config.data.classes, config.limit) == (False, ("fish", "kite"), 3)
     assert config.train.batch_size == 8  # from the file
 
@@ -48,8 +49,10 @@ def test_options_override_the_file(config_file, tmp_path):
 def test_config_survives_a_round_trip(tiny_run, tmp_path):
     save_config(tmp_path / "x.toml", tiny_run)
     assert load_config(tmp_path / "x.toml") == tiny_run
-    save_config(tmp_path / "x.toml", RunConfig())
-    assert load_config(tmp_path / "x.toml") == RunConfig()
+    for method in METHODS:
+        usual = build({"method": method})
+        save_config(tmp_path / "x.toml", usual)
+        assert load_config(tmp_path / "x.toml") == usual
 
 
 @pytest.mark.parametrize(
@@ -58,7 +61,7 @@ def test_config_survives_a_round_trip(tiny_run, tmp_path):
         ("[train]\nlearning_rate = 1.0", r"unknown key 'train.learning_rate'"),
         ("[train]\nbatchsize = 1", r"did you mean 'batch_size'"),
         ("[modle]\n", r"unknown key 'modle'; did you mean 'model'"),
-        ("[model.pem]\ngates = 'open'", r"did you mean 'gate'"),
+        ("[mupvss.pem]\ngates = 'open'", r"did you mean 'gate'"),
         ("[train]\nlr = '1e-3'", r"train.lr is '1e-3'"),
         ("[train]\nbatch_size = 0", r"train.batch_size is 0"),
         ("seed = true", r"seed is True"),
@@ -75,7 +78,8 @@ def test_shipped_configs_are_valid(request):
     files = sorted((request.config.rootpath / "configs").glob("*.toml"))
     assert {f.stem for f in files} >= {"scenes", "voc-animals", "paper-literal"}
     for file in files:
-        assert load_config(file).name
+        for row in rows_of(file) or [None]:
+            load_config(file if row is None else file.with_name(f"{file.name}:{row}"))
 
 
 def test_presets_go_with_the_package(request):
@@ -188,3 +192,66 @@ def test_every_package_is_installed(request):
     listed = set(tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {".".join(path.parent.relative_to(root).parts) for path in (root / "mupvss").rglob("__init__.py")}
     assert listed - {"mupvss.presets"} == found
+
+
+def test_a_fault_of_ours_is_shown_whole_and_asks_for_a_report(config_file, tmp_path, monkeypatch, capsys):
+    """Not dressed as the user's, not even where Python's own classes are those of bad input."""
+    for fault in (ValueError("not enough values to unpack"), KeyError("x"), OSError("without a number"), AssertionError()):
+
+        def broken(*_, fault=fault):
+            raise fault
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Image.Image, "convert", broken)
+            patch.setattr(Image, "fromarray", broken)
+            assert main(["train", str(config_file), "--out", str(tmp_path / "o"), "--train.image-steps", "8"]) == FAULT
+        said = capsys.readouterr().err
+        for part in ("Traceback", type(fault).__name__, "Please report it", f"mupvss {VERSION}, Python {sys.version.split()[0]}"):
+            assert part in said
+        assert f"mupvss train {config_file} --out" in said
+
+
+@pytest.mark.parametrize("how", ["switch", "variable"])
+def test_the_traceback_of_the_users_own_errors_on_request(how, monkeypatch, capsys):
+    assert main(["run", "nowhere.toml"]) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    if how == "variable":
+        monkeypatch.setenv("MUPVSS_TRACEBACK", "1")
+    assert main(["run", "nowhere.toml", *(["--traceback"] if how == "switch" else [])]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert said.strip().splitlines()[-1].startswith("error: nowhere.toml: no such config")
+
+
+def test_what_the_user_can_mend_has_one_base():
+    import mupvss.errors as module
+
+    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert {kind.__name__ for kind in found if not issubclass(kind, UserError)} == {"OutOfMemoryError"}
+
+
+def test_options_of_another_choice_are_refused_with_the_place_they_belong_to(tmp_path):
+    """Nothing is accepted and then ignored."""
+    for text, message in (
+        ("[affinity]\nkind = 'none'\ncrop = 32", "'affinity.crop' is an option of affinity.kind = 'head' or 'net'"),
+        ("[segment]\nchannels = 0.5", "'segment.channels' is an option of segment.network = 'resnet38'"),
+        ("[data]\ncrowd = 'class'", "'data.crowd' is an option of data.source = 'coco'"),
+        ("[affinity.train]\ncrop_area = [0.5, 1.0]", ""),
+        ("[affinity]\nkind = 'patch'", "affinity.kind is 'patch'; choose one of none, head, net"),
+        ("method = 'vit-cam'\n[mupvss]\nccp = 0.5", ""),
+    ):
+        (tmp_path / "c.toml").write_text(text)
+        if message:
+            with pytest.raises(ConfigError, match=re.escape(message)):
+                load_config(tmp_path / "c.toml")
+        else:
+            load_config(tmp_path / "c.toml")
+
+
+def test_options_of_version_0_1_0_that_are_no_more(tmp_path):
+    """Where they say what is done anyway they are taken, and otherwise refused by name."""
+    (tmp_path / "c.toml").write_text("[train]\nbrightness = 0.3\n[losses]\nccp = 0.5\n[model]\nmethod = 'mupvss'")
+    assert load_config(tmp_path / "c.toml").options.ccp == 0.5
+    (tmp_path / "c.toml").write_text("[train]\nbrightness = 0.9")
+    with pytest.raises(ConfigError, match=r"brightness is 0\.9, but it is no longer an option: 0\.3 is"):
+        load_config(tmp_path / "c.toml")

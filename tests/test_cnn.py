@@ -5,24 +5,27 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import network_of
 
-from mupvss.config.schema import ModelConfig
+from mupvss.config.load import build
 from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise
 from mupvss.data.tags import read_tags
-from mupvss.errors import WeightsError
-from mupvss.model.build import build_model
+from mupvss.errors import ConfigError, WeightsError
+from mupvss.methods import find_method
+from mupvss.model.build import is_new
 from mupvss.model.cnn import EfficientNetLite0, ResNet38, SameConv2d
 from mupvss.model.pretrained import load_backbone, locate, read_state
-from mupvss.training.loop import build_optimizer
+from mupvss.options import CNNConfig
+from mupvss.training.loop import grouped_optimizer
 
-RESNET = ModelConfig(method="cam", backbone="resnet38", channels=1 / 32, patch_size=8, gwrp_decay=1.0)
-EFFICIENT = ModelConfig(method="cam", backbone="efficientnet-lite0", patch_size=16, gwrp_decay=1.0)
+RESNET = CNNConfig(backbone="resnet38", channels=1 / 32, gwrp_decay=1.0)
+EFFICIENT = CNNConfig(backbone="efficientnet-lite0", gwrp_decay=1.0)
 
 
 @pytest.mark.parametrize("config", [RESNET, EFFICIENT], ids=lambda c: c.backbone)
 def test_grid_and_gradients(config):
-    network = build_model(config, 3)
+    network = network_of("cnn-cam", model=config)
     out = network(torch.randn(2, 3, 64, 96), need_attention=True)
     stride = config.patch_size
     assert out.grid == (64 // stride, 96 // stride)
@@ -79,9 +82,9 @@ def test_dilation_over_subgrids_is_dilation(size):
 @pytest.mark.parametrize("config", [RESNET, EFFICIENT], ids=lambda c: c.backbone)
 def test_frozen_stages_stay(config, tiny_run):
     torch.manual_seed(0)
-    network = build_model(config.model_copy(update={"frozen_stages": 2}), 3).train()
+    network = network_of("cnn-cam", model=config.model_copy(update={"frozen_stages": 2})).train()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    optimizer = build_optimizer(network, config, tiny_run.train)
+    optimizer = grouped_optimizer(network, tiny_run.train.lr, 5.0, 0.05, lambda name: is_new(name, False))
     network(torch.randn(2, 3, 64, 64)).patch_score.square().sum().backward()
     optimizer.step()
     after = network.state_dict()
@@ -92,25 +95,27 @@ def test_frozen_stages_stay(config, tiny_run):
 
 
 def test_recam_corrects_the_weights():
-    network = build_model(RESNET.model_copy(update={"recam": True}), 3).eval()
+    network = network_of("recam", model=RESNET).eval()
     out = network(torch.randn(1, 3, 32, 32))
     weight = network.head.conv.weight.flatten(1) * network.reactivation.weight
     expected = torch.stack([out.patches[0] @ weight[c] for c in range(3)])
     torch.testing.assert_close(out.reactivated_logits[0], expected, atol=1e-4, rtol=1e-3)
-    assert network.kinds[0] == "recam"
+    assert next(iter(find_method("recam").offered())) == "recam"
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "mupvss"}, "needs a ViT"),
-        ({"patch_size": 12}, "set model.patch_size = 8"),
-        ({"backbone": "vgg"}, "choose one of"),
+        ({"model": {"patch_size": 12}}, "is an option of the methods mupvss, mctformer, vit-cam"),
+        ({"model": {"backbone": "vgg"}}, "model.backbone is 'vgg'"),
+        ({"affinity": {"kind": "head"}}, "stands on a ViT"),
+        ({"segment": {"network": "vit"}}, "stands on a ViT"),
     ],
 )
 def test_choices_that_do_not_go_together(change, message):
-    with pytest.raises(ValueError, match=message):
-        build_model(RESNET.model_copy(update=change), 3)
+    with pytest.raises(ConfigError, match=message):
+        build({"method": "cnn-cam", **change})
+    build({"method": "cnn-cam"})
 
 
 def test_unknown_package():

@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from mupvss.config.schema import LossConfig, ModelConfig, SearchConfig, SegmentConfig, TrainConfig
 from PIL import Image
 
-from mupvss.config.schema import LossConfig, ModelConfig, SearchConfig, SegmentConfig, TrainConfig
 from mupvss.crf import dense_crf
 from mupvss.data.sources import load_dataset
 from mupvss.masks.random_walk import pair_index, random_walk, transition

@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from helpers import info_of, network_of
 from PIL import Image
 
 from mupvss import load
 from mupvss.cli.main import main
-from mupvss.config.schema import ModelConfig, PEMConfig, SearchConfig, SegmentConfig
 from mupvss.errors import CheckpointError
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import ModelInfo, save_model
+from mupvss.methods.checkpoint import save_model
+from mupvss.options import CNNConfig, DeepLabSegment, PEMConfig, SearchConfig, ViTConfig, ViTSegment
 from mupvss.predict.onnx_file import KEY, export_onnx
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.runtimes import load_runtime
@@ -23,27 +23,26 @@ from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 
 CLASSES = ("cat", "dog", "person")
 RUNTIMES = ("onnxruntime", "openvino")
+VIT = ViTConfig(backbone="micro", patch_size=8, image_size=32)
 METHODS = {
-    "mupvss": {"pem": PEMConfig(blocks="late"), "registers": 2, "layer_scale": True},
-    "mctformer": {"method": "mctformer"},
-    "cam": {"method": "cam"},
-    "cnn": {"method": "cam", "backbone": "resnet38", "channels": 1 / 32},
+    "mupvss": (VIT.model_copy(update={"registers": 2, "layer_scale": True}), {"pem": PEMConfig(blocks="late")}),
+    "mctformer": (VIT, {}),
+    "vit-cam": (VIT, {}),
+    "recam": (CNNConfig(backbone="resnet38", channels=1 / 32), {}),
 }
 
 
 def classifier(method):
     torch.manual_seed(0)
-    options = {"backbone": "micro", "patch_size": 8, "image_size": 32, **METHODS[method]}
-    model = ModelConfig(**options)
-    network = build_model(model, 3, pretrained=False).eval()
-    return Predictor(network, ModelInfo(CLASSES, model, "0"), SearchConfig(scales=(1.0, 2.0)), 0.4, "cpu")
+    model, own = METHODS[method]
+    network, search = network_of(method, 3, model, **own).eval(), SearchConfig(scales=(1.0, 2.0), precision="fp32")
+    return Predictor(network, info_of(CLASSES, method, model, **own), search, threshold=0.4, device="cpu")
 
 
 def segmenter(network="vit"):
     torch.manual_seed(0)
-    config = SegmentConfig(network=network, channels=1 / 32, scales=(1.0, 1.5))
-    model = ModelConfig(backbone="micro", patch_size=8, image_size=32)
-    return SegmentationPredictor(build_segmenter(config, model, 3, None), SegmenterInfo(CLASSES, model, config), device="cpu")
+    config = ViTSegment(scales=(1.0, 1.5)) if network == "vit" else DeepLabSegment(channels=1 / 32, scales=(1.0, 1.5))
+    return SegmentationPredictor(build_segmenter(config, VIT, 3, None), SegmenterInfo(CLASSES, VIT, config), device="cpu")
 
 
 @pytest.fixture(scope="module", params=["vit", "resnet38"])
@@ -87,14 +86,14 @@ def test_classifiers(method, tmp_path):
         other = load(tmp_path / "c.onnx", runtime=runtime)
         assert isinstance(other, Predictor)
         assert (other.kinds, other.kind, other.threshold) == (predictor.kinds, predictor.kind, 0.4)
-        assert other.config == predictor.config
+        assert (other.config, other.options) == (predictor.config, predictor.options)
         picture = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
         assert other(picture, ["dog"]).scores == pytest.approx(predictor(picture, ["dog"]).scores, abs=1e-4)
 
 
 def test_the_command_checks_what_it_wrote(tmp_path, capsys):
     predictor = classifier("mupvss")
-    save_model(tmp_path / "model.safetensors", predictor.network, CLASSES, predictor.info.model)
+    save_model(tmp_path / "model.safetensors", predictor.network, predictor.info)
     assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "m.onnx")]) == 0
     said = capsys.readouterr().out
     assert "onnxruntime" in said

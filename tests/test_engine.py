@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 import torch
-from helpers import at_step, pretend_bf16, tiny
+from helpers import TINY_VIT, at_step, network_of, pretend_bf16, tiny
 from PIL import Image, ImageEnhance
 
 from mupvss.config.load import save_config
-from mupvss.config.schema import LossConfig, TrainConfig
 from mupvss.data.augment import Views, random_crop_box, random_view
 from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.errors import CheckpointError, DataError, TrainingDivergedError
 from mupvss.files import atomic_path
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import load_tensors, read_model, save_tensors
+from mupvss.methods import find_method
+from mupvss.methods.checkpoint import read_model
+from mupvss.methods.mupvss import MUPVSS, MupvssOptions
+from mupvss.model.checkpoint import load_tensors, save_tensors
+from mupvss.options import TrainConfig
 from mupvss.runtime.device import computed_in
-from mupvss.training.batches import MOST_READERS, batches, reading_processes
-from mupvss.training.classifier import Training, prototype_variance, total_loss, train
+from mupvss.training.batches import MOST_READERS, Manner, batches, reading_processes
+from mupvss.training.classifier import prototype_variance, train_classifier, weighted_sum
 from mupvss.training.loop import learning_rate_factor, remove_states
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Training:
+    dataset: Dataset
+    train: TrainConfig
+    manner: Manner = field(default_factory=lambda: Manner(CPU, workers=0, checkpoint_every=2))
+    method: str = "mupvss"
+    options: dict = field(default_factory=dict)
+
+    def __call__(self, folder, identity="this"):
+        method = find_method(self.method)
+        options = method.options(**self.options)
+        return train_classifier(method, TINY_VIT, options, self.train, 0, self.dataset, self.manner, folder, identity)
 
 
 @pytest.fixture
-def training(tiny_run, tiny_model):
-    dataset = load_dataset(tiny_run.data, "train")
-    return Training(dataset, tiny_model, LossConfig(), tiny_run.train, 0, torch.device("cpu"))
+def training(tiny_run):
+    return Training(load_dataset(tiny_run.data, "train"), tiny_run.train)
 
 
 def tensors(path):
@@ -46,21 +66,18 @@ def assert_equal(a, b):
 
 
 def test_training_lowers_the_loss_and_can_be_read_back(training, tmp_path):
-    long = Training(training.dataset, training.model, training.losses, TrainConfig(
-        image_steps=320, batch_size=8, workers=0, warmup_steps=5, lr=1e-3), 0, training.device)  # fmt: skip
-    train(long, tmp_path)
-    import json
-
+    long = dataclasses.replace(training, train=TrainConfig(image_steps=320, batch_size=8, warmup_steps=5, lr=1e-3))
+    long(tmp_path)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 40
     assert log[-1]["classification"] < log[0]["classification"]
     assert 0 < log[-1]["prototype_variance"] <= 1
     state, info = read_model(tmp_path / "model.safetensors")
     assert info.classes == training.dataset.classes
-    build_model(info.model, len(info.classes)).load_state_dict(state)
+    info.build().load_state_dict(state)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors", "state.safetensors"]
-    figures = {**log[-1], "precision": computed_in(training.device, "bf16"), "device": "cpu"}
-    assert train(long, tmp_path) == figures, "a finished training has no step left"
+    figures = {**log[-1], "precision": computed_in(CPU, "bf16"), "device": "cpu"}
+    assert long(tmp_path) == figures, "a finished training has no step left"
     remove_states(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["log.jsonl", "model.safetensors"]
 
@@ -76,17 +93,15 @@ def calls(monkeypatch):
     return at_step(monkeypatch, interrupted)
 
 
-@pytest.mark.parametrize("method", ["mupvss", "cam"])
+@pytest.mark.parametrize("method", ["mupvss", "vit-cam"])
 def test_interrupted_training_resumes_bit_equal(training, tmp_path, calls, method):
-    import dataclasses
-
-    training = dataclasses.replace(training, model=training.model.model_copy(update={"method": method}))
+    training = dataclasses.replace(training, method=method)
     with pytest.raises(KeyboardInterrupt):
-        train(training, tmp_path / "broken")
+        training(tmp_path / "broken")
     assert (tmp_path / "broken" / "state.safetensors").is_file()
-    train(training, tmp_path / "broken")
+    training(tmp_path / "broken")
     assert len(calls) == 3 + 1 + 4  # steps 1-3, the interrupted 4th, then 3-6 from the checkpoint after step 2
-    train(training, tmp_path / "whole")
+    training(tmp_path / "whole")
     assert_equal(tensors(tmp_path / "whole"), tensors(tmp_path / "broken"))
 
 
@@ -94,10 +109,10 @@ def test_interrupted_training_resumes_bit_equal(training, tmp_path, calls, metho
 def test_resumed_where_the_other_precision_is_used(training, tmp_path, monkeypatch, capsys, calls, units, then, expected):
     pretend_bf16(monkeypatch, units)
     with pytest.raises(KeyboardInterrupt):
-        train(training, tmp_path)
+        training(tmp_path)
     pretend_bf16(monkeypatch, then)
-    assert train(training, tmp_path)["precision"] == expected
-    assert train(training, tmp_path)["precision"] == expected, "the state of the finished training knows it too"
+    assert training(tmp_path)["precision"] == expected
+    assert training(tmp_path)["precision"] == expected, "the state of the finished training knows it too"
     told = f"going on from step 2; precision {'bf16' if then else 'fp32'}, before {'bf16' if units else 'fp32'}\n"
     assert (told in capsys.readouterr().err) == (expected == "mixed")
 
@@ -106,13 +121,13 @@ def test_resumed_where_the_other_precision_is_used(training, tmp_path, monkeypat
 def test_resumed_on_another_device(training, tmp_path, capsys, calls, device, told):
     """None: a state of an earlier version, which does not say; what it was computed on is not made up."""
     with pytest.raises(KeyboardInterrupt):
-        train(training, tmp_path)
+        training(tmp_path)
     state = tmp_path / "state.safetensors"
     saved, header = load_tensors(state)
     save_tensors(state, saved, {k: v for k, v in (header | {"device": device}).items() if v is not None})
-    assert train(training, tmp_path)["device"] == "mixed"
+    assert training(tmp_path)["device"] == "mixed"
     assert told in capsys.readouterr().err
-    assert train(training, tmp_path)["device"] == "mixed", "where nothing is left to do nothing is computed"
+    assert training(tmp_path)["device"] == "mixed", "where nothing is left to do nothing is computed"
 
 
 def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
@@ -125,7 +140,7 @@ def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
 
 def test_killed_training_resumes_bit_equal(tmp_path):
     """A real process, really killed."""
-    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 240, "train.checkpoint_every": 1}))
+    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 240, "checkpoint_every": 1}))
     command = [sys.executable, "-m", "mupvss", "train", str(tmp_path / "c.toml"), "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
@@ -145,8 +160,8 @@ def test_killed_training_resumes_bit_equal(tmp_path):
 
 def test_workers_do_not_change_the_pictures(training):
     def first(workers):
-        loader = batches(training.dataset, training.train.model_copy(update={"workers": workers}), 32, 0, 1, 4)
-        return [(batch.on(torch.device("cpu"))[0], batch.origins) for batch in loader]
+        loader = batches(training.dataset, training.train, 32, 0, 1, 4, Manner(CPU, workers))
+        return [(batch.on(CPU)[0], batch.origins) for batch in loader]
 
     for (a, names), (b, other) in zip(first(0), first(2), strict=True):
         assert torch.equal(a, b)
@@ -155,39 +170,36 @@ def test_workers_do_not_change_the_pictures(training):
 
 def test_every_picture_once_per_epoch(training):
     config = training.train.model_copy(update={"batch_size": 6})
-    epochs = [[o for b in batches(training.dataset, config, 32, 0, 4 * e, 4 * e + 4) for o in b.origins] for e in range(2)]
+    manner = Manner(CPU, 0)
+    epochs = [
+        [o for b in batches(training.dataset, config, 32, 0, 4 * e, 4 * e + 4, manner) for o in b.origins] for e in range(2)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(s.origin for s in training.dataset.samples)
     assert epochs[0] != epochs[1]
 
 
 def test_non_finite_loss_names_the_pictures(training, tmp_path):
-    import dataclasses
-
     far = dataclasses.replace(training, train=training.train.model_copy(update={"lr": 1e30}))
     with pytest.raises(TrainingDivergedError, match=r"scene \d+ of seed"):
-        train(far, tmp_path)
+        far(tmp_path)
     assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_data_sets_that_cannot_train(training, tmp_path):
-    import dataclasses
-
     for dataset, message in [
         (Dataset(("a",), []), "no picture"),
         (Dataset((), training.dataset.samples), "no class"),
         (Dataset(("a",), [dataclasses.replace(s, tags=frozenset()) for s in training.dataset.samples]), "no training picture"),
     ]:
         with pytest.raises(DataError, match=message):
-            train(dataclasses.replace(training, dataset=dataset), tmp_path)
+            dataclasses.replace(training, dataset=dataset)(tmp_path)
 
 
-def test_another_training_is_never_resumed(training):
-    import dataclasses
-
-    changed = dataclasses.replace(training, losses=LossConfig(ccp=0.2))
-    assert changed.identity != training.identity
-    faster = dataclasses.replace(training, train=training.train.model_copy(update={"workers": 2}))
-    assert faster.identity == training.identity
+def test_another_training_is_never_resumed(training, tmp_path, calls):
+    with pytest.raises(KeyboardInterrupt):
+        training(tmp_path)
+    training(tmp_path, identity="another")
+    assert len(calls) == 4 + 6, "from its first step on"
 
 
 def test_checkpoints_of_the_wrong_kind(tmp_path, training):
@@ -229,11 +241,22 @@ def test_schedule_and_ramps():
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == factors[10] == 1
     assert factors[100] == pytest.approx(0)
-    terms = {name: torch.tensor(1.0) for name in ("classification", "ccp", "cip", "p2p", "p2p_dense")}
-    config = LossConfig(ccp=2, cip=4, p2p=8, p2p_dense=16, ramp=0.5, p2p_dense_start=0.25)
-    assert total_loss(terms, config, 0).item() == 1 + 8
-    assert total_loss(terms, config, 0.375).item() == pytest.approx(1 + 0.75 * 6 + 8 + 0.5 * 16)
-    assert total_loss(terms, config, 1).item() == 1 + 6 + 8 + 16
+
+
+def test_weights_of_the_losses_along_the_training(training):
+    """Ramp of CCP and CIP, late start of the patch-wise P2P."""
+    network = network_of()
+    features, tags = network(torch.randn(2, 3, 32, 32)), torch.ones(2, 3)
+    options = MupvssOptions(ccp=2, cip=4, p2p=8, p2p_dense=16, ramp=0.5)
+
+    def weights(progress):
+        return {name: weight for name, (weight, _) in MUPVSS.losses(network, features, tags, options, progress).items()}
+
+    assert weights(0) == {"classification": 1, "ccp": 0, "cip": 0, "p2p": 8, "p2p_dense": 0}
+    assert weights(0.375) == pytest.approx({"classification": 1, "ccp": 1.5, "cip": 3, "p2p": 8, "p2p_dense": 8})
+    assert weights(1) == {"classification": 1, "ccp": 2, "cip": 4, "p2p": 8, "p2p_dense": 16}
+    losses = {"a": (2.0, torch.tensor(3.0)), "b": (0.5, torch.tensor(4.0))}
+    assert weighted_sum(losses).item() == 8
 
 
 def test_prototype_variance():

@@ -12,12 +12,12 @@ import supervision
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.masks import read_label_image
 from mupvss.data.voc import load_voc
 from mupvss.export.formats import FORMATS, export_all
 from mupvss.export.labelling_tools import row_run_lengths
 from mupvss.export.regions import Item, Options, regions, trace
+from mupvss.options import VocData
 
 CLASSES = ("cat", "dog", "person")
 
@@ -109,7 +109,7 @@ def test_voc_as_our_own_source_reads_it(items, tmp_path):
     export_all(items, 2, ["voc"], tmp_path, Options(("cat", "dog", "person"), min_pixels=4))
     root = tmp_path / "voc"
     (root / "JPEGImages").mkdir()
-    dataset = load_voc(DataConfig(source="voc", root=root, classes=("cat", "dog", "person")), "all")
+    dataset = load_voc(VocData(root=root, classes=("cat", "dog", "person")), "all")
     assert [(s.name, sorted(s.tags)) for s in dataset.samples] == [("cats__a", ["cat", "person"]), ("b", ["cat", "dog"])]
     for name, item in (("cats__a", items[0]), ("b", items[1])):
         assert np.array_equal(read_label_image(root / "SegmentationClass" / f"{name}.png"), item.labels)

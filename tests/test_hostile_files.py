@@ -13,15 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import info_of, network_of
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import ModelConfig
 from mupvss.data.masks import read_label_image
 from mupvss.data.tags import read_tags
 from mupvss.data.voc import read_split
 from mupvss.errors import CheckpointError, ConfigError, DataError
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import load_network, save_model, save_tensors
+from mupvss.methods.checkpoint import load_network, save_model
+from mupvss.model.checkpoint import save_tensors
+from mupvss.options import ViTConfig
 from mupvss.search.seeds import read_seeds
 
 FUZZER = Path(__file__).parent / "harness" / "fuzz.py"
@@ -100,15 +101,15 @@ def test_seeds_in_a_strange_archive(tmp_path):
         read_seeds(tmp_path / "s.npz")
 
 
-def test_checkpoints(tmp_path, tiny_model):
+def test_checkpoints(tmp_path):
     path = tmp_path / "m.safetensors"
-    model = tiny_model.model_copy(update={"method": "cam"})
-    network = build_model(model, 2)
-    save_model(path, network, ("a", "b"), model)
+    network, info = network_of("vit-cam", 2), info_of(("a", "b"), "vit-cam")
+    save_model(path, network, info)
     load_network(path)
-    described = {"classes": ["a", "b"], "model": model.model_dump(mode="json")}
+    described = info.header()
     changes = [{"classes": ["a"]}, {"classes": 3}, {"model": 3}, {"model": {"backbone": "huge"}}, {"model": {"patch_size": 16}}]
-    for change in (*changes, {"model": ModelConfig(patch_size=10**9).model_dump(mode="json")}):
+    changes += [{"method": 3}, {"method": "unknown"}, {"method": "os:system"}, {"options": 3}, {"options": {"ccp": 1.0}}]
+    for change in (*changes, {"model": ViTConfig(patch_size=10**9).model_dump(mode="json")}):
         save_tensors(path, network.state_dict(), described | change)
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
             load_network(path)

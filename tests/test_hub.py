@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import json
-from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from helpers import TINY_VIT, info_of, network_of
 from huggingface_hub import HfApi, ModelCard
 from PIL import Image
 
 from mupvss import load
 from mupvss.cli.main import main
 from mupvss.config.load import save_config
-from mupvss.config.schema import DataConfig, ModelConfig, RunConfig, SearchConfig, SegmentConfig
+from mupvss.config.run import RunConfig
 from mupvss.errors import CheckpointError
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import ModelInfo
+from mupvss.methods.mupvss import MupvssSearch
+from mupvss.options import SOURCES, SearchConfig, ViTSegment
 from mupvss.predict.hub import KINDS
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 
 CLASSES = ("cat", "dog")
-MODEL = ModelConfig(backbone="micro", patch_size=8, image_size=32)
 PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8))
 
 
 def classifier():
     torch.manual_seed(0)
-    network = build_model(MODEL, 2, pretrained=False)
-    return Predictor(network, ModelInfo(CLASSES, MODEL, "0"), SearchConfig(scales=(1.0, 2.0), gamma=0.5), 0.3, "cpu")
+    search, own = SearchConfig(scales=(1.0, 2.0), gamma=0.5), MupvssSearch(decision="zero")
+    return Predictor(network_of(classes=2), info_of(CLASSES), search, own, 0.3, "cpu")
 
 
 def segmenter():
     torch.manual_seed(0)
-    network = build_segmenter(SegmentConfig(), MODEL, 2, None)
-    return SegmentationPredictor(network, SegmenterInfo(CLASSES, MODEL, SegmentConfig()), scales=(0.5,), crf="none", device="cpu")
+    network = build_segmenter(ViTSegment(), TINY_VIT, 2, None)
+    return SegmentationPredictor(network, SegmenterInfo(CLASSES, TINY_VIT, ViTSegment()), scales=(0.5,), crf="none", device="cpu")
 
 
 @pytest.mark.parametrize("make", [classifier, segmenter])
@@ -68,7 +67,7 @@ def test_offline_gives_a_clear_message(monkeypatch):
 def test_the_card_is_written_from_the_run(tmp_path, capsys):
     run = tmp_path / "my-animals"
     classifier().save_checkpoint(run / "train" / "model.safetensors")
-    save_config(run / "train" / "config.toml", RunConfig(model=MODEL))
+    save_config(run / "train" / "config.toml", RunConfig(model=TINY_VIT))
     (run / "metrics.json").write_text(json.dumps({"seeds/miou": 61.25, "seeds/threshold": 0.4, "val/miou": 44.0}))
     words = ["--licence", "cc-by-4.0", "--data", "Pictures of our own animals."]
     assert main(["share", str(run), str(tmp_path / "out"), *words]) == 0
@@ -88,7 +87,7 @@ def _card(tmp_path, run):
 
 
 def test_the_card_knows_every_source():
-    assert set(KINDS) == set(get_args(DataConfig.model_fields["source"].annotation))
+    assert set(KINDS) == set(SOURCES)
 
 
 def test_push_sends_what_was_saved(tmp_path, monkeypatch):

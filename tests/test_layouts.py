@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers import network_of
 from safetensors.torch import save_file
 
-from mupvss.config.schema import ModelConfig
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import WeightsError
-from mupvss.model.build import build_model
 from mupvss.model.pretrained import load_backbone, to_timm
 from mupvss.model.vit import SIZES, VisionTransformer
+from mupvss.options import ViTConfig
 
 
 def backbone(registers=0, layer_scale=False, patch=14, image=42):
@@ -100,21 +100,20 @@ def test_other_pixels_are_folded_in(tmp_path):
     torch.testing.assert_close(target.patch_embed(ours), source.patch_embed((pixels - 0.5) / 0.5), atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("method", ["mupvss", "cam", "mctformer"])
+@pytest.mark.parametrize("method", ["mupvss", "vit-cam", "mctformer"])
 def test_patch_14_with_registers_and_layer_scale_runs(tmp_path, method):
     save_file(as_dinov2(backbone(4, True).state_dict()), tmp_path / "w.safetensors")
-    config = ModelConfig(
-        method=method, patch_size=14, image_size=56, registers=4, layer_scale=True, global_embedding="pool",
-        weights=str(tmp_path / "w.safetensors"),
-    )  # fmt: skip
-    out = build_model(config, 3)(torch.randn(2, 3, 56, 70), need_attention=True)
+    weights = str(tmp_path / "w.safetensors")
+    config = ViTConfig(patch_size=14, image_size=56, registers=4, layer_scale=True, weights=weights)
+    own = {"global_embedding": "pool"} if method == "mupvss" else {}
+    out = network_of(method, 3, config, **own)(torch.randn(2, 3, 56, 70), need_attention=True)
     assert out.grid == (4, 5)
     assert out.patch_attention.shape == (2, 20, 20)  # registers are not patches
 
 
 def test_registers_change_the_patches():
     """They are seen by the blocks, or they could not take up what belongs to no patch."""
-    network = build_model(ModelConfig(backbone="micro", method="cam", image_size=32, registers=2), 3).eval()
+    network = network_of("vit-cam", 3, ViTConfig(backbone="micro", image_size=32, registers=2)).eval()
     images = torch.randn(1, 3, 32, 32)
     before = network(images).patches
     torch.nn.init.normal_(network.backbone.reg_token, std=3.0)

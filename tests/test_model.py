@@ -6,19 +6,20 @@ import math
 
 import pytest
 import torch
+from helpers import network_of
 from safetensors.torch import load_file, save_file
 
-from mupvss.config.schema import ModelConfig, PEMConfig
 from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise
 from mupvss.data.tags import read_tags
 from mupvss.errors import WeightsError
-from mupvss.model.build import build_model, is_decayed, is_new
+from mupvss.model.build import is_decayed, is_new
 from mupvss.model.global_embedding import GlobalEmbedding
 from mupvss.model.pretrained import load_backbone, locate, read_state
 from mupvss.model.prototype_embedding import PrototypeEmbedding, prototype_weights
 from mupvss.model.vit import SIZES, VisionTransformer
 from mupvss.ops import gwrp, rescaled_decay
+from mupvss.options import PEMConfig, ViTConfig
 
 PEM_FORMS = [
     PEMConfig(),
@@ -119,9 +120,9 @@ WITH_EXTRAS = [*((name, {}) for name in SIZES), ("micro", {"registers": 2, "laye
 
 
 @pytest.mark.parametrize(("backbone", "extra"), WITH_EXTRAS)
-@pytest.mark.parametrize("method", ["mupvss", "cam", "mctformer"])
+@pytest.mark.parametrize("method", ["mupvss", "vit-cam", "mctformer"])
 def test_every_backbone_takes_any_size_and_learns(backbone, method, extra):
-    network = build_model(ModelConfig(method=method, backbone=backbone, image_size=32, **extra), classes=4)
+    network = network_of(method, 4, ViTConfig(backbone=backbone, image_size=32, **extra))
     images = torch.randn(2, 3, 32, 64)
     out = network(images, need_attention=True)
     assert out.grid == (2, 4)
@@ -146,8 +147,8 @@ def test_every_backbone_takes_any_size_and_learns(backbone, method, extra):
 @pytest.mark.parametrize("choice", ["flatten", "pool", "copy"])
 @pytest.mark.parametrize("blocks", ["all", "late", "none"])
 def test_every_choice_of_representation_runs(choice, blocks):
-    config = ModelConfig(backbone="tiny", image_size=32, global_embedding=choice, pem=PEMConfig(blocks=blocks))
-    network = build_model(config, 3)
+    small = ViTConfig(backbone="tiny", image_size=32)
+    network = network_of(model=small, global_embedding=choice, pem=PEMConfig(blocks=blocks))
     assert len(network.pem) == {"all": 12, "late": 4, "none": 0}[blocks]
     prototypes = network(torch.randn(2, 3, 32, 32)).prototypes
     distance = (prototypes[:, 0] - prototypes[:, 1]).norm()
@@ -155,7 +156,7 @@ def test_every_choice_of_representation_runs(choice, blocks):
 
 
 def test_attention_weights_do_not_change_the_output():
-    network = build_model(ModelConfig(backbone="tiny", image_size=64), 3).eval()
+    network = network_of(model=ViTConfig(backbone="tiny", image_size=64)).eval()
     images = torch.randn(1, 3, 352, 352)  # 484 patches: the fused attention on one side, the explicit on the other
     with torch.no_grad():
         quick, explicit = network(images), network(images, need_attention=True)
@@ -165,15 +166,14 @@ def test_attention_weights_do_not_change_the_output():
 
 def test_images_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="30x32"):
-        build_model(ModelConfig(image_size=32), 2)(torch.randn(1, 3, 30, 32))
+        network_of(model=ViTConfig(image_size=32))(torch.randn(1, 3, 30, 32))
 
 
 def test_parameter_groups():
-    config = ModelConfig(weights="somewhere")
-    assert is_new("head.conv.weight", config)
-    assert not is_new("backbone.blocks.0.attn.qkv.weight", config)
-    assert not is_new("head.conv.weight", ModelConfig())
-    network = build_model(ModelConfig(image_size=32), 2)
+    assert is_new("head.conv.weight", pretrained=True)
+    assert not is_new("backbone.blocks.0.attn.qkv.weight", pretrained=True)
+    assert not is_new("head.conv.weight", pretrained=False)
+    network = network_of()
     decayed = {name for name, p in network.named_parameters() if is_decayed(name, p)}
     assert "backbone.blocks.0.mlp.fc1.weight" in decayed
     assert not decayed & {"backbone.pos_embed", "backbone.cls_token", "class_position", "head.conv.bias", "p2p_scale"}

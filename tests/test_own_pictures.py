@@ -12,16 +12,16 @@ from PIL import Image
 
 from mupvss.cli.main import main
 from mupvss.config.load import load_config, save_config
-from mupvss.config.schema import AffinityConfig
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags, write_tags
 from mupvss.doctor.masks import mask_doubt
 from mupvss.doctor.run import write_page
 from mupvss.doctor.tags import LIKELY, corrected, discriminant, findings, neighbours_say, tag_doubts
+from mupvss.options import AFFINITIES
 from mupvss.search.seeds import Seeds
 
-OWN = {"baseline": False, "model.weights": "", "train.snapshots": 1, "search.scales": [1.0]}
+OWN = {"baseline": False, "model.weights": "", "snapshots": 1, "search.scales": [1.0]}
 SMALL = words({key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity."))} | OWN)
 
 
@@ -102,13 +102,14 @@ def test_pictures_kept_back_and_true_masks(project, tmp_path, capsys):
     said = capsys.readouterr().err
     assert said.count("train: up to date") == said.count("segment: up to date") == 2
     assert main(run) == 0
-    assert capsys.readouterr().err.count("up to date") == 8
+    assert capsys.readouterr().err.count("up to date") == 7
 
 
 @pytest.mark.parametrize("kind", ["none", "head"])
 def test_init_measures_this_computer(project, capsys, monkeypatch, kind):
     config = load_config(project / "run" / "train" / "config.toml")
-    config = config.model_copy(update={"affinity": AffinityConfig(kind=kind, crop=32)})
+    small = {} if kind == "none" else {"crop": 32}
+    config = config.model_copy(update={"affinity": AFFINITIES[kind](**small)})
     save_config(project / "config.toml", config)
     monkeypatch.setattr("mupvss.start.init.config_text", lambda *a: (project / "config.toml").read_text())
     out = project / "timed.toml"

@@ -56,7 +56,7 @@ def test_pytorch_tells_of_these_units():
 
 def test_a_training_says_what_it_computed_in(tmp_path, monkeypatch, capsys):
     pretend_bf16(monkeypatch, False)
-    small = ["--train.image-steps", "16", "--train.batch-size", "8", "--train.workers", "0", "--data.scenes.train", "8"]
+    small = ["--train.image-steps", "16", "--train.batch-size", "8", "--workers", "0", "--data.scenes.train", "8"]
     main(["train", "configs/scenes.toml", *small, "--device", "cpu", "--out", str(tmp_path)])
     metrics = json.loads((tmp_path / "train" / "metrics.json").read_text())
     assert (metrics["precision"], metrics["device"]) == ("fp32", "cpu")

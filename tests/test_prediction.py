@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import io
 import struct
-import threading
 import zlib
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from helpers import info_of, network_of
 from PIL import Image, ImageCms
 
 from mupvss import load
-from mupvss.config.schema import MasksConfig, SearchConfig, SegmentConfig
 from mupvss.data.images import array_to_rgb, read_image, to_rgb
 from mupvss.data.masks import bounding_box
 from mupvss.data.preprocess import MAX_SEARCH_PIXELS, reduction
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
 from mupvss.masks.pseudo import pseudo_mask
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import save_model
+from mupvss.methods.checkpoint import save_model
+from mupvss.options import MasksConfig, SearchConfig, ViTSegment
 from mupvss.predict.prediction import Prediction, as_picture
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.segmenter import SegmentationPredictor
@@ -32,16 +29,17 @@ CLASSES = ("cat", "dog", "person")
 
 
 @pytest.fixture
-def classifier(tmp_path, tiny_model):
+def classifier(tmp_path):
     torch.manual_seed(0)
-    save_model(tmp_path / "c.safetensors", build_model(tiny_model, 3, pretrained=False), CLASSES, tiny_model)
-    return Predictor.open(tmp_path / "c.safetensors", SearchConfig(scales=(1.0,)), 0.4, "cpu")
+    save_model(tmp_path / "c.safetensors", network_of(), info_of(CLASSES))
+    search = SearchConfig(scales=(1.0,), precision="fp32")
+    return Predictor.open(tmp_path / "c.safetensors", search, threshold=0.4, device="cpu")
 
 
 @pytest.fixture
 def segmenter(tmp_path, tiny_model):
     torch.manual_seed(0)
-    config = SegmentConfig(scales=(1.0,))
+    config = ViTSegment(scales=(1.0,))
     save_segmenter(
         tmp_path / "s.safetensors", build_segmenter(config, tiny_model, 3, None), SegmenterInfo(CLASSES, tiny_model, config)
     )
@@ -104,7 +102,7 @@ def test_a_picture_of_48_million_pixels(classifier, segmenter):
     tile = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     picture = Image.fromarray(tile).resize((8000, 6000))
     assert 6000 * 8000 / reduction(picture.size) ** 2 <= MAX_SEARCH_PIXELS
-    seeds = classifier.search(picture, [1], ["default"])["default"]
+    seeds = classifier.search(picture, [1], ["cam"])["cam"]
     assert seeds.size == (6000, 8000)
     assert seeds.stride == 4 * reduction(picture.size)
     refined, labels = pseudo_mask(seeds, np.asarray(picture), 0.4, MasksConfig(margin=0.0))
@@ -217,27 +215,11 @@ def test_a_header_that_promises_too_much(tmp_path, side):
         read_image(tmp_path / "bomb.png")
 
 
-def test_web_addresses_only_on_request(tmp_path, picture):
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *arguments):
-            pass
-
-    picture.save(tmp_path / "p.png")
-    (tmp_path / "page.html").write_text("<p>")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"http://127.0.0.1:{server.server_port}"
-    try:
-        with pytest.raises(ValueError, match="allow_urls=True"):
-            as_picture(f"{address}/p.png")
-        assert np.array_equal(np.asarray(as_picture(f"{address}/p.png", True)), np.asarray(picture))
-        for wrong, message in (("absent.png", "cannot be fetched"), ("page.html", "cannot be read as a picture")):
-            with pytest.raises(DataError, match=message):
-                as_picture(f"{address}/{wrong}", True)
-    finally:
-        server.shutdown()
+def test_nothing_is_fetched_from_the_web():
+    with pytest.raises(UserError, match="save the picture, and give its path"):
+        as_picture("https://example.org/p.png")
 
 
 def test_load_takes_a_checkpoint(classifier, segmenter, tmp_path):
     assert isinstance(load(tmp_path / "c.safetensors", "cpu"), Predictor)
-    assert isinstance(load(tmp_path / "s.safetensors", "cpu", allow_urls=True), SegmentationPredictor)
+    assert isinstance(load(tmp_path / "s.safetensors", "cpu"), SegmentationPredictor)

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from helpers import network_of
 from PIL import Image
 
-from mupvss.config.schema import SearchConfig
-from mupvss.errors import DataError
-from mupvss.model.build import build_model
+from mupvss.errors import DataError, UserError
+from mupvss.methods import find_method
+from mupvss.methods.mupvss import MupvssSearch
+from mupvss.options import CNNConfig, PEMConfig, SearchConfig
+from mupvss.search import maps
 from mupvss.search.affinity import affinity, refine, refine_by_pixels
-from mupvss.search.maps import MAPS, chosen_kind, default, prototype, without_prototype
-from mupvss.search.multiscale import canvas_size, global_prototypes, search_maps
+from mupvss.search.maps import chosen_kind
+from mupvss.search.multiscale import canvas_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import prototype_map
 from mupvss.search.threshold import otsu
 
+PLAIN = SearchConfig(scales=(1.0,), precision="fp32")
+CNN = CNNConfig(backbone="resnet38", channels=1 / 32)
+
+
+def searched(network, picture, classes, kinds, config=PLAIN, method="mupvss", **own):
+    """As a predictor would. own: the method's options of its search."""
+    found = find_method(method)
+    settings = (found.offered(), config, found.search(**own), 8, 32, found.shared)
+    return search_maps(network, picture, classes, kinds, *settings)
+
 
 @pytest.fixture
-def network(tiny_model):
+def network():
     torch.manual_seed(0)
-    return build_model(tiny_model, 3).eval()
+    return network_of(pem=PEMConfig(blocks="late")).eval()
 
 
 @pytest.fixture
@@ -80,100 +95,108 @@ def test_affinity_without_attention_says_so():
 
 
 NETWORKS = {
-    "prototypes": {},
-    "class tokens": {"method": "mctformer", "attention_skip": 0.0},
-    "vit": {"method": "cam"},
-    "cnn": {"method": "cam", "backbone": "resnet38", "channels": 1 / 32, "recam": True},
+    "mupvss": {},
+    "mctformer": {"attention_skip": 0.0},
+    "vit-cam": {},
+    "cnn-cam": {"model": CNN},
+    "recam": {"model": CNN},
 }
 
 
-@pytest.mark.parametrize("which", NETWORKS)
-def test_every_kind_of_map(tiny_model, picture, which):
-    network = build_model(tiny_model.model_copy(update=NETWORKS[which]), 3).eval()
-    config = SearchConfig(scales=(1.0, 0.5))
-    found = search_maps(network, picture, [2, 0], network.kinds, config, 8, 32)
-    assert tuple(found) == network.kinds
-    for kind, maps in found.items():
-        assert maps.shape == (2, *canvas_size(61, 45, 4))
-        assert maps.min() >= 0
-        assert maps.max() < 1 + 1e-5
-        if kind in MAPS:
-            assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in maps.amax((1, 2)).tolist())
-    assert found[network.kinds[0]].max() > 0
+@pytest.mark.parametrize("method", NETWORKS)
+def test_every_kind_of_map(picture, method):
+    network, offered = network_of(method, **NETWORKS[method]).eval(), find_method(method).offered()
+    config = PLAIN.model_copy(update={"scales": (1.0, 0.5)})
+    found = searched(network, picture, [2, 0], list(offered), config, method)
+    assert list(found) == list(offered)
+    for kind, made in found.items():
+        assert made.shape == (2, *canvas_size(61, 45, 4))
+        assert made.min() >= 0
+        assert made.max() < 1 + 1e-5
+        if offered[kind].joins is None:
+            assert all(top == pytest.approx(1, abs=1e-5) or top == 0 for top in made.amax((1, 2)).tolist())
+    assert found[next(iter(offered))].max() > 0
 
 
-def test_search_and_classifier_together(tiny_model, picture):
+def test_names_of_maps_follow_the_rule():
+    """What is looked for, whether times attention, and what is done with it; one name is one map in all methods."""
+    seen = {}
+    for method in NETWORKS:
+        for name, entry in find_method(method).offered().items():
+            assert seen.setdefault(name, (entry.make, entry.refined, entry.joins)) == (entry.make, entry.refined, entry.joins)
+            assert name.endswith("_refined") == (entry.refined or entry.joins is not None)
+            assert entry.title
+
+
+def test_search_and_classifier_together(network, picture):
     """Their geometric mean, made of finished maps, whether or not those are asked for too."""
-    torch.manual_seed(0)
-    network = build_model(tiny_model, 3).eval()
-    made = [search_maps(network, picture, [0, 1], kinds, SearchConfig(), 8, 32) for kinds in (["with_classifier"], network.kinds)]
-    assert list(made[0]) == ["with_classifier"]
-    expected = (made[1]["default"] * made[1]["attended_cam"]).sqrt()
+    together, kinds = "search_and_cam_refined", list(find_method("mupvss").offered())
+    made = [searched(network, picture, [0, 1], asked) for asked in ([together], kinds)]
+    assert list(made[0]) == [together]
+    expected = (made[1]["attended_search_refined"] * made[1]["attended_cam_refined"]).sqrt()
     assert expected.max() > 0
     for found in made:
-        torch.testing.assert_close(found["with_classifier"], expected)
+        torch.testing.assert_close(found[together], expected)
 
 
-def test_a_cnn_is_refined_without_attention(tiny_model, picture):
+def test_a_cnn_is_refined_without_attention(picture):
     """Its only affinity is that between patches, whatever the config asks for."""
     torch.manual_seed(0)
-    network = build_model(tiny_model.model_copy(update=NETWORKS["cnn"]), 3).eval()
-    configs = [SearchConfig(affinity=kinds, pixel_steps=0) for kinds in (("attention",), ("patch",), ())]
-    attention, patch, none = (search_maps(network, picture, [1], ["cam_refined"], c, 8, 32)["cam_refined"] for c in configs)
+    network = network_of("cnn-cam", model=CNN).eval()
+    configs = [PLAIN.model_copy(update={"affinity": kinds, "pixel_steps": 0}) for kinds in (("attention",), ("patch",), ())]
+    attention, patch, none = (searched(network, picture, [1], ["cam_refined"], c, "cnn-cam")["cam_refined"] for c in configs)
     torch.testing.assert_close(attention, patch)
     assert not torch.allclose(none, patch)
 
 
 def test_the_kind_that_becomes_masks():
-    assert chosen_kind(("mctformer", "cam"), "default") == "mctformer"
-    assert chosen_kind(("mctformer", "cam"), "cam") == "cam"
-    with pytest.raises(ValueError, match="offers mctformer, cam"):
-        chosen_kind(("mctformer", "cam"), "prototype")
+    offered = find_method("mctformer").offered()
+    assert chosen_kind(offered, "own") == "attended_cam_spread"
+    assert chosen_kind(offered, "cam") == "cam"
+    with pytest.raises(UserError, match="offers own, attended_cam_spread"):
+        chosen_kind(offered, "search")
 
 
 def test_prototype_maps_use_neither_the_classifier_nor_class_attention(network, picture):
-    """Fixed point: the figure `prototype_oracle` is of the search and affinity alone."""
+    """Fixed point: the figure `search_refined_oracle` is of the search and affinity alone."""
     features = network(torch.randn(1, 3, 32, 32), need_attention=True)
-    config = SearchConfig()
-    import dataclasses
-
+    own = MupvssSearch()
     blinded = dataclasses.replace(
         features,
         patch_logits=torch.randn_like(features.patch_logits),
         patch_score=torch.randn_like(features.patch_score),
         class_attention=torch.rand_like(features.class_attention),
     )
-    torch.testing.assert_close(prototype(blinded, config), prototype(features, config))
-    assert not torch.allclose(default(blinded, config), default(features, config))
+    torch.testing.assert_close(maps.search(blinded, PLAIN, own), maps.search(features, PLAIN, own))
+    assert not torch.allclose(maps.attended_search(blinded, PLAIN, own), maps.attended_search(features, PLAIN, own))
     moved = dataclasses.replace(features, prototypes=torch.randn_like(features.prototypes))
-    torch.testing.assert_close(without_prototype(moved, config), without_prototype(features, config))
-    assert not torch.allclose(default(moved, config), default(features, config))
+    torch.testing.assert_close(maps.root_attention(moved, PLAIN, own), maps.root_attention(features, PLAIN, own))
+    assert not torch.allclose(maps.attended_search(moved, PLAIN, own), maps.attended_search(features, PLAIN, own))
 
 
 def test_mirrored_picture_gives_mirrored_maps(network, picture):
     picture = picture.resize((64, 48))  # whole patches: no resampling, whose rounding an untrained network's maps enlarge
-    config = SearchConfig(scales=(1.0,), global_prototypes=False)
     mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    kinds = ["cam", "cam_attention"]  # every network's parts allow them
-    straight, back = (search_maps(network, p, [0, 1, 2], kinds, config, 8, 32) for p in (picture, mirrored))
+    kinds = ["cam", "attention"]
+    straight, back = (searched(network, p, [0, 1, 2], kinds, global_prototypes=False) for p in (picture, mirrored))
     for kind in kinds:
         torch.testing.assert_close(straight[kind], back[kind].flip(-1), atol=2e-3, rtol=0)
 
 
 def test_no_tag_gives_no_map(network, picture):
-    assert search_maps(network, picture, [], ["default"], SearchConfig(), 8, 32)["default"].shape == (0, 12, 16)
+    assert searched(network, picture, [], ["search"])["search"].shape == (0, 12, 16)
 
 
 def test_global_prototypes_come_from_the_training_size(network, picture):
-    found = global_prototypes(network, picture, SearchConfig(), 8, 32)
+    found = whole_picture(network, picture, PLAIN, MupvssSearch(), 8, 32, find_method("mupvss").shared)["prototypes"]
     assert found.shape == (1, 3, 128)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(1, 3))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8)])
 def test_pictures_of_any_size(network, size):
-    maps = search_maps(network, Image.new("RGB", size, (9, 90, 200)), [1], network.kinds, SearchConfig(), 8, 32)
-    assert all(torch.isfinite(m).all() for m in maps.values())
+    found = searched(network, Image.new("RGB", size, (9, 90, 200)), [1], list(find_method("mupvss").offered()))
+    assert all(torch.isfinite(m).all() for m in found.values())
 
 
 def test_seeds_come_back_as_written(tmp_path):

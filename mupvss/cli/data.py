@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 import tyro
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import DataConfig
 from mupvss.errors import ConfigError
+from mupvss.options import SOURCES, DataConfig, ScenesData
 
 
 def data(argv: Sequence[str]) -> int:
@@ -26,10 +26,16 @@ def _check(argv: Sequence[str]) -> int:
     from mupvss.data.check import check_data, print_findings
 
     rest = list(argv)
-    known = DataConfig()
+    known: DataConfig = ScenesData()
     if rest and not rest[0].startswith("-"):
         known = load_config(Path(rest.pop(0))).data
-    config = tyro.cli(DataConfig, prog="mupvss data check", args=rest, default=known)
+    elif "--source" in rest[:-1]:
+        at = rest.index("--source")
+        name = rest[at + 1]
+        if name not in SOURCES:
+            raise ConfigError(f"--source is '{name}'; choose one of {', '.join(SOURCES)}")
+        known, rest = SOURCES[name](), rest[:at] + rest[at + 2 :]
+    config = tyro.cli(type(known), prog="mupvss data check", args=rest, default=known)
     return 1 if print_findings(check_data(config)) else 0
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
@@ -12,8 +16,8 @@ from mupvss.cli.data import data
 from mupvss.cli.networks import export, share
 from mupvss.cli.pictures import init, predict, studio
 from mupvss.cli.runs import SUMMARIES, compare, evaluate, stage_command
-from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
-from mupvss.runtime.launch import started_by_torchrun, wait_briefly
+from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, UserError, is_out_of_memory
+from mupvss.runtime.launch import fall_back_to_the_cpu, started_by_torchrun, wait_briefly
 from mupvss.version import VERSION
 
 console = Console(stderr=True)
@@ -34,17 +38,28 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
 def usage() -> str:
     lines = [f"  {name:10s} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
     return "\n".join(
-        ["mupvss: segmentation masks from image tags", "", *lines, "", "mupvss COMMAND --help lists a command's options."]
+        [
+            "mupvss: segmentation masks from image tags",
+            "",
+            *lines,
+            "",
+            "mupvss COMMAND --help lists a command's options. With --traceback, any command shows where an error arose.",
+        ]
     )
 
 
-USER_ERRORS = (TrainingDivergedError, ValueError, OSError)
-"""Our errors about configs, data, checkpoints, weights and downloads are ValueErrors."""
+FAULT = 70
+"""Exit status after a fault of ours."""
+TRACEBACK = "MUPVSS_TRACEBACK"
+"""Environment variable: set to anything, it does what --traceback does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status; what the user can mend is one clear line, without a traceback."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Returns the exit status. What the user can mend is one clear line, with the traceback only if `--traceback` is among the
+    arguments; anything else is a fault of ours, and shown whole."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    argv = [word for word in given if word != "--traceback"]
+    shown = len(argv) < len(given) or bool(os.environ.get(TRACEBACK))
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return 0 if argv else 2
@@ -67,17 +82,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + stopped.signal
     except OutOfMemoryError as error:
         return _out_of_memory(str(error))
-    except USER_ERRORS as error:
-        console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
-        return 1
-    except (RuntimeError, MemoryError, SystemError) as error:
-        # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
-        if not any(map(is_out_of_memory, _and_what_led_to_it(error))):
-            raise
-        return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
     except KeyboardInterrupt:
         console.print("stopped; the same command goes on from here", highlight=False)
         return 130
+    except Exception as error:
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.errno is not None):
+            if shown:
+                traceback.print_exception(error)
+            console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
+            return 1
+        # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
+        if any(map(is_out_of_memory, _and_what_led_to_it(error))):
+            return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
+        return _fault(error, given)
+
+
+def _fault(error: BaseException, argv: Sequence[str]) -> int:
+    """What someone needs who is to mend it."""
+    traceback.print_exception(error)
+    command = shlex.join(["mupvss", *argv])
+    versions = f"mupvss {VERSION}, Python {platform.python_version()}, {platform.platform()}"
+    sys.stderr.write(
+        "\nThis is a fault of mupvss, not of your files. What was finished is kept. Please report it, with all these lines:\n"
+        f"{versions}\n{command}\n"
+    )
+    return FAULT
 
 
 def _and_what_led_to_it(error: BaseException) -> Iterator[BaseException]:
@@ -111,4 +140,5 @@ def _one_line(error: Exception) -> str:
 def entry() -> None:
     """The console script, and `python -m mupvss`: a process that is ours alone, PyTorch not loaded yet."""
     wait_briefly()
+    fall_back_to_the_cpu()
     sys.exit(main())

@@ -10,6 +10,8 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
+from mupvss.errors import UserError
+
 
 @dataclasses.dataclass(frozen=True)
 class ExportArguments:
@@ -27,7 +29,7 @@ def export(argv: Sequence[str]) -> int:
     """Write a trained network as ONNX with dynamic sizes, and check it against PyTorch."""
     arguments = tyro.cli(ExportArguments, prog="mupvss export", args=list(argv))
     if arguments.out.suffix != ".onnx":
-        raise ValueError(f"{arguments.out}: exported networks end in .onnx")
+        raise UserError(f"{arguments.out}: exported networks end in .onnx")
     from mupvss.predict.agreement import export_and_check
 
     return export_and_check(arguments.run, arguments.out, arguments.classifier, arguments.check)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.console import Console
 
-from mupvss.errors import ConfigError
+from mupvss.errors import ConfigError, MissingExtraError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +118,7 @@ def studio(argv: Sequence[str]) -> None:
 
         from mupvss.studio.server import create_app
     except ImportError as error:
-        raise ValueError(f"the studio needs the extra 'studio' ({error}): pip install 'mupvss[studio]'") from None
+        raise MissingExtraError(f"the studio needs the extra 'studio' ({error}): pip install 'mupvss[studio]'") from None
     from mupvss.studio.guard import LOOPBACK, new_token
     from mupvss.studio.workspace import Workspace
 

@@ -5,46 +5,72 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from mupvss.config.load import load_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.load import SELECTORS, build, overlay, read_values
+from mupvss.config.run import RunConfig
 from mupvss.errors import ConfigError, DataError
+
+SUMMARIES = {
+    "run": "The whole job of a config: train, seeds, affinity, masks, segment, val, report; a plain CAM beside it if asked for.",
+    "train": "Only train the classifier.",
+    "cam_train": "Only train the plain CAM beside it.",
+    "cam": "Only search and score with the plain CAM.",
+    "seeds": "Only search for seeds with a trained classifier, and score them.",
+    "affinity": "Only train the affinity that refines seeds.",
+    "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
+    "segment": "Only train the segmentation network on the pseudo masks.",
+    "val": "Only score the segmentation network on the pictures kept for that.",
+    "report": "Only write the report page of what is there.",
+}
 
 
 def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
-    """CONFIG [--out DIR] [--any.option VALUE]: the file's values are the defaults of the options."""
+    """CONFIG [--base CONFIG] [--out DIR] [--any.option VALUE]: the file's values are the defaults of the options.
 
+    What decides which options there are (the method, the source of the pictures, ...) is read before the rest.
+    """
     argv = list(argv)
-    known = RunConfig()
-    path, base = None, _take_base(argv)
-    if argv and not argv[0].startswith("-"):
-        path = Path(argv.pop(0))
-        known = load_config(path, base)
-    elif not {"-h", "--help"} & set(argv):
+    base = _taken(argv, "base")
+    path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
+    if path is None and not {"-h", "--help"} & set(argv):
         raise ConfigError(f"{prog} needs a config, as in: {prog} configs/scenes.toml")
+    values = {} if path is None else read_values(path, None if base is None else Path(base))
+    for name in SELECTORS:
+        if (chosen := _taken(argv, name)) is not None:
+            *parents, key = name.split(".")
+            values = overlay(values, {parents[0]: {key: chosen}} if parents else {key: chosen})
+    known = build(values, str(path or "the command line"))
+    arguments = dataclasses.make_dataclass(
+        "Arguments",
+        [
+            ("config", Annotated[type(known), tyro.conf.arg(name="")]),
+            (
+                "out",
+                Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME for a config NAME.toml.")],
+                None,
+            ),
+        ],
+        frozen=True,
+    )
+    parsed: Any = tyro.cli(arguments, prog=f"{prog} CONFIG", args=argv, default=arguments(known))
+    return parsed.config, parsed.out or Path("runs") / (path.stem.replace(":", "-") if path else "run")
 
-    @dataclasses.dataclass(frozen=True)
-    class Arguments:
-        config: Annotated[RunConfig, tyro.conf.arg(name="")]
-        out: Annotated[Path | None, tyro.conf.arg(help="Folder of the run; default runs/NAME for a config NAME.toml.")] = None
 
-    parsed = tyro.cli(Arguments, prog=f"{prog} CONFIG", args=argv, default=Arguments(known))
-    return parsed.config, parsed.out or Path("runs") / (path.stem if path else "run")
-
-
-def _take_base(argv: list[str]) -> Path | None:
-    """Takes --base CONFIG out of the arguments: it decides the options' defaults, so it is read before them."""
-    if "--base" not in argv:
-        return None
-    index = argv.index("--base")
-    if index + 1 == len(argv):
-        raise ConfigError("--base needs a config, as in --base configs/voc-animals.toml")
-    argv.pop(index)
-    return Path(argv.pop(index))
+def _taken(argv: list[str], name: str) -> str | None:
+    """Takes --NAME VALUE or --NAME=VALUE out of the arguments."""
+    for index, word in enumerate(argv):
+        flag, equals, value = word.partition("=")
+        if flag.replace("_", "-") != f"--{name}".replace("_", "-"):
+            continue
+        if not equals and index + 1 == len(argv):
+            raise ConfigError(f"{word} needs a value" + (", as in --base configs/voc-animals.toml" if name == "base" else ""))
+        argv.pop(index)
+        return value if equals else argv.pop(index)
+    return None
 
 
 def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
@@ -64,24 +90,11 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
     return command
 
 
-SUMMARIES = {
-    "run": "The whole job of a config: train, seeds, affinity, masks, segment, evaluate, a plain CAM beside it, report.",
-    "train": "Only train the classifier with its prototypes.",
-    "cam_train": "Only train the plain CAM beside it.",
-    "cam": "Only search and score with the plain CAM.",
-    "seeds": "Only search for seeds with a trained classifier.",
-    "affinity": "Only train the affinity that refines seeds.",
-    "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
-    "segment": "Only train the segmentation network on the pseudo masks.",
-    "val": "Only score the segmentation network on the pictures kept for that.",
-    "report": "Only write the report page of what is there.",
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class CompareArguments:
     configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Configs to compare, each a row; a preset like methods/mctformer needs --base."""
+    """Configs to compare, each a row; tables of configs (ablations.toml), whole or by row (ablations.toml:ge); presets by
+    name."""
     base: Path | None = None
     """Config whose values hold wherever the others say nothing: pictures, backbone, budget."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -89,14 +102,14 @@ class CompareArguments:
     out: Path = Path("runs/compare")
     """Folder of the comparison."""
     reference: str | None = None
-    """Config that differences are taken from, by its file's stem; default: the last one."""
+    """Row that differences are taken from; default: the last one."""
     curve: int = 0
-    """Pictures for a learning curve of the first seed, which needs train.snapshots; 0: none."""
+    """Pictures for a learning curve of the first seed, which needs `snapshots`; 0: none."""
     pictures: int = 6
     """Pictures shown side by side; 0: no figures."""
     records: Path | None = None
-    """Folder of small files with the figures of finished runs: what is there is not trained again, unless for the learning curve
-    that it lacks; what is new is added."""
+    """Folder of saved results. Runs found there are skipped, unless they lack a learning curve that is asked for; new results are
+    added."""
     report_only: bool = False
     """Train and search nothing; tables and pictures of what is there."""
 
@@ -107,12 +120,11 @@ def compare(argv: Sequence[str]) -> None:
     from mupvss.compare.run import Comparison
     from mupvss.compare.run import compare as run_comparison
 
-    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}
     if not arguments.configs or not arguments.seeds:
         raise ConfigError("mupvss compare needs at least one config and one seed")
     if arguments.curve < 0 or arguments.pictures < 0:
         raise ConfigError(f"--curve is {arguments.curve}, --pictures is {arguments.pictures}; expected 0 or more")
-    run_comparison(Comparison(**values | {"reference": arguments.reference or arguments.configs[-1].stem}))
+    run_comparison(Comparison(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(arguments)}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,9 +144,7 @@ class EvaluateArguments:
 
 
 def evaluate(argv: Sequence[str]) -> None:
-    """Score a folder of masks against another, or (given a config) the masks of its run."""
-    if argv and not argv[0].startswith("-"):
-        return _stage_command_evaluate(argv)
+    """Score a folder of masks against another."""
     import json
 
     from mupvss.data.voc import read_split
@@ -148,16 +158,7 @@ def evaluate(argv: Sequence[str]) -> None:
     found = scores(score_folders(arguments.pred, arguments.truth, arguments.num_classes, names))
     if arguments.json:
         print(json.dumps(as_json(found)))
-        return None
+        return
     labels = ["background", *arguments.names][: arguments.num_classes]
     labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
     Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
-    return None
-
-
-def _stage_command_evaluate(argv: Sequence[str]) -> None:
-    config, out = run_arguments(argv, "mupvss evaluate")
-    from mupvss.stages.run import run_one
-    from mupvss.stages.run_folder import Run
-
-    run_one(Run(config, out), "evaluate")

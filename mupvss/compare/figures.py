@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 from mupvss.compare.results import Record, Row, mean
-from mupvss.compare.tables import KIND_NAMES
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.files import atomic_path
+from mupvss.methods import find_method
+from mupvss.methods.mupvss import MUPVSS, MupvssOptions
 from mupvss.report.pictures import grid, heat, overlay
 from mupvss.report.plot import Series, plot
 from mupvss.search.seeds import read_seeds, seed_path
@@ -54,10 +55,7 @@ def _families(records: Sequence[Record], sample: Sample) -> Image.Image | None:
 
 
 def _family(record: Record) -> str:
-    model = record.entry.run.config.model
-    if model.method == "cam":
-        return "CNN" if record.maps in ("cam", "recam") else "ViT"
-    return {"mctformer": "class tokens", "mupvss": "prototypes"}[model.method]
+    return find_method(record.entry.run.config.method).family
 
 
 def _side_by_side(records: Sequence[Record], samples: Sequence[Sample], draw) -> Image.Image:  # type: ignore[no-untyped-def]
@@ -72,7 +70,7 @@ def _side_by_side(records: Sequence[Record], samples: Sequence[Sample], draw) ->
 
 def _one_class(records: Sequence[Record], dataset: Dataset, count: int) -> Image.Image | None:
     """Figure 7: the commonest class over several pictures, with the prototype losses and, if a config is without, without."""
-    searching = [record for record in records if record.entry.run.config.model.method == "mupvss"]
+    searching = [record for record in records if _family(record) == MUPVSS.family]
     full = [record for record in searching if _has_prototype_losses(record)]
     without = [record for record in searching if not _has_prototype_losses(record)]
     if not full:
@@ -88,8 +86,8 @@ def _one_class(records: Sequence[Record], dataset: Dataset, count: int) -> Image
 
 
 def _has_prototype_losses(record: Record) -> bool:
-    losses = record.entry.run.config.losses
-    return losses.ccp > 0 or losses.cip > 0 or losses.p2p > 0
+    options = record.entry.run.config.options
+    return not isinstance(options, MupvssOptions) or options.ccp > 0 or options.cip > 0 or options.p2p > 0
 
 
 def _map(record: Record, sample: Sample, image: Image.Image) -> Image.Image:
@@ -122,7 +120,7 @@ def completeness_plot(rows: Sequence[Row], body: bool = False) -> str:
             if None not in shares:
                 points.append((100 * mean([found[0] for found in group]), 100 * mean(shares)))
         if points:
-            series.append(Series(_title(row.name, row.kind), points))
+            series.append(Series(row.name if row.own else f"{row.name}: {row.title}", points))
     label = "share of the plain body covered, %" if body else "share covered, %"
     return plot(series, "size of the object, % of the picture", label, (0, 100))
 
@@ -133,11 +131,6 @@ def learning_curve(records: Sequence[Record]) -> str:
     for record in records:
         for point in record.curve:
             if record.maps in point:
-                title = _title(record.entry.name, record.maps)
-                values.setdefault(title, {}).setdefault(point["image_steps"], []).append(point[record.maps]["oracle"])
+                values.setdefault(record.entry.name, {}).setdefault(point["image_steps"], []).append(point[record.maps]["oracle"])
     series = [Series(name, [(steps, mean(found)) for steps, found in points.items()]) for name, points in values.items()]
     return plot(series, "image steps", "mIoU, oracle threshold")
-
-
-def _title(name: str, kind: str) -> str:
-    return f"{name}: {KIND_NAMES.get(kind, kind)}" if kind in ("prototype", "cam_attention") else name

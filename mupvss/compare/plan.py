@@ -8,19 +8,20 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from mupvss.config.load import load_config
-from mupvss.config.schema import DataConfig, RunConfig
+from mupvss.config.load import config_name, is_row, load_config, rows_of
+from mupvss.config.run import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
 from mupvss.errors import ConfigError
-from mupvss.stages.run_folder import Run, truth_identity
-from mupvss.stages.seeds import seeds_fingerprint
-from mupvss.stages.train import training_fingerprint
+from mupvss.options import DataConfig
+from mupvss.stages.run_folder import Run, fingerprint, known_by, truth_identity
+from mupvss.stages.seeds import SEEDS
+from mupvss.stages.train import TRAIN, train_inputs
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Changes with anything that changes the figures: settings, seed, pictures, masks, version."""
+    """Changes with anything that changes the figures: settings, seed, pictures, masks."""
 
     trained: str
     """Fingerprint of the training."""
@@ -61,8 +62,8 @@ class Pictures:
 
 def identify(config: RunConfig, pictures: Pictures) -> Identity:
     """DataError if the pictures are not there."""
-    trained = training_fingerprint(config, config.model, pictures.learned)
-    searched = seeds_fingerprint(config, trained, pictures.searched)
+    trained = known_by(TRAIN, config, pictures.learned, [])
+    searched = known_by(SEEDS, config, pictures.searched, [trained])
     return Identity(trained, searched, pictures.truth, len(pictures.searched.classes))
 
 
@@ -71,7 +72,7 @@ class Entry:
     """One config with one seed."""
 
     name: str
-    """The config file's stem."""
+    """The config file's stem, or the row's name in a table of configs."""
     seed: int
     run: Run
     pictures: Pictures = field(compare=False)
@@ -84,13 +85,20 @@ class Entry:
 
 
 def load_configs(paths: Sequence[Path], base: Path | None) -> dict[str, RunConfig]:
-    """The configs by their file's stem, each over `base`; ConfigError if two share a stem."""
+    """The configs by their file's stem or their row's name, each over `base`; a table of configs stands for all its rows.
+    ConfigError if two are called the same."""
     configs: dict[str, RunConfig] = {}
-    for path in paths:
-        if path.stem in configs:
-            raise ConfigError(f"{path}: another config is called {path.stem} too; rename one, since rows are named after files")
-        configs[path.stem] = load_config(path, base)
+    for path in (row for given in paths for row in _each_row(given)):
+        name = config_name(path)
+        if name in configs:
+            raise ConfigError(f"{path}: another config is called {name} too; rename one, since rows are named after files")
+        configs[name] = load_config(path, base)
     return configs
+
+
+def _each_row(path: Path) -> list[Path]:
+    names = [] if is_row(path) else rows_of(path)
+    return [path.with_name(f"{path.name}:{name}") for name in names] or [path]
 
 
 def plan(configs: dict[str, RunConfig], seeds: Sequence[int], out: Path) -> list[Entry]:
@@ -102,7 +110,7 @@ def plan(configs: dict[str, RunConfig], seeds: Sequence[int], out: Path) -> list
         for name, config in configs.items():
             folder = out / name / f"seed-{seed}"
             seeded = config.model_copy(update={"seed": seed})
-            key = seeded.model_copy(update={"search": type(seeded.search)(), "name": "", "baseline": False}).model_dump_json()
+            key = fingerprint(train_inputs(seeded), seeded.data, seeded.limit, seeded.snapshots)
             shared = trained.setdefault(key, folder)
             data = pictures.setdefault(f"{config.data.model_dump_json()} {config.limit}", Pictures(config.data, config.limit))
             entries.append(Entry(name, seed, Run(seeded, folder, None if shared == folder else shared), data))

@@ -1,8 +1,7 @@
 """What the finished runs of a comparison say, read from their folders or from small files, and the statistics over seeds.
 
 Figures of finished runs are kept as one small JSON file each, so that a comparison can be made over several days and computers:
-FOLDER/CONFIG/seed-N-IDENTITY.json. A record stands for its run only while settings, pictures and version are those it was made
-with, and
+FOLDER/CONFIG/seed-N-IDENTITY.json. A record stands for its run only while settings and pictures are those it was made with, and
 lies beside those of others.
 """
 
@@ -24,8 +23,8 @@ from mupvss.compare.plan import Entry
 from mupvss.errors import DataError
 from mupvss.evaluation.completeness import condensed
 from mupvss.files import read_json, write_json
-from mupvss.model.build import build_model
-from mupvss.model.checkpoint import read_model
+from mupvss.methods import find_method
+from mupvss.methods.checkpoint import read_info
 from mupvss.stages.run_folder import finished
 
 Percent = Annotated[FiniteFloat, Field(ge=0, le=100)]
@@ -117,8 +116,8 @@ class Figures(Strict):
 
 def network_cost(checkpoint: Path) -> dict[str, float]:
     """-> parameters, and gflops: of one picture forward, a multiplication and an addition counted as two."""
-    _, info = read_model(checkpoint)
-    network = build_model(info.model, len(info.classes), pretrained=False).eval()
+    info = read_info(checkpoint)
+    network = info.build().eval()
     counter = FlopCounterMode(display=False)
     side = info.model.image_size
     with torch.no_grad(), counter:
@@ -162,6 +161,12 @@ class Row:
         """One figure of the kind, per seed; runs without masks have none."""
         found = (record.kinds[self.kind].get(key) for record in self.records)
         return [value for value in found if value is not None]
+
+    @property
+    def title(self) -> str:
+        """The kind in words."""
+        offered = find_method(self.records[0].entry.run.config.method).offered()
+        return offered[self.kind].title if self.kind in offered else self.kind
 
     @property
     def own(self) -> bool:
@@ -214,7 +219,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """In the order of the configs, each method's kinds in the order of its config."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        order = record.entry.run.config.search.kinds
+        order = record.entry.run.config.search.kinds or tuple(find_method(record.entry.run.config.method).offered())
         for kind in sorted(record.kinds, key=lambda k: order.index(k) if k in order else len(order)):
             found.setdefault((record.entry.name, kind), []).append(record)
     names = list(dict.fromkeys(record.entry.name for record in records))
@@ -305,7 +310,7 @@ def store_record(folder: Path, record: Record) -> None:
 
 
 def others(folder: Path, entry: Entry) -> list[Path]:
-    """Records of this config's name and seed, made with other settings, pictures or another version."""
+    """Records of this config's name and seed, made with other settings or pictures."""
     found = (folder / entry.name).glob(f"seed-{entry.seed}-*.json")
     return sorted(path for path in found if path != _path(folder, entry))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,8 +18,7 @@ from mupvss.report.html import page, table
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
 from mupvss.stages.curve import run_curve
-from mupvss.stages.seeds import run_seeds
-from mupvss.stages.train import run_train
+from mupvss.stages.run import run_one
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Comparison:
     base: Path | None
     seeds: Sequence[int]
     out: Path
-    reference: str
-    """Name of the config that differences are taken from."""
+    reference: str | None
+    """Name of the row that differences are taken from; None: the last one."""
     curve: int
     """Pictures for the learning curve of the first seed; 0: none."""
     pictures: int
@@ -42,6 +42,8 @@ class Comparison:
 def compare(comparison: Comparison) -> None:
     """-> OUT/index.html, table.md, table.csv, figures/*.png; OUT/CONFIG/seed-N hold the runs."""
     configs = load_configs(comparison.configs, comparison.base)
+    if comparison.reference is None:
+        comparison = dataclasses.replace(comparison, reference=list(configs)[-1])
     if comparison.reference not in configs:
         raise ConfigError(f"--reference is '{comparison.reference}'; choose one of {', '.join(configs)}")
     entries = plan(configs, comparison.seeds, comparison.out)
@@ -72,7 +74,7 @@ def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
     if known is not None:
         message = f"{folder} has its figures, but no learning curve, for which it is made again (--curve 0 leaves it)"
     elif there := others(folder, entry):
-        message = f"{there[-1]} was made with other settings, pictures or another version, and does not count"
+        message = f"{there[-1]} was made with other settings or pictures, and does not count"
     else:
         return False
     console.print(message, highlight=False, soft_wrap=True)
@@ -80,9 +82,8 @@ def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
 
 
 def _work(entry: Entry, curve: int) -> None:
-    for stage in (run_train, run_seeds):
-        prepare(entry.seed, entry.run.config.threads)
-        stage(entry.run)
+    for stage in ("train", "seeds"):
+        run_one(entry.run, stage)
     if curve:
         prepare(entry.seed, entry.run.config.threads)
         run_curve(entry.run, curve)
@@ -96,7 +97,7 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
     dataset = entries[0].pictures.searched
     found = rows(records)
     tables = {
-        "Seeds": headline(found, comparison.reference),
+        "Seeds": headline(found, str(comparison.reference)),
         "Per class, oracle threshold": per_class(found, dataset.classes),
         "Cost": costs(found),
     }
@@ -121,7 +122,7 @@ NOTE = (
 
 
 def _plots(found, records: Sequence[Record]) -> list[tuple[str, str]]:  # type: ignore[no-untyped-def]
-    shown = [row for row in found if row.own or row.kind == "prototype"]
+    shown = [row for row in found if row.own or row.kind == "search_refined"]
     return [
         ("Completeness against size", completeness_plot(shown)),
         ("Completeness of the plain body", completeness_plot(shown, body=True)),

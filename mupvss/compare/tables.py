@@ -9,22 +9,6 @@ from html import escape
 
 from mupvss.compare.results import Difference, Record, Row, difference, mean, spread
 
-KIND_NAMES = {
-    "cam": "CAM",
-    "cam_attention": "CAM + attention",
-    "cam_refined": "CAM, our refinement",
-    "recam": "ReCAM",
-    "recam_refined": "ReCAM, our refinement",
-    "mctformer": "class attention × CAM + attention",
-    "mctformer_refined": "class attention × CAM, our refinement",
-    "prototype": "prototypes alone",
-    "prototype_only": "prototypes, unrefined",
-    "default": "default maps",
-    "attended_cam": "classifier in the prototypes' place",
-    "with_classifier": "default maps and classifier's, mean",
-    "without_prototype": "class attention alone",
-    "class_attention": "class attention, unrefined",
-}
 Table = tuple[list[str], list[list[str]]]
 """Header and cells, as text."""
 
@@ -39,7 +23,7 @@ def headline(rows: Sequence[Row], reference: str) -> Table:
         body.append(
             [
                 row.name,
-                KIND_NAMES.get(row.kind, row.kind),
+                row.title,
                 str(len(row.records)),
                 _figure(row.values("miou_oracle")),
                 _figure(row.values("miou")),
@@ -59,7 +43,7 @@ def per_class(rows: Sequence[Row], classes: Sequence[str]) -> Table:
         for index in range(len(classes) + 1):
             known = [values[index] for values in lists if values[index] is not None]
             cells.append(f"{mean(known):.1f}" if known else "")
-        body.append([row.name, KIND_NAMES.get(row.kind, row.kind), *cells])
+        body.append([row.name, row.title, *cells])
     return ["config", "maps", "background", *classes], body
 
 

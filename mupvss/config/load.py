@@ -1,41 +1,137 @@
-"""Reading and writing configs as TOML, with errors that name the key and its nearest known neighbour."""
+"""Reading and writing configs as TOML, with errors that name the key and its nearest known neighbour.
+
+Layers lie over each other, table by table: `--base`, the files named in `extends`, the file, the command line. A base may hold a
+table
+for every method; only that of the chosen one is read. Where a layer makes another choice than the one below it, of a method, a
+source,
+an affinity or a network, it takes over from below only those options that its own choice has too.
+"""
 
 from __future__ import annotations
 
 import difflib
 import json
 import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig, concrete, options_table, usual_affinity, usual_network
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
+from mupvss.methods import METHODS, Method, find_method
+from mupvss.methods.earlier import modern
+from mupvss.options import AFFINITIES, NETWORKS, SOURCES, ModelConfig, Section, ViTConfig
 
 DEEPEST = 20
 """Tables in tables that a config may have; its own sections are four deep at most."""
+CHOICES: dict[str, tuple[str, Mapping[str, type[Section]]]] = {
+    "data": ("source", SOURCES),
+    "affinity": ("kind", AFFINITIES),
+    "segment": ("network", NETWORKS),
+}
+"""Sections whose options follow from one of them."""
+SELECTORS = ("method", *(f"{section}.{key}" for section, (key, _) in CHOICES.items()))
+"""Options that decide which others there are."""
 
 
-def load_config(path: Path, base: Path | None = None) -> RunConfig:
-    """RunConfig from a TOML file, or from a preset of the installed package by its name ('scenes').
+def load_config(path: Path, base: Path | None = None, trusted: bool = True) -> RunConfig:
+    """RunConfig from a TOML file, from one row of a table of configs (ablations.toml:ge), or from a preset by its name (scenes).
 
-    base: a config whose values hold wherever `path` says nothing; so a method is one small file for every data set.
-    ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
+    base: a config whose values hold wherever `path` says nothing; so a method is one small file for every data set. trusted:
+    whether the
+    user gave it, see `find_method`. ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
     """
+    return build(read_values(path, base), str(path), trusted)
+
+
+def read_values(path: Path, base: Path | None = None) -> dict[str, Any]:
+    """The values as the files have them, the base's below."""
     values = _read(path)
-    if base is not None:
-        values = _over(_read(base), values)
+    return values if base is None else overlay(_read(base), values)
+
+
+def build(values: Mapping[str, Any], origin: str = "config", trusted: bool = True) -> RunConfig:
+    """Values as TOML has them -> RunConfig. ConfigError, naming `origin`, for unknown keys and wrong values."""
+    method = find_method(_text(values, "method", "mupvss", origin), trusted)
+    chosen = concrete(
+        method,
+        _choice(values, "data", "scenes", origin),
+        _choice(values, "affinity", usual_affinity(method), origin),
+        _choice(values, "segment", usual_network(method), origin),
+    )
+    others = {other.table for other in METHODS.values() if other.table != method.table}
+    read = {key.replace("-", "_"): value for key, value in values.items()}
+    read = {key: value for key, value in read.items() if key not in others}
+    _check_together(method, read, origin)
     try:
         # Through JSON, since pydantic's strict mode takes lists for tuples and text for paths only from there.
-        return RunConfig.model_validate_json(json.dumps(values, default=str))
+        return chosen.model_validate_json(json.dumps(read, default=str))
     except ValidationError as error:
-        raise ConfigError("\n".join(f"{path}: {_explain(entry)}" for entry in error.errors())) from None
+        raise ConfigError("\n".join(f"{origin}: {_explain(entry, chosen)}" for entry in error.errors())) from None
 
 
-def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+def _check_together(method: Method, values: Mapping[str, Any], origin: str) -> None:
+    """What would otherwise fail after the classifier is trained."""
+    if issubclass(method.model, ViTConfig):
+        return
+    if _choice(values, "affinity", "none", origin) == "head":
+        raise ConfigError(
+            f'{origin}: affinity.kind = "head" stands on a ViT, and {method.name} has none; set affinity.kind = "net" or "none"'
+        )
+    if _choice(values, "segment", "resnet38", origin) == "vit":
+        raise ConfigError(
+            f'{origin}: segment.network = "vit" stands on a ViT, and {method.name} has none; set segment.network = "resnet38"'
+        )
+
+
+def _choice(values: Mapping[str, Any], section: str, usual: str, origin: str) -> str:
+    key, known = CHOICES[section]
+    table = values.get(section, {})
+    found = _text(table, key, usual, origin, f"{section}.") if isinstance(table, dict) else usual
+    if found not in known:
+        raise ConfigError(f"{origin}: {section}.{key} is {found!r}; choose one of {', '.join(known)}")
+    return found
+
+
+def _text(table: Mapping[str, Any], key: str, usual: str, origin: str, above: str = "") -> str:
+    found = table.get(key, usual)
+    if not isinstance(found, str):
+        raise ConfigError(f"{origin}: {above}{key} is {found!r}; expected a text")
+    return found
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of `above` where it has them, those of `below` elsewhere, less the options of what `above` chose otherwise."""
+    return _over(dict(_fitting(below, above)), above)
+
+
+def _fitting(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    before = str(below.get("method", "mupvss"))
+    method, former = find_method(str(above.get("method", before))), find_method(before)
+    for section, table in below.items():
+        kept = table
+        if not isinstance(table, dict):
+            pass
+        elif section in CHOICES:
+            key, known = CHOICES[section]
+            chosen = above.get(section, {}).get(key) if isinstance(above.get(section, {}), dict) else None
+            if (
+                chosen is None and method.model is not former.model and section != "data"
+            ):  # what stands on a ViT, and the other way round
+                chosen = (usual_affinity if section == "affinity" else usual_network)(method)
+                table = {name: value for name, value in table.items() if name != key}
+            if isinstance(chosen, str) and chosen in known:
+                kept = {name: value for name, value in table.items() if name in known[chosen].model_fields}
+        elif section == "model" and method.model is not former.model:
+            kept = {name: value for name, value in table.items() if name in ModelConfig.model_fields}
+        yield section, kept
+
+
+def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Table by table, the values of `above` where it has them."""
     merged = dict(below)
     for key, value in above.items():
@@ -44,25 +140,20 @@ def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def rows_of(path: Path) -> list[str]:
+    """The rows of a table of configs; none for a config."""
+    rows = _parsed(_place(path)).get("rows", {})
+    return list(rows) if isinstance(rows, dict) else []
+
+
 def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win).
 
     above: the files that led here.
     """
-    if not path.suffix and not path.exists():
-        path = _preset(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such config; the ones that come with the product are in configs/") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
-    try:
-        own = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
-        raise ConfigError(f"{path}: not valid TOML ({error})") from None
-    if _deeper_than(DEEPEST, own):
-        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/")
+    path, row = _place(path), _row(path)
+    own = modern(_parsed(path), str(path))
+    rows = own.pop("rows", None)
     values: dict[str, Any] = {}
     names = own.pop("extends", [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -71,8 +162,58 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = path.parent / name
         if below.resolve() in (file.resolve() for file in (*above, path)):
             raise ConfigError(f"{path}: extends {name}, which extends this file; take one of the two out")
-        values = _over(values, _read(below, (*above, path)))
-    return _over(values, own)
+        values = overlay(values, _read(below, (*above, path)))
+    values = overlay(values, own)
+    return values if rows is None and row is None else overlay(values, _one_row(path, rows, row))
+
+
+def _one_row(path: Path, rows: Any, row: str | None) -> dict[str, Any]:
+    if not isinstance(rows, dict) or not all(isinstance(value, dict) for value in rows.values()):
+        raise ConfigError(f"{path}: has no table of rows; expected [rows.NAME]")
+    if row is None:
+        raise ConfigError(f"{path}: a table of configs; name a row, as in {path}:{next(iter(rows), 'NAME')}")
+    if row not in rows:
+        raise ConfigError(f"{path}: no row '{row}'; it has {', '.join(rows)}")
+    return {key: value for key, value in modern(rows[row], str(path)).items() if key != "about"}
+
+
+def _row(path: Path) -> str | None:
+    """The row that is named behind the file, as in ablations.toml:ge or ablations:ge; a drive's letter is none."""
+    name, colon, row = path.name.rpartition(":")
+    return row if colon and name else None
+
+
+def is_row(path: Path) -> bool:
+    """Whether it names a row of a table of configs, as in ablations.toml:ge."""
+    return _row(path) is not None
+
+
+def _place(path: Path) -> Path:
+    """The file without a row's name; a preset's, if there is no such file."""
+    if (row := _row(path)) is not None:
+        path = path.with_name(path.name.removesuffix(f":{row}"))
+    return _preset(path) if not path.suffix and not path.exists() else path
+
+
+def config_name(path: Path) -> str:
+    """What a config is called where it stands beside others: its row, or its file's stem."""
+    return _row(path) or path.stem
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such config; the ones that come with the product are in configs/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    try:
+        values = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
+        raise ConfigError(f"{path}: not valid TOML ({error})") from None
+    if _deeper_than(DEEPEST, values):
+        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/")
+    return values
 
 
 def _deeper_than(limit: int, value: Any) -> bool:
@@ -104,18 +245,33 @@ def save_config(path: Path, config: BaseModel) -> None:
     write_text(path, dump_config(config))
 
 
-def _explain(entry: Any) -> str:
+def _explain(entry: Any, config: type[RunConfig]) -> str:
     key = ".".join(str(part) for part in entry["loc"])
     if entry["type"] != "extra_forbidden":
         return f"{key} is {entry['input']!r}: {entry['msg']}"
-    known = _known_keys(entry["loc"][:-1])
-    near = difflib.get_close_matches(str(entry["loc"][-1]), known, n=1, cutoff=0.4)
+    *parents, name = (str(part) for part in entry["loc"])
+    if elsewhere := _elsewhere(parents, name):
+        return f"'{key}' is an option of {elsewhere}, which this config does not choose; take it out"
+    known = _known_keys(config, parents)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
     return f"unknown key '{key}'; {hint}"
 
 
-def _known_keys(location: tuple[Any, ...]) -> list[str]:
-    section: type[BaseModel] = RunConfig
-    for part in location:
-        section = section.model_fields[str(part)].annotation  # type: ignore[assignment]
-    return list(section.model_fields)
+def _elsewhere(parents: list[str], name: str) -> str:
+    """Where else an option is known: with another choice of its section, or of another method."""
+    if len(parents) == 1 and parents[0] in CHOICES:
+        key, known = CHOICES[parents[0]]
+        if having := [choice for choice, section in known.items() if name in section.model_fields]:
+            return f"{parents[0]}.{key} = {' or '.join(map(repr, having))}"
+    if parents == ["model"] and (methods := [m.name for m in METHODS.values() if name in m.model.model_fields]):
+        return f"the methods {', '.join(methods)}"
+    return ""
+
+
+def _known_keys(config: type[BaseModel], parents: list[str]) -> list[str]:
+    section: Any = config
+    for part in parents:
+        section = section.model_fields[part].annotation
+    known = list(section.model_fields)
+    return known if parents else [*known, *(m.table for m in METHODS.values() if options_table(m) is not None)]

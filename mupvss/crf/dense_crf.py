@@ -13,6 +13,7 @@ from PIL import Image
 from mupvss.crf import torch_backend
 from mupvss.crf.kernels import CERTAINTY, EPSILON, PRESETS, Strengths
 from mupvss.data.preprocess import reduced, reduction
+from mupvss.errors import UserError
 
 Backend = Literal["auto", "numba", "torch"]
 MAX_PIXELS = 2_000_000
@@ -36,7 +37,7 @@ class DenseCRF:
         """
         chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
         if chosen is None:
-            raise ValueError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
+            raise UserError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
         self.size = image.shape[:2]

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
+from mupvss.options import DataConfig
 from mupvss.runtime.log import progress_bar
 
 

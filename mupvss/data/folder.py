@@ -5,18 +5,18 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.images import SUFFIXES, read_image
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
+from mupvss.options import FolderData
 
 NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
 """One folder per tag: pictures in a folder of one of these names have no tag."""
 
 
-def load_folder(config: DataConfig, split: str) -> Dataset:
+def load_folder(config: FolderData, split: str) -> Dataset:
     """Every picture under data.root, or of the table data.tags, for training and for seeds alike. val: those of data.val_tags;
     without it, those that have a mask. Masks: palette PNGs in data.masks, by stem."""
     root = config.root

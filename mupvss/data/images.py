@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 MAX_PIXELS = 150_000_000
@@ -75,7 +75,7 @@ def array_to_rgb(array: np.ndarray) -> Image.Image:
     ValueError for any other shape or type, and for floats beyond [0, 1].
     """
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
-        raise ValueError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
+        raise UserError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
     squeezed = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     return to_rgb(Image.fromarray(_to_bytes(squeezed)))
 
@@ -88,5 +88,5 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
     if np.issubdtype(array.dtype, np.integer):
         return (array.astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-        raise ValueError(f"expected uint8, 16-bit numbers or floats in [0, 1], not {array.dtype} beyond that")
+        raise UserError(f"expected uint8, 16-bit numbers or floats in [0, 1], not {array.dtype} beyond that")
     return (array * 255).round().astype(np.uint8)

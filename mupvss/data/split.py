@@ -10,16 +10,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.folder import load_folder
 from mupvss.data.tags import Tags, write_tags
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
+from mupvss.options import FolderData
 
 
 def split_data(pictures: Path, out: Path, tags: Path | None, parts: Sequence[str], seed: int) -> None:
     """-> OUT/NAME.csv for each part NAME=SHARE (.jsonl where a tag would not fit a CSV); prints what went where."""
     shares = parse_parts(parts)
-    dataset = load_folder(DataConfig(source="folder", root=pictures, tags=tags), "train")
+    dataset = load_folder(FolderData(root=pictures, tags=tags), "train")
     known = {Path(sample.origin).relative_to(pictures).as_posix(): sample.tags for sample in dataset.samples}
     suffix = ".jsonl" if any(set(name) & set("|;,") for name in dataset.classes) else ".csv"
     found = split_by_tag(known, shares, seed)
@@ -39,17 +39,17 @@ def parse_parts(parts: Sequence[str]) -> dict[str, float]:
         try:
             shares[name] = float(share)
         except ValueError:
-            raise ValueError(f"'{part}': expected NAME=SHARE, as in train=0.8") from None
+            raise UserError(f"'{part}': expected NAME=SHARE, as in train=0.8") from None
         if not name or Path(name).name != name or shares[name] <= 0:
-            raise ValueError(f"'{part}': expected a plain name and a share over 0, as in train=0.8")
+            raise UserError(f"'{part}': expected a plain name and a share over 0, as in train=0.8")
     if len(shares) != len(parts) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ValueError(f"{' '.join(parts)}: names must differ and shares sum to 1")
+        raise UserError(f"{' '.join(parts)}: names must differ and shares sum to 1")
     return shares
 
 
 def split_by_tag(tags: Tags, shares: Mapping[str, float], seed: int) -> dict[str, Tags]:
     """Iterative stratification (Sechidis et al. 2011): the rarest tag's pictures first, each to the part that lacks that tag
-    most. Every tag with at least as many pictures as there are parts is in each."""
+    most. So the rarest tag is in every part if it has as many pictures as there are parts, and the others nearly always are."""
     rng = np.random.default_rng(seed)
     left = [sorted(tags)[i] for i in rng.permutation(len(tags))]
     names = list(shares)

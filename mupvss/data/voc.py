@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.images import read_image
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags
 from mupvss.data.tags.exports import read_annotation
 from mupvss.errors import DataError
+from mupvss.options import VocData
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -22,7 +22,7 @@ CLASSES = (
 """In the order of VOC's class ids 1 to 20."""
 
 
-def load_voc(config: DataConfig, split: str, scored: str | None = None, without: str | None = None) -> Dataset:
+def load_voc(config: VocData, split: str, scored: str | None = None, without: str | None = None) -> Dataset:
     """The pictures of one split list but not of the list `without`, with the masks that there are, or only with those of the
     pictures in the list `scored`."""
     root = config.root

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
@@ -54,7 +54,7 @@ def _networks(run: Path) -> list[Predictor]:
     """The finished classifier, and those kept along its training, which knew the wrong tags less by heart."""
     final = load_classifier(run)
     earlier = sorted((run / "train" / "snapshots").glob("*.safetensors"))
-    return [final, *(Predictor.open(path, final.config, final.threshold) for path in earlier)]
+    return [final, *(Predictor.open(path, final.config, final.options, final.threshold) for path in earlier)]
 
 
 def _mask_doubts(run: Path, dataset: Dataset) -> list[MaskDoubt]:

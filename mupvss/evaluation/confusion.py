@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mupvss.data.masks import IGNORE
+from mupvss.errors import UserError
 
 Counter = Callable[[np.ndarray, np.ndarray, int], tuple[np.ndarray, int]]
 
@@ -58,12 +59,12 @@ def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int
     num_classes K counts the background. ValueError for other ids or unequal shapes.
     """
     if prediction.shape != truth.shape:
-        raise ValueError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must be of one size")
+        raise UserError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must be of one size")
     t, p = _as_bytes(truth, "truth"), _as_bytes(prediction, "prediction")
     counts, wrong = joint_counts(t, p, num_classes)
     if wrong >= 0:
         name, found = ("truth", t.flat[wrong]) if t.flat[wrong] >= num_classes else ("prediction", p.flat[wrong])
-        raise ValueError(f"the {name} has class id {found}, expected ids under {num_classes} (and 255 in the truth)")
+        raise UserError(f"the {name} has class id {found}, expected ids under {num_classes} (and 255 in the truth)")
     return counts
 
 
@@ -71,7 +72,7 @@ def _as_bytes(ids: np.ndarray, name: str) -> np.ndarray:
     if ids.dtype == np.uint8:
         return ids
     if ids.size and not 0 <= ids.min() <= ids.max() <= IGNORE:
-        raise ValueError(f"the {name} has class ids from {ids.min()} to {ids.max()}, expected 0 to {IGNORE}")
+        raise UserError(f"the {name} has class ids from {ids.min()} to {ids.max()}, expected 0 to {IGNORE}")
     return ids.astype(np.uint8)
 
 

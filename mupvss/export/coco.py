@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mupvss.errors import MissingExtraError
 from mupvss.export.regions import Item, Options, Region, regions
 from mupvss.files import write_json
 from mupvss.version import VERSION
@@ -58,7 +59,7 @@ def run_lengths(region: Region, size: tuple[int, int]) -> dict[str, Any]:
     try:
         from pycocotools import mask as coco
     except ImportError:
-        raise ValueError("COCO's run lengths need the extra 'export': pip install 'mupvss[export]'") from None
+        raise MissingExtraError("COCO's run lengths need the extra 'export': pip install 'mupvss[export]'") from None
     import numpy as np
 
     found = coco.encode(np.asfortranarray(region.full(size).astype(np.uint8)))

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from mupvss.errors import UserError
 from mupvss.export.coco import CocoWriter
 from mupvss.export.labelling_tools import CvatWriter, LabelMeWriter, LabelStudioWriter
 from mupvss.export.pictures import CutoutWriter, MaskWriter, OverlayWriter
@@ -43,4 +44,4 @@ def export_all(items: Iterable[Item], count: int, formats: Sequence[str], out: P
 def check_formats(formats: Sequence[str]) -> None:
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise ValueError(f"no format '{unknown[0]}'; choose from {', '.join(FORMATS)}")
+        raise UserError(f"no format '{unknown[0]}'; choose from {', '.join(FORMATS)}")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from mupvss.data.images import read_image
+from mupvss.errors import MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -142,5 +143,5 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError:
-        raise ValueError("this format needs the extra 'export': pip install 'mupvss[export]'") from None
+        raise MissingExtraError("this format needs the extra 'export': pip install 'mupvss[export]'") from None
     return cv2

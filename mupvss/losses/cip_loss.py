@@ -19,20 +19,15 @@ FLOOR = {"shifted": 1e-3, "literal": 0.05}
 
 def cip(
     prototypes: Tensor,
-    tags: Tensor | None = None,
     form: Literal["shifted", "literal"] = "shifted",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """prototypes (B, C, D) -> scalar over ordered pairs of different pictures, class by class.
 
-    tags (B, C) of 0 and 1: only pairs whose two pictures both have the tag; None: every pair, as printed. mean: over the
-    pairs that count. No pair at all (one picture, no shared tag): 0, with a gradient of zero.
+    reduction: mean over the pairs, or their sum, as printed. No pair at all (one picture): 0, with a gradient of zero.
     """
     p = full_precision(prototypes).transpose(0, 1)  # (C, B, D)
     counts = (~torch.eye(p.shape[1], dtype=torch.bool, device=p.device)).expand(p.shape[0], -1, -1)
-    if tags is not None:
-        has = tags.t().bool()
-        counts = counts & has.unsqueeze(1) & has.unsqueeze(2)
     if not counts.any():
         return p.sum() * 0
     cosine = pairwise_cosine(p)[counts]

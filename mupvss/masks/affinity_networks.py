@@ -8,6 +8,7 @@ is, so that training takes minutes on a CPU; colours at twice the grid's finenes
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mupvss.config.schema import AffinityConfig
-from mupvss.errors import CheckpointError
-from mupvss.model.checkpoint import load_network, load_tensors, save_tensors
+from mupvss.errors import CheckpointError, UserError
+from mupvss.methods.checkpoint import load_network
+from mupvss.methods.earlier import modern
+from mupvss.model.checkpoint import fitting, load_tensors, save_tensors
 from mupvss.model.cnn import ResNet38
-from mupvss.model.cnn_cam import CNNCAMNetwork
-from mupvss.model.mctformer import MCTformerNetwork
-from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.model.pretrained import load_backbone
-from mupvss.model.vit_cam import ViTCAMNetwork
+from mupvss.model.vit import VisionTransformer
+from mupvss.options import AFFINITIES, HeadAffinity, NetAffinity
 
 CHANNELS = (64, 128, 256)
 """Of the three depths, at full width."""
@@ -54,7 +54,8 @@ DEPTHS = (0.34, 0.67)
 
 
 class ViTAffinity(nn.Module):
-    def __init__(self, classifier: ViTCAMNetwork | MCTformerNetwork | MuPVSSNetwork) -> None:
+    def __init__(self, classifier: Any) -> None:
+        """classifier: a network whose `backbone` is a VisionTransformer, and whose patches come before its other tokens."""
         super().__init__()
         self.classifier = classifier.requires_grad_(False).eval()
         vit = classifier.backbone
@@ -106,33 +107,38 @@ class ViTAffinity(nn.Module):
 AffinityNetwork = AffinityNet | ViTAffinity
 
 
-def build_affinity(config: AffinityConfig, classifier: Path, pretrained: bool = True) -> AffinityNetwork:
-    """config.kind head or net; classifier: the checkpoint that a head stands on. ValueError for a head on a CNN."""
-    if config.kind == "net":
+def build_affinity(config: HeadAffinity, classifier: Path, pretrained: bool = True) -> AffinityNetwork:
+    """classifier: the checkpoint that a head stands on. UserError for a head on a CNN."""
+    if isinstance(config, NetAffinity):
         backbone = ResNet38(config.channels, frozen_stages=2 if config.weights else 0)
         if config.weights and pretrained:
             load_backbone(backbone, config.weights)
         return AffinityNet(backbone)
     network, _ = load_network(classifier)
-    if isinstance(network, CNNCAMNetwork):
-        raise ValueError('affinity.kind = "head" stands on a ViT, and this classifier is a CNN; set affinity.kind = "net"')
+    if not isinstance(network.backbone, VisionTransformer):
+        raise UserError('affinity.kind = "head" stands on a ViT, and this classifier is a CNN; set affinity.kind = "net"')
     return ViTAffinity(network)
 
 
-def save_affinity(path: Path, network: AffinityNetwork, config: AffinityConfig) -> None:
+def save_affinity(path: Path, network: AffinityNetwork, config: HeadAffinity) -> None:
     tensors = {key: value for key, value in network.state_dict().items() if not key.startswith("classifier.")}
     save_tensors(path, tensors, {"affinity": config.model_dump(mode="json")})
 
 
-def load_affinity(path: Path, config: AffinityConfig, classifier: Path) -> AffinityNetwork:
+def load_affinity(path: Path, classifier: Path) -> AffinityNetwork:
+    """A trained affinity network, of this version or 0.1.0's. classifier: see `build_affinity`."""
     tensors, header = load_tensors(path)
     if "affinity" not in header:
         raise CheckpointError(f"{path}: not an affinity network; run the stage 'affinity' first")
-    network = build_affinity(config, classifier, pretrained=False)
+    with fitting(path):
+        section = modern({"affinity": header["affinity"]}, str(path))["affinity"]
+        config = AFFINITIES[section["kind"]].model_validate_json(json.dumps(section))
+        assert isinstance(config, HeadAffinity)
+        network = build_affinity(config, classifier, pretrained=False)
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     lost = [key for key in missing if not key.startswith("classifier.")]
     if lost or unexpected:
-        raise CheckpointError(f"{path}: does not fit affinity.kind = \"{config.kind}\"; run the stage 'affinity' again")
+        raise CheckpointError(f"{path}: does not fit the classifier beside it; run the stage 'affinity' again")
     return network
 
 

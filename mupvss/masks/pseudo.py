@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mupvss.config.schema import MasksConfig
 from mupvss.crf import DenseCRF
 from mupvss.data.masks import IGNORE
+from mupvss.options import MasksConfig
 from mupvss.search.seeds import Seeds
+
+SHARPNESS = 4.0
+"""Power of the maps before they become probabilities for the CRF."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
     are, and 255 elsewhere.
     """
     levels = [background, *(background * factor for factor in (1 + config.margin, 1 - config.margin) if config.margin)]
-    refined, *others = refine_masks(seeds, image, levels, config.crf, config.crf_steps, config.sharpness)
+    refined, *others = refine_masks(seeds, image, levels, config.crf, config.crf_steps, SHARPNESS)
     labels = refined.labels()
     sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
     return refined, np.where(sure, labels, IGNORE).astype(np.uint8)

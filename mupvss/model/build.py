@@ -1,59 +1,46 @@
-"""All sizes and choices in one place: from a config to a network."""
+"""The encoders and their patch classifier at their sizes; which parameters are new, and which are decayed."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from mupvss.config.schema import ModelConfig
+from mupvss.errors import UserError
 from mupvss.model.cnn import EfficientNetLite0, ResNet38
-from mupvss.model.cnn_cam import CNNCAMNetwork
-from mupvss.model.mctformer import MCTformerNetwork
-from mupvss.model.mupvss import MuPVSSNetwork, first_attention_block
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.pretrained import load_backbone
 from mupvss.model.vit import SIZES, VisionTransformer
-from mupvss.model.vit_cam import ViTCAMNetwork
-
-Network = CNNCAMNetwork | ViTCAMNetwork | MCTformerNetwork | MuPVSSNetwork
-CNNS = ("resnet38", "efficientnet-lite0")
+from mupvss.options import CNNConfig, ModelConfig, ViTConfig
 
 
-def build_model(config: ModelConfig, classes: int, pretrained: bool = True) -> Network:
-    """The network for `classes` classes; `pretrained=False` leaves out the weights (a checkpoint will fill them)."""
-    if config.backbone in CNNS:
-        return _build_cnn(config, classes, pretrained)
+def build_vit(config: ViTConfig, pretrained: bool) -> VisionTransformer:
+    """pretrained False: without the weights (a checkpoint will fill them)."""
     if config.backbone not in SIZES:
-        raise ValueError(f"model.backbone is '{config.backbone}'; choose one of {', '.join((*SIZES, *CNNS))}")
-    size = SIZES[config.backbone]
-    backbone = VisionTransformer(
-        size, config.patch_size, config.image_size, config.drop_path, config.registers, config.layer_scale
-    )
+        raise UserError(f"model.backbone is '{config.backbone}'; choose one of {', '.join(SIZES)}")
+    size, patch, side = SIZES[config.backbone], config.patch_size, config.image_size
+    backbone = VisionTransformer(size, patch, side, config.drop_path, config.registers, config.layer_scale)
     if pretrained and config.weights:
         load_backbone(backbone, config.weights, config.weights_pixels)
-    head = PatchHead(size.width, classes, config.gwrp_decay, config.gwrp_patches)
-    if config.method == "cam":
-        return ViTCAMNetwork(backbone, head)
-    if config.method == "mctformer":
-        return MCTformerNetwork(backbone, head, classes, first_attention_block(config.attention_skip, size.depth))
-    return MuPVSSNetwork(backbone, head, classes, config)
+    return backbone
 
 
-def _build_cnn(config: ModelConfig, classes: int, pretrained: bool) -> CNNCAMNetwork:
-    if config.method != "cam":
-        raise ValueError(f'model.method = "{config.method}" needs a ViT, and {config.backbone} is a CNN; set method = "cam"')
+def build_cnn(config: CNNConfig, pretrained: bool) -> ResNet38 | EfficientNetLite0:
+    """As `build_vit`."""
     frozen = config.frozen_stages
     backbone = ResNet38(config.channels, frozen) if config.backbone == "resnet38" else EfficientNetLite0(frozen)
-    if config.patch_size != backbone.stride:
-        raise ValueError(f"{config.backbone} has one cell per {backbone.stride} pixels; set model.patch_size = {backbone.stride}")
     if pretrained and config.weights:
-        load_backbone(backbone, config.weights, config.weights_pixels)
-    head = PatchHead(backbone.width, classes, config.gwrp_decay, config.gwrp_patches, kernel=1)
-    return CNNCAMNetwork(backbone, head, config.recam)
+        load_backbone(backbone, config.weights)
+    return backbone
 
 
-def is_new(name: str, config: ModelConfig) -> bool:
+def head_for(backbone: VisionTransformer | ResNet38 | EfficientNetLite0, config: ModelConfig, classes: int) -> PatchHead:
+    """3x3 with a bias on a ViT, as the paper has it; a CNN's is CAM's own, 1x1 without a bias."""
+    kernel = 3 if isinstance(backbone, VisionTransformer) else 1
+    return PatchHead(backbone.width, classes, config.gwrp_decay, config.gwrp_patches, kernel)
+
+
+def is_new(name: str, pretrained: bool) -> bool:
     """Whether a parameter has no pretrained value, and so deserves the larger learning rate."""
-    return bool(config.weights) and not name.startswith("backbone.")
+    return pretrained and not name.startswith("backbone.")
 
 
 def is_decayed(name: str, parameter: nn.Parameter) -> bool:

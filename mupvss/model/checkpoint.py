@@ -7,9 +7,9 @@ training's figures are written, holds the network, the optimizer and the random 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +18,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from mupvss.config.schema import ModelConfig
-from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import CheckpointError, is_out_of_memory
 from mupvss.files import atomic_path
-from mupvss.model.build import Network, build_model
 from mupvss.version import VERSION
 
 FORMAT = 1
 KEY = "mupvss"
 """Of the entry in a file's metadata that holds our header, as JSON."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a checkpoint says about its network."""
-
-    classes: tuple[str, ...]
-    model: ModelConfig
-    version: str
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -46,7 +34,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any])
         try:
             save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, temporary, metadata)
         except SafetensorError as error:
-            raise OSError(f"{path}: cannot be written ({error})") from None
+            raise OSError(errno.EIO, f"cannot be written ({error})", str(path)) from None
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -98,28 +86,6 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off")
 
 
-def save_model(path: Path, network: nn.Module, classes: tuple[str, ...], model: ModelConfig) -> None:
-    header = {
-        "classes": list(classes),
-        "model": model.model_dump(mode="json"),
-        "normalisation": {"mean": list(MEAN), "std": list(STD)},
-    }
-    save_tensors(path, network.state_dict(), header)
-
-
-def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
-    tensors, header = load_tensors(path)
-    if "classes" not in header:
-        raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
-    return tensors, model_info(header, path)
-
-
-def model_info(header: dict[str, Any], path: Path) -> ModelInfo:
-    with fitting(path):
-        classes = tuple(str(name) for name in header["classes"])
-        return ModelInfo(classes, ModelConfig.model_validate_json(json.dumps(header["model"])), str(header["version"]))
-
-
 @contextlib.contextmanager
 def fitting(path: Path) -> Iterator[None]:
     """Around what is made of a checkpoint's content: CheckpointError, naming the file, where it does not fit together."""
@@ -132,15 +98,6 @@ def fitting(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said})") from None
 
 
-def load_network(path: Path) -> tuple[Network, ModelInfo]:
-    """The classifier of a finished checkpoint, on the CPU, and what the checkpoint says about it."""
-    tensors, info = read_model(path)
-    with fitting(path):
-        network = build_model(info.model, len(info.classes), pretrained=False)
-        network.load_state_dict(tensors)
-    return network, info
-
-
 def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str, header: dict[str, Any]) -> None:
     """`identity` says which training this is, a state of another one is never resumed; header: what else to know of it."""
     saved = optimizer.state_dict()
@@ -151,6 +108,8 @@ def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
     device = next(network.parameters()).device
     if device.type == "cuda":
         tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        tensors["random.mps"] = torch.mps.get_rng_state()
     save_tensors(path, tensors, {**header, "identity": identity})
 
 
@@ -170,4 +129,6 @@ def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
     device = next(network.parameters()).device
     if "random.cuda" in tensors and device.type == "cuda":
         torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    if "random.mps" in tensors and device.type == "mps":
+        torch.mps.set_rng_state(tensors["random.mps"])
     return header

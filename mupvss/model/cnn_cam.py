@@ -14,15 +14,10 @@ from mupvss.model.patch_head import PatchHead
 
 
 class CNNCAMNetwork(nn.Module):
-    kinds: tuple[str, ...] = ("cam", "cam_refined")
-    """The maps this network offers, its own first."""
-
     def __init__(self, backbone: ResNet38 | EfficientNetLite0, head: PatchHead, recam: bool) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
         self.reactivation = nn.Linear(backbone.width, head.conv.out_channels, bias=False) if recam else None
-        if recam:
-            self.kinds = ("recam", "recam_refined", "cam", "cam_refined")
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
         """images (B, 3, H, W), normalised -> Features without prototypes and without attention, which a CNN has none of."""

@@ -72,3 +72,8 @@ class TokenAttention:
         self.patch.add(weights[:, : self.n, : self.n])
         if block >= self.first:
             self.token.add(weights[:, self.n : self.m, : self.n])
+
+
+def first_attention_block(skip: float, depth: int) -> int:
+    """The first block whose class attention counts: tokens have not yet found their class in the earliest ones."""
+    return min(depth - 1, int(skip * depth))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mupvss.errors import UserError
 from mupvss.ops import full_precision
 
 
@@ -23,7 +24,7 @@ class GlobalEmbedding(nn.Module):
         if reading == "flatten":
             cells = (patch_size // 2) ** 2
             if patch_size % 2 or width % cells:
-                raise ValueError(
+                raise UserError(
                     f"the flattened global embedding needs a width that is a multiple of {cells} for patch size "
                     f'{patch_size}, not {width}; use global_embedding = "pool"'
                 )

@@ -1,7 +1,7 @@
 """MCTformer (Xu et al. 2022): one class token per class beside the patches; where it looks is where its class is.
 
 The paper's second family. Class tokens are copies of the pretrained one, told apart by a learned class position. The plus
-variant (Xu et al. 2024) adds a contrast between the class tokens of every block (losses/token_contrast.py) and GWRP.
+variant (Xu et al. 2024) adds a contrast between the class tokens of every block (losses/token_contrast_loss.py) and GWRP.
 """
 
 from __future__ import annotations
@@ -9,18 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mupvss.model.features import Features, TokenAttention
+from mupvss.model.features import Features, TokenAttention, first_attention_block
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.vit import VisionTransformer
 from mupvss.ops import full_precision
 
 
 class MCTformerNetwork(nn.Module):
-    kinds = ("mctformer", "mctformer_refined", "cam", "cam_attention", "class_attention")
-
-    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, attention_from: int) -> None:
+    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, attention_skip: float = 0.25) -> None:
         super().__init__()
-        self.backbone, self.head, self.attention_from = backbone, head, attention_from
+        self.backbone, self.head = backbone, head
+        self.attention_from = first_attention_block(attention_skip, len(backbone.blocks))
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
         nn.init.trunc_normal_(self.class_position, std=0.02)
 

@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from mupvss.config.schema import ModelConfig
-from mupvss.model.features import Features, TokenAttention
+from mupvss.model.features import Features, TokenAttention, first_attention_block
 from mupvss.model.global_embedding import GlobalEmbedding
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.prototype_embedding import PrototypeEmbedding
 from mupvss.model.vit import VisionTransformer
 from mupvss.ops import full_precision
+from mupvss.options import PEMConfig
 
 
 class MuPVSSNetwork(nn.Module):
-    kinds = (
-        "default",
-        "prototype",
-        "prototype_only",
-        "with_classifier",
-        "without_prototype",
-        "attended_cam",
-        "class_attention",
-        "cam",
-    )
-
-    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, config: ModelConfig) -> None:
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        head: PatchHead,
+        classes: int,
+        *,
+        global_embedding: Literal["flatten", "pool", "copy"] = "flatten",
+        token_start: Literal["class_token", "zero"] = "class_token",
+        global_scale: float = 0.1,
+        attention_skip: float = 0.25,
+        pem: PEMConfig | None = None,
+    ) -> None:
+        """The options are those of `methods/mupvss.py`, and explained there."""
         super().__init__()
-        self.backbone, self.head, self.config = backbone, head, config
+        pem = pem or PEMConfig()
+        self.backbone, self.head = backbone, head
+        self.token_start, self.global_scale, self.attention_skip = token_start, global_scale, attention_skip
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
         # Base-R copies one token C times; equal tokens have a cosine gradient of zero, so they start a little apart.
         nn.init.trunc_normal_(self.class_position, std=0.02)
         self.global_embedding = (
             None
-            if config.global_embedding == "copy"
-            else GlobalEmbedding(classes, backbone.width, backbone.patch_size, config.global_embedding)
+            if global_embedding == "copy"
+            else GlobalEmbedding(classes, backbone.width, backbone.patch_size, global_embedding)
         )
-        self.pem = nn.ModuleDict(
-            {str(i): PrototypeEmbedding(config.pem) for i in _pem_blocks(config.pem.blocks, len(backbone.blocks))}
-        )
+        self.pem = nn.ModuleDict({str(i): PrototypeEmbedding(pem) for i in _pem_blocks(pem.blocks, len(backbone.blocks))})
         self.p2p_scale = nn.Parameter(torch.tensor(3.0))
         """Natural logarithm of the factor on the pooled similarity."""
         self.p2p_bias = nn.Parameter(torch.full((classes,), -1.0))
+
+    def p2p_decision(self, affine: bool) -> tuple[Tensor | float, Tensor | float]:
+        """Factor and bias per class (C,) that turn a similarity into P2P's logit: learned, or 1 and 0."""
+        return (self.p2p_scale.exp(), self.p2p_bias) if affine else (1.0, 0.0)
 
     def embed_prototypes(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W) -> the prototypes that enter the first block (B, C, D)."""
         vit = self.backbone
         start = self.class_position.expand(images.shape[0], -1, -1)
-        if self.config.token_start == "class_token" or self.global_embedding is None:
+        if self.token_start == "class_token" or self.global_embedding is None:
             start = start + vit.class_token()
         if self.global_embedding is not None:
-            start = start + self.config.global_scale * self.global_embedding(images)
+            start = start + self.global_scale * self.global_embedding(images)
         return start
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
@@ -62,7 +69,7 @@ class MuPVSSNetwork(nn.Module):
         prototypes = self.embed_prototypes(images)
         m = n + prototypes.shape[1]
         x = torch.cat((patches, prototypes, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
-        attention = TokenAttention(n, m - n, first_attention_block(self.config.attention_skip, len(vit.blocks)))
+        attention = TokenAttention(n, m - n, first_attention_block(self.attention_skip, len(vit.blocks)))
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention)
             if str(i) in self.pem:
@@ -90,8 +97,3 @@ class MuPVSSNetwork(nn.Module):
 
 def _pem_blocks(which: str, depth: int) -> range:
     return {"all": range(depth), "late": range(depth - depth // 3, depth), "none": range(0)}[which]
-
-
-def first_attention_block(skip: float, depth: int) -> int:
-    """The first block whose class attention counts: tokens have not yet found their class in the earliest ones."""
-    return min(depth - 1, int(skip * depth))

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mupvss.config.schema import PEMConfig
 from mupvss.ops import full_precision
+from mupvss.options import PEMConfig
 
 
 def prototype_weights(patches: Tensor, prototypes: Tensor, config: PEMConfig) -> tuple[Tensor, Tensor]:

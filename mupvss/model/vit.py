@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mupvss.errors import UserError
+
 
 @dataclass(frozen=True)
 class ViTSize:
@@ -146,7 +148,7 @@ def _conv_stem(patch_size: int, width: int) -> nn.Sequential:
     """
     halvings = patch_size.bit_length() - 1
     if 2**halvings != patch_size:
-        raise ValueError(f"a convolutional stem needs a patch size that is a power of two, not {patch_size}")
+        raise UserError(f"a convolutional stem needs a patch size that is a power of two, not {patch_size}")
     layers: list[nn.Module] = []
     channels = 3
     for step in range(halvings):

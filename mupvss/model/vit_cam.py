@@ -11,8 +11,6 @@ from mupvss.model.vit import VisionTransformer
 
 
 class ViTCAMNetwork(nn.Module):
-    kinds = ("cam_attention", "cam", "cam_refined")
-
     def __init__(self, backbone: VisionTransformer, head: PatchHead) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head

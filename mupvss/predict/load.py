@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from mupvss.config.schema import SearchConfig
-from mupvss.model.checkpoint import fitting, model_info
+from mupvss.errors import UserError
+from mupvss.methods.checkpoint import load_network, model_info, search_settings
+from mupvss.model.checkpoint import fitting
 from mupvss.predict.hub import SETTINGS, read_settings
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
@@ -16,19 +16,18 @@ from mupvss.segmentation.build import is_segmenter, segmenter_info
 
 
 def load(
-    run: str | Path, device: str = "auto", allow_urls: bool = False, runtime: Runtime = "auto", classifier: bool = False
+    run: str | Path, device: str = "auto", runtime: Runtime = "auto", classifier: bool = False
 ) -> Predictor | SegmentationPredictor:
     """A finished run's folder, one that `save_pretrained` wrote, a model.safetensors, or an exported .onnx -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
-    threshold. allow_urls: fetch pictures that are given by their web address. runtime: for .onnx files, onnxruntime or openvino.
+    threshold. runtime: for .onnx files, onnxruntime or openvino.
     classifier: of a run, its classifier even where there is a segmentation network.
     """
     path = Path(run)
     predictor = _load(path, device, runtime, classifier)
     if classifier and isinstance(predictor, SegmentationPredictor):
-        raise ValueError(f"{path}: a segmentation network, and a classifier is asked for; give the folder of a run that has one")
-    predictor.allow_urls = allow_urls
+        raise UserError(f"{path}: a segmentation network, and a classifier is asked for; give the folder of a run that has one")
     predictor.run = path if path.is_dir() else None
     return predictor
 
@@ -38,14 +37,15 @@ def _load(path: Path, device: str, runtime: Runtime, classifier: bool) -> Predic
         return _load_onnx(path, runtime)
     if path.is_file():
         is_last = is_segmenter(path)
-        return SegmentationPredictor.open(path, device=device) if is_last else Predictor.open(path, SearchConfig(), None, device)
+        return SegmentationPredictor.open(path, device=device) if is_last else Predictor.open(path, device=device)
     if (path / SETTINGS).is_file():
         name = read_settings(path)["mupvss"]
         shared = SegmentationPredictor if name == SegmentationPredictor.__name__ else Predictor
         return shared.from_pretrained(path, device=device)
-    segmenter = FinishedRun(path).checkpoint("segment")
+    found = FinishedRun(path)
+    segmenter = found.checkpoint("segment")
     if segmenter.is_file() and not classifier:
-        return SegmentationPredictor.open(segmenter, device=device)
+        return SegmentationPredictor.open(segmenter, **found.test_settings, device=device)
     return load_classifier(path, device)
 
 
@@ -54,14 +54,16 @@ def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredicto
     with fitting(path):
         if "segment" in header:
             return SegmentationPredictor(network, segmenter_info(header), device="cpu")
-        search = SearchConfig.model_validate_json(json.dumps(header["search"]))
-        return Predictor(network, model_info(header, path), search, header["threshold"], "cpu")
+        info = model_info(header, path)
+        saved = {"search": header["search"], **({"options": header["searched_with"]} if "searched_with" in header else {})}
+        return Predictor(network, info, *search_settings(saved, info.method), header["threshold"], "cpu")
 
 
 def load_classifier(run: Path, device: str = "auto") -> Predictor:
     """The search of a finished run's classifier, whether or not the run has a segmentation network too."""
     found = FinishedRun(run)
-    search = found.config("seeds").search if (run / "seeds" / "config.toml").is_file() else SearchConfig()
-    predictor = Predictor.open(found.checkpoint("train"), search, found.threshold, device)
+    network, info = load_network(found.checkpoint("train"))
+    search, options = found.search_settings or (None, None)
+    predictor = Predictor(network, info, search, options, found.threshold, device)
     predictor.run = run
     return predictor

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mupvss.data.preprocess import MEAN, STD
+from mupvss.errors import MissingExtraError
 from mupvss.files import atomic_path
 from mupvss.model.checkpoint import KEY, header_text
 from mupvss.predict.predictor import Predictor
@@ -35,7 +36,7 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
                 dynamic_shapes=dynamic, verbose=False,
             )  # fmt: skip
     except (ImportError, ModuleNotFoundError) as error:
-        raise ValueError(f"exporting needs the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
+        raise MissingExtraError(f"exporting needs the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
     assert program is not None
     normalisation = {"mean": list(MEAN), "std": list(STD)}
     header |= {"outputs": list(names), "stride": predictor.stride, "normalisation": normalisation}
@@ -62,11 +63,16 @@ def _quiet() -> Iterator[None]:
 
 def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:
     info = predictor.info
-    header: dict[str, Any] = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
     if isinstance(predictor, SegmentationPredictor):
-        return predictor.network, ("logits",), header | {"segment": predictor.info.segment.model_dump(mode="json")}
-    header |= {"search": predictor.config.model_dump(mode="json"), "threshold": predictor.threshold}
+        header = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
+        segment = predictor.info.segment.model_dump(mode="json") | {"scales": list(predictor.scales), "crf": predictor.crf}
+        return predictor.network, ("logits",), header | {"segment": segment}
+    header = predictor.info.header() | {
+        "search": predictor.config.model_dump(mode="json"),
+        "searched_with": predictor.options.model_dump(mode="json"),
+        "threshold": predictor.threshold,
+    }
     with torch.no_grad():
-        side = 2 * info.model.patch_size
+        side = 2 * predictor.stride
         names = output_names(predictor.network.cpu()(torch.zeros(1, 3, side, side), need_attention=True))
     return PlainOutputs(predictor.network, names), names, header

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mupvss.data.images import array_to_rgb, read_image, to_rgb
 from mupvss.data.masks import Box, bounding_box
-from mupvss.data.urls import fetch_image, is_url
+from mupvss.errors import UserError
 
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -55,9 +55,6 @@ class PicturePredictor(ABC):
     """Call it with a picture, and with its tags if they are known. One picture per forward pass, so that a picture's answer
     does not depend on its neighbours."""
 
-    allow_urls = False
-    """Whether a text that is a web address is fetched."""
-
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +72,7 @@ class PicturePredictor(ABC):
         """
         if tags is not None:
             check_tags(tags, self.classes)
-        return self.predict(as_picture(image, self.allow_urls), tags)
+        return self.predict(as_picture(image), tags)
 
     def batch(self, images: Iterable[Picture], tags: Iterable[Sequence[str] | None] | None = None) -> Iterator[Prediction]:
         """One Prediction after the other, so that any number of pictures fits in memory. tags: as many as there are pictures."""
@@ -85,10 +82,10 @@ class PicturePredictor(ABC):
             yield from (self(image, known) for image, known in zip(images, tags, strict=True))
 
 
-def as_picture(image: Picture, allow_urls: bool = False) -> Image.Image:
-    """-> upright RGB picture; ValueError or DataError for anything else."""
-    if isinstance(image, str) and is_url(image):
-        return fetch_image(image, allow_urls)
+def as_picture(image: Picture) -> Image.Image:
+    """-> upright RGB picture; UserError for anything else."""
+    if isinstance(image, str) and image.lower().startswith(("http://", "https://")):
+        raise UserError(f"{image}: nothing is fetched from the web; save the picture, and give its path or the opened picture")
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
     return array_to_rgb(image) if isinstance(image, np.ndarray) else to_rgb(image)
@@ -96,7 +93,7 @@ def as_picture(image: Picture, allow_urls: bool = False) -> Image.Image:
 
 def check_tags(tags: Sequence[str], classes: tuple[str, ...]) -> None:
     if isinstance(tags, str):
-        raise ValueError(f"tags is the text '{tags}'; expected a list, as in [\"{tags}\"]")
+        raise UserError(f"tags is the text '{tags}'; expected a list, as in [\"{tags}\"]")
     unknown = [tag for tag in tags if tag not in classes]
     if unknown:
-        raise ValueError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(classes)}")
+        raise UserError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(classes)}")

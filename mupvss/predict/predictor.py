@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +12,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.model.build import Network
-from mupvss.model.checkpoint import ModelInfo, load_network, save_model
+from mupvss.errors import UserError
+from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, search_settings
 from mupvss.model.features import Features
+from mupvss.options import SearchConfig, Section
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
@@ -30,40 +29,60 @@ class Predictor(SharedPredictor, PicturePredictor):
     """The classifier with its spatial search."""
 
     def __init__(
-        self, network: nn.Module, info: ModelInfo, search: SearchConfig, threshold: float | None = None, device: str = "auto"
+        self,
+        network: nn.Module,
+        info: ModelInfo,
+        search: SearchConfig | None = None,
+        options: Section | None = None,
+        threshold: float | None = None,
+        device: str = "auto",
     ) -> None:
-        """network: images -> Features; threshold: map value from which a pixel is an object's, None for 0.5."""
+        """network: images -> Features; options: the method's own, of its search; either None: the defaults. threshold: map value
+        from which a pixel is an object's, None for 0.5."""
         self.info, self.device = info, pick_device(device)
-        self.network: Network = network.to(self.device).eval()  # type: ignore[assignment]
-        self.config, self.threshold = search, threshold
+        self.network = network.to(self.device).eval()
+        self.config = SearchConfig() if search is None else search
+        self.options = info.method.search() if options is None else options
+        self.threshold, self.maps = threshold, info.method.offered()
 
     @classmethod
-    def open(cls, checkpoint: Path, search: SearchConfig, threshold: float | None = None, device: str = "auto") -> Predictor:
-        return cls(*load_network(checkpoint), search, threshold, device)
+    def open(
+        cls,
+        checkpoint: Path,
+        search: SearchConfig | None = None,
+        options: Section | None = None,
+        threshold: float | None = None,
+        device: str = "auto",
+    ) -> Predictor:
+        return cls(*load_network(checkpoint), search, options, threshold, device)
 
     def save_checkpoint(self, path: Path) -> None:
-        save_model(path, self.network, self.info.classes, self.info.model)
+        save_model(path, self.network, self.info)
 
     def settings(self) -> dict[str, Any]:
-        return {"search": self.config.model_dump(mode="json"), "threshold": self.threshold}
+        return {
+            "search": self.config.model_dump(mode="json"),
+            "options": self.options.model_dump(mode="json"),
+            "threshold": self.threshold,
+        }
 
     @classmethod
     def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> Predictor:
-        search = SearchConfig.model_validate_json(json.dumps(settings["search"]))
-        return cls.open(checkpoint, search, settings["threshold"], device)
+        network, info = load_network(checkpoint)
+        return cls(network, info, *search_settings(settings, info.method), settings["threshold"], device)
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """The maps that are made: `search.kinds`, or all that the network offers, its own first."""
-        unknown = [kind for kind in self.config.kinds if kind not in self.network.kinds]
+        """The maps that are made: `search.kinds`, or all that the method offers, its own first."""
+        unknown = [kind for kind in self.config.kinds if kind not in self.maps]
         if unknown:
-            raise ValueError(f"search.kinds has '{unknown[0]}', and this network offers {', '.join(self.network.kinds)}")
-        return self.config.kinds or self.network.kinds
+            raise UserError(f"search.kinds has '{unknown[0]}', and this method offers {', '.join(self.maps)}")
+        return self.config.kinds or tuple(self.maps)
 
     @property
     def kind(self) -> str:
         """The maps that become masks."""
-        return chosen_kind(self.network.kinds, self.config.maps)
+        return chosen_kind(self.maps, self.config.maps)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -75,7 +94,18 @@ class Predictor(SharedPredictor, PicturePredictor):
         model, ids = self.info.model, np.array(classes, np.int16) + 1
         factor = reduction(image.size)
         small, size, stride = reduced(image, factor), (image.height, image.width), self.config.canvas_stride * factor
-        maps = search_maps(self.network, small, classes, kinds, self.config, model.patch_size, model.image_size)
+        maps = search_maps(
+            self.network,
+            small,
+            classes,
+            kinds,
+            self.maps,
+            self.config,
+            self.options,
+            model.patch_size,
+            model.image_size,
+            self.info.method.shared,
+        )
         return {kind: Seeds(ids, found.numpy(), size, stride) for kind, found in maps.items()}
 
     @property

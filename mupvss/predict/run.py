@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.errors import CheckpointError
 from mupvss.files import read_json
+from mupvss.methods.earlier import MAPS
+from mupvss.options import SearchConfig, Section
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
 
 
@@ -36,12 +38,30 @@ class FinishedRun:
             raise CheckpointError(
                 f"{self.folder}: not the folder of a run (no {stage}/config.toml); give what --out of 'mupvss run' was"
             )
-        return load_config(path)
+        return load_config(path, trusted=False)
+
+    @property
+    def search_settings(self) -> tuple[SearchConfig, Section] | None:
+        """What its seeds were searched with, and the method's own part of that; None where nothing was searched."""
+        if not (self.folder / "seeds" / "config.toml").is_file():
+            return None
+        config = self.config("seeds")
+        return config.search, config.search_options
+
+    @property
+    def test_settings(self) -> dict[str, Any]:
+        """Scales and CRF that its segmentation network was tried with; those it was trained with where it was not tried."""
+        stage = next((s for s in ("val", "segment") if (self.folder / s / "config.toml").is_file()), None)
+        if stage is None:
+            return {}
+        segment = self.config(stage).segment
+        return {"scales": segment.scales, "crf": segment.crf}
 
     @cached_property
     def maps(self) -> str | None:
         """The kind of map that became masks; None where nothing was searched."""
-        return self.metrics("seeds").get("maps")
+        found = self.metrics("seeds").get("maps")
+        return found if found is None or (self.folder / "seeds" / "maps" / found).is_dir() else MAPS.get(found, found)
 
     @cached_property
     def threshold(self) -> float | None:
@@ -52,8 +72,12 @@ class FinishedRun:
     def seeds(self, name: str, kind: str | None = None, stage: str = "seeds") -> Seeds | None:
         """The maps of a picture, of one kind or of that which became masks; None where they are not there."""
         chosen = kind or self.maps
-        path = None if chosen is None else seed_path(self.folder / stage, chosen, name)
-        return read_seeds(path) if path is not None and path.is_file() else None
+        if chosen is None:
+            return None
+        # A run of version 0.1.0 that no stage has been asked of since has that version's names.
+        names = [chosen, *(old for old, new in MAPS.items() if new == chosen)]
+        path = next((found for kind in names if (found := seed_path(self.folder / stage, kind, name)).is_file()), None)
+        return None if path is None else read_seeds(path)
 
     def seed_mask(self, name: str) -> Path | None:
         """The mask at the threshold chosen without masks; None where it is not there."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -13,11 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mupvss.config.schema import ModelConfig
-from mupvss.errors import CheckpointError
-from mupvss.model.build import build_model
+from mupvss.errors import CheckpointError, MissingExtraError
 from mupvss.model.checkpoint import KEY, parse_header
 from mupvss.model.features import Features
+from mupvss.ops import full_precision, gwrp, rescaled_decay
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Runtime = Literal["auto", "onnxruntime", "openvino"]
@@ -31,7 +29,7 @@ def open_runtime(path: Path, runtime: Runtime) -> Run:
         chosen = "onnxruntime" if importlib.util.find_spec("onnxruntime") else "openvino"
     if importlib.util.find_spec(chosen) is None:
         extra = "openvino" if chosen == "openvino" else "onnx"
-        raise ValueError(f"{chosen} is not installed: pip install 'mupvss[{extra}]'")
+        raise MissingExtraError(f"{chosen} is not installed: pip install 'mupvss[{extra}]'")
     return _onnxruntime(path) if chosen == "onnxruntime" else _openvino(path)
 
 
@@ -82,9 +80,12 @@ class RuntimeClassifier(_RuntimeNetwork):
 
     def __init__(self, path: Path, header: dict[str, Any], runtime: Runtime) -> None:
         super().__init__(path, header, runtime)
-        model = ModelConfig.model_validate_json(json.dumps(header["model"]))
-        twin = build_model(model, len(header["classes"]), pretrained=False)  # for what needs no weights
-        self.kinds, self.pool = twin.kinds, twin.head.pool
+        model = header["model"]
+        self.decay, self.reference = float(model["gwrp_decay"]), int(model["gwrp_patches"])
+
+    def pool(self, logits: Tensor) -> Tensor:
+        """As `PatchHead` does: GWRP."""
+        return gwrp(full_precision(logits), rescaled_decay(self.decay, self.reference, logits.shape[-1]))
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
         tensors = self.tensors(images)
@@ -105,7 +106,7 @@ def read_onnx_header(path: Path) -> dict[str, Any]:
         import onnx
         from google.protobuf.message import DecodeError
     except ImportError:
-        raise ValueError("ONNX files need the extra 'onnx': pip install 'mupvss[onnx]'") from None
+        raise MissingExtraError("ONNX files need the extra 'onnx': pip install 'mupvss[onnx]'") from None
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; write it with 'mupvss export'")
     try:

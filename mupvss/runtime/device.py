@@ -9,22 +9,25 @@ import random
 import numpy as np
 import torch
 
+from mupvss.errors import UserError
 from mupvss.runtime.launch import started_by_torchrun
 from mupvss.runtime.processes import processes
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: the first GPU if there is one; with several processes, each its own."""
+    """auto: the first GPU if there is one, Apple's too; with several processes, each its own."""
     if name in ("auto", "cuda") and started_by_torchrun() and torch.cuda.is_available():
         return torch.device("cuda", processes().local_rank)
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"device is '{name}'; expected auto, cpu, cuda or cuda:N") from None
+        raise UserError(f"device is '{name}'; expected auto, cpu, cuda, cuda:N or mps") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is '{name}', but this computer has no usable GPU; set device = \"auto\"")
+        raise UserError(f"device is '{name}', but this computer has no usable GPU; set device = \"auto\"")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device is '{name}', but PyTorch finds no GPU of Apple's here; set device = \"auto\"")
     return device
 
 
@@ -35,7 +38,7 @@ def device_name(device: torch.device) -> str:
 
 def own_cores() -> int:
     """This process's share of the CPU cores of this computer, at least 1."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // processes().local_count)
 
 
@@ -71,7 +74,7 @@ def has_bf16(device: torch.device) -> bool:
         return torch.version.hip is not None or torch.cuda.get_device_properties(device).major >= 8
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and any(_capabilities().get(unit) for unit in UNITS)
-    return True
+    return False  # Apple's GPUs have it in part only, by generation and by operation
 
 
 def _capabilities() -> dict[str, object]:

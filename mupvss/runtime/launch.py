@@ -9,8 +9,7 @@ SPINS = "1000"
 """How often a thread looks for work before it sleeps: a few microseconds. By itself GNU's OpenMP looks 300,000 times, and a
 thread that
 waits for one without a core keeps others from theirs: beside one busy process a training falls to a third. So it costs 7 % alone
-and
-gains 46 % in company (docs/benchmarks.md, `benchmarks/waiting.py`)."""
+and gains 46 % in company (docs/benchmarks.md, `benchmarks/waiting.py`)."""
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """How a user says how threads wait; whoever has set one of them is left alone."""
 
@@ -20,6 +19,11 @@ def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     environment once; so the command does it, and never `import mupvss`."""
     if not any(name in environment for name in WAITING):
         environment["GOMP_SPINCOUNT"] = SPINS
+
+
+def fall_back_to_the_cpu(environment: MutableMapping[str, str] = os.environ) -> None:
+    """For the few operations that PyTorch lacks on Apple's GPU. Only before PyTorch is loaded, too."""
+    environment.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
 def started_by_torchrun() -> bool:

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mupvss.errors import MissingExtraError
 from mupvss.files import write_text
 from mupvss.runtime.launch import first_process
 from mupvss.runtime.processes import processes
@@ -107,7 +108,7 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise ValueError("train.tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
+        raise MissingExtraError("train.tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
     return SummaryWriter(str(folder / "tensorboard"))
 
 

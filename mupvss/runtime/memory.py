@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
-import resource
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 def reset_peak_memory() -> None:
@@ -21,7 +25,9 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process since the last reset, or of a finished worker, in MB."""
+    """Largest resident memory of this process since the last reset, or of a finished worker, in MB; 0 where it is not told."""
+    if resource is None:
+        return 0.0
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     unit = 1024 if sys.platform != "darwin" else 1024**2

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mupvss.errors import MissingExtraError, UserError
 from mupvss.runtime.launch import processes_on_this_computer, started_by_torchrun
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Processes:
     def rows(self, total: int) -> slice:
         """Which of a batch's rows are this process's; ValueError unless every process gets as many as every other."""
         if total % self.count:
-            raise ValueError(f"batch_size is {total}, which {self.count} processes cannot share equally; choose a multiple")
+            raise UserError(f"batch_size is {total}, which {self.count} processes cannot share equally; choose a multiple")
         each = total // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -95,7 +96,7 @@ class SeveralProcesses(Processes):
         try:
             from accelerate import PartialState
         except ImportError:
-            raise ValueError("several processes need the extra: pip install 'mupvss[distributed]'") from None
+            raise MissingExtraError("several processes need the extra: pip install 'mupvss[distributed]'") from None
         on_cpu = ON_CPU in os.environ or not torch.cuda.is_available()
         self.state = PartialState(cpu=on_cpu, timeout=PATIENCE)
         self.rank, self.count = self.state.process_index, self.state.num_processes

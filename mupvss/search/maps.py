@@ -1,154 +1,133 @@
-"""The maps a network can be asked for, each built from one forward pass. A new kind is one function and one line."""
+"""The maps a network can be asked for, each built from one forward pass. Which of them a method offers stands where the method
+is.
+
+Their names follow one rule. What is looked for: `search` (prototypes against patches), `cam` (the patch classifier), `recam`,
+`attention`
+(what prototypes or class tokens attend to in the blocks); `attended_` before it: times that attention. What is done with it:
+nothing;
+`_spread`: averaged once over self-attention, the usual transformer refinement; `_refined`: over patches by affinity, and over
+pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
-from mupvss.config.schema import SearchConfig
+from mupvss.errors import UserError
 from mupvss.model.features import Features
+from mupvss.options import SearchOptions
 from mupvss.search.affinity import Kind, affinity, refine
 from mupvss.search.spatial_search import prototype_map
 
-MapFunction = Callable[[Features, SearchConfig], Tensor]
+MapFunction = Callable[[Features, SearchOptions, Any], Tensor]
+"""(features, options, the method's own options) -> maps (B, C, N), >= 0, not refined."""
 
 
-def class_activation(features: Features) -> Tensor:
-    """The patch classifier's logits, zero where negative (B, C, N)."""
+@dataclass(frozen=True)
+class Map:
+    """A kind of map."""
+
+    title: str
+    """In tables and pictures."""
+    make: MapFunction | None = None
+    refined: bool = False
+    """Whether patch and pixel affinity refine what `make` gives."""
+    joins: tuple[str, str] | None = None
+    """In place of `make`: the two finished kinds whose geometric mean it is."""
+
+    def __call__(self, features: Features, search: SearchOptions, options: Any) -> Tensor:
+        assert self.make is not None
+        maps = self.make(features, search, options)
+        return _refined(maps, features, search) if self.refined else maps
+
+
+def cam(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """The patch classifier's logits, zero where negative."""
     return features.patch_logits.float().relu()
 
 
-def cam(features: Features, config: SearchConfig) -> Tensor:
-    """Class activation maps alone."""
-    return class_activation(features)
+def cam_spread(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """Class activation maps, spread by self-attention: the usual transformer baseline."""
+    return _spread(cam(features, search, options), features)
 
 
-def cam_attention(features: Features, config: SearchConfig) -> Tensor:
-    """Class activation maps, refined by self-attention: the usual transformer baseline."""
-    return refine(class_activation(features), [affinity("attention", features.patches, features.patch_attention, 1.0)])
-
-
-def cam_refined(features: Features, config: SearchConfig) -> Tensor:
-    """Class activation maps with the very refinement the search gets."""
-    return _refined(class_activation(features), features, config)
-
-
-def recam(features: Features, config: SearchConfig) -> Tensor:
+def recam(features: Features, search: SearchOptions, options: Any) -> Tensor:
     """ReCAM's maps, class weights corrected by the second classifier."""
     if features.reactivated_logits is None:
-        raise ValueError("this network has no second classifier; train it with model.recam = true")
+        raise ValueError("this network has no second classifier")
     return features.reactivated_logits.float().relu()
 
 
-def recam_refined(features: Features, config: SearchConfig) -> Tensor:
-    """ReCAM's maps with the very refinement the search gets."""
-    return _refined(recam(features, config), features, config)
-
-
-def mctformer(features: Features, config: SearchConfig) -> Tensor:
-    """MCTformer's own maps: class attention x CAM, square root, refined by self-attention once."""
-    fused = (class_attention(features, config) * class_activation(features)).sqrt()
-    return refine(fused, [affinity("attention", features.patches, features.patch_attention, 1.0)])
-
-
-def prototype(features: Features, config: SearchConfig) -> Tensor:
-    """The paper's search and nothing else: prototypes against patches, refined. No classifier map, no class attention."""
-    return _refined(_found(features, config), features, config)
-
-
-def prototype_only(features: Features, config: SearchConfig) -> Tensor:
-    """The search before any refinement."""
-    return _found(features, config)
-
-
-def default(features: Features, config: SearchConfig) -> Tensor:
-    """The search, weighed by what the prototypes attend to in the blocks, refined. No classifier map."""
-    return _refined(_attended(features, config) * _found(features, config), features, config)
-
-
-def without_prototype(features: Features, config: SearchConfig) -> Tensor:
-    """The default maps with the prototype factor left out."""
-    return _refined(_attended(features, config), features, config)
-
-
-def attended_cam(features: Features, config: SearchConfig) -> Tensor:
-    """Class attention x CAM (MCTformer's fusion) with the search's refinement: the default with the classifier for the search."""
-    return _refined((class_attention(features, config) * class_activation(features)).sqrt(), features, config)
-
-
-def class_attention(features: Features, config: SearchConfig) -> Tensor:
+def attention(features: Features, search: SearchOptions, options: Any) -> Tensor:
     """What the prototypes or class tokens attend to in the blocks, mean over heads and blocks."""
     if features.class_attention is None:
         raise ValueError("this map needs the network's attention; call it with need_attention=True")
     return features.class_attention
 
 
-MAPS: dict[str, MapFunction] = {
-    "default": default,
-    "prototype": prototype,
-    "prototype_only": prototype_only,
-    "without_prototype": without_prototype,
-    "attended_cam": attended_cam,
-    "class_attention": class_attention,
-    "mctformer": mctformer,
-    "mctformer_refined": attended_cam,
-    "cam": cam,
-    "cam_attention": cam_attention,
-    "cam_refined": cam_refined,
-    "recam": recam,
-    "recam_refined": recam_refined,
-}
-"""Which of them a network offers stands in its `kinds`."""
-
-JOINED = {"with_classifier": ("default", "attended_cam")}
-"""Kinds that are the geometric mean of two finished ones: what the search and the classifier both say (ours)."""
+def root_attention(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """Its square root: it is peaked, the search is broad."""
+    return attention(features, search, options).sqrt()
 
 
-REFINED = frozenset(
-    {"default", "prototype", "without_prototype", "attended_cam", "mctformer_refined", "cam_refined", "recam_refined"}
-)
-"""Kinds that are refined in full, and so by pixel affinity too; the others are shown and scored as they are, or made of these."""
+def attended_cam(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """Class attention x CAM, square root: MCTformer's fusion."""
+    return (attention(features, search, options) * cam(features, search, options)).sqrt()
 
 
-def parts_of(kinds: Sequence[str]) -> list[str]:
+def attended_cam_spread(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """MCTformer's own maps: its fusion, spread by self-attention once."""
+    return _spread(attended_cam(features, search, options), features)
+
+
+def search(features: Features, search: SearchOptions, options: Any) -> Tensor:
+    """The paper's search and nothing else: prototypes against patches. No classifier map, no class attention."""
+    if features.prototypes is None:
+        raise ValueError("this network has no prototypes to search with")
+    if options.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
+        return prototype_map(features.patches, features.prototypes)
+    return prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
+
+
+def attended_search(features: Features, options: SearchOptions, own: Any) -> Tensor:
+    """The search, weighed by what the prototypes attend to in the blocks. No classifier map."""
+    return root_attention(features, options, own) * search(features, options, own)
+
+
+def parts_of(offered: Mapping[str, Map], kinds: Sequence[str]) -> list[str]:
     """The kinds that have to be made for these, each once."""
-    return list(dict.fromkeys(part for kind in kinds for part in JOINED.get(kind, (kind,))))
+    return list(dict.fromkeys(part for kind in kinds for part in offered[kind].joins or (kind,)))
 
 
-def joined(found: dict[str, Tensor], kinds: Sequence[str]) -> dict[str, Tensor]:
+def joined(offered: Mapping[str, Map], found: dict[str, Tensor], kinds: Sequence[str]) -> dict[str, Tensor]:
     """Maps of `parts_of(kinds)`, finished and in [0, 1] -> those of `kinds`."""
-    means = {kind: (found[a] * found[b]).sqrt() for kind, (a, b) in JOINED.items() if kind in kinds}
-    return {kind: means[kind] if kind in means else found[kind] for kind in kinds}
+    made = {}
+    for kind in kinds:
+        pair = offered[kind].joins
+        made[kind] = found[kind] if pair is None else (found[pair[0]] * found[pair[1]]).sqrt()
+    return made
 
 
-def chosen_kind(kinds: Sequence[str], wanted: str) -> str:
-    """The kind behind `search.maps` for a network that offers `kinds`, its own first; ValueError if it has no such maps."""
-    if wanted == "default":
-        return kinds[0]
-    if wanted not in kinds:
-        raise ValueError(f"search.maps is '{wanted}', and this network offers {', '.join(kinds)}")
+def chosen_kind(offered: Mapping[str, Map], wanted: str) -> str:
+    """The kind behind `search.maps` for a method that offers these, its own first; UserError if it has no such maps."""
+    if wanted == "own":
+        return next(iter(offered))
+    if wanted not in offered:
+        raise UserError(f"search.maps is '{wanted}', and this method offers own, {', '.join(offered)}")
     return wanted
 
 
-def _attended(features: Features, config: SearchConfig) -> Tensor:
-    """Square root of the class attention: it is peaked, the search is broad."""
-    return class_attention(features, config).sqrt()
+def _spread(maps: Tensor, features: Features) -> Tensor:
+    return refine(maps, [affinity("attention", features.patches, features.patch_attention, 1.0)])
 
 
-def _found(features: Features, config: SearchConfig) -> Tensor:
-    if features.prototypes is None:
-        raise ValueError("this network has no prototypes to search with")
-    if config.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
-        found = prototype_map(features.patches, features.prototypes)
-    else:
-        found = prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
-    return found**config.sharpness
-
-
-def _refined(maps: Tensor, features: Features, config: SearchConfig) -> Tensor:
+def _refined(maps: Tensor, features: Features, options: SearchOptions) -> Tensor:
     """A CNN has no self-attention, so there the patch affinity alone refines."""
-    kinds: tuple[Kind, ...] = config.affinity
+    kinds: tuple[Kind, ...] = options.affinity
     if features.patch_attention is None and kinds:
         kinds = ("patch",)
-    return refine(maps, (affinity(k, features.patches, features.patch_attention, config.affinity_power) for k in kinds))
+    return refine(maps, (affinity(k, features.patches, features.patch_attention, options.affinity_power) for k in kinds))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mupvss.config.schema import SearchConfig
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.model.features import Features
+from mupvss.options import SearchOptions
 from mupvss.runtime.device import autocast
 from mupvss.search.affinity import refine_by_pixels
-from mupvss.search.maps import MAPS, REFINED, joined, parts_of
+from mupvss.search.maps import Map, joined, parts_of
+
+Shared = Callable[[Features, Any], Mapping[str, Tensor]]
 
 
 def canvas_size(width: int, height: int, stride: int) -> tuple[int, int]:
@@ -31,64 +34,89 @@ def search_maps(
     image: Image.Image,
     classes: Sequence[int],
     kinds: Sequence[str],
-    config: SearchConfig,
+    offered: Mapping[str, Map],
+    search: SearchOptions,
+    options: Any,
     patch_size: int,
     train_size: int,
+    shared: Shared | None = None,
 ) -> dict[str, Tensor]:
-    """RGB picture -> per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas.
+    """Searches one picture.
 
-    classes: indices from 0; train_size: side of the training pictures in pixels. The picture and its mirror share a
-    batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more. Joined
-    kinds are made of the finished ones, at last.
+    Args:
+        network: images (B, 3, H, W), normalised, and need_attention -> Features.
+        image: RGB picture.
+        classes: indices from 0 of the classes to search for.
+        kinds: which maps, of those that the method offers.
+        offered: the method's maps by name.
+        search: scales, affinities and canvas.
+        options: the method's own options of its search.
+        patch_size: sides of what the network sees are multiples of it, in pixels.
+        train_size: side of the training pictures in pixels.
+        shared: see `Method.shared`.
+
+    Returns:
+        Per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas. The picture and its mirror
+        share a
+        batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more. Joined
+        kinds
+        are made of the finished ones, at last.
     """
-    size = canvas_size(*image.size, config.canvas_stride)
+    size = canvas_size(*image.size, search.canvas_stride)
     if not classes:
         return {kind: torch.zeros(0, *size) for kind in kinds}
-    sums = {kind: torch.zeros(len(classes), *size) for kind in parts_of(kinds)}
-    prototypes = global_prototypes(network, image, config, patch_size, train_size) if config.global_prototypes else None
-    for scale in config.scales:
-        features = _features(network, image, scale, config, patch_size, need_attention=True)
-        if prototypes is not None and features.prototypes is not None:
-            features = dataclasses.replace(features, prototypes=prototypes.expand_as(features.prototypes))
+    sums = {kind: torch.zeros(len(classes), *size) for kind in parts_of(offered, kinds)}
+    common = whole_picture(network, image, search, options, patch_size, train_size, shared)
+    for scale in search.scales:
+        features = _features(network, image, scale, search, patch_size, need_attention=True)
+        if common:
+            widened: Any = {name: value.expand_as(getattr(features, name)) for name, value in common.items()}
+            features = dataclasses.replace(features, **widened)
         chosen = _only(features, classes)
         for kind, total in sums.items():
-            total += _to_canvas(MAPS[kind](chosen, config), features.grid, size)
-    return joined(_along_edges({kind: stretch(total) for kind, total in sums.items()}, image, config), kinds)
+            total += _to_canvas(offered[kind](chosen, search, options), features.grid, size)
+    refined = [kind for kind in sums if offered[kind].refined]
+    drawn = _along_edges({kind: stretch(total) for kind, total in sums.items()}, refined, image, search)
+    return joined(offered, drawn, kinds)
 
 
-def _along_edges(maps: dict[str, Tensor], image: Image.Image, config: SearchConfig) -> dict[str, Tensor]:
+def _along_edges(maps: dict[str, Tensor], refined: list[str], image: Image.Image, search: SearchOptions) -> dict[str, Tensor]:
     """Maps in [0, 1] on the canvas -> the same, those of refined kinds drawn to the picture's own edges."""
-    refined = [kind for kind in maps if kind in REFINED]
     if not refined:
         return maps
     stacked = torch.cat([maps[kind] for kind in refined])  # all kinds share the picture's weights
     small = image.resize((stacked.shape[-1], stacked.shape[-2]), Image.Resampling.BOX)
     pixels = torch.from_numpy(np.array(small, np.float32) / 255).permute(2, 0, 1)
-    drawn = refine_by_pixels(stacked, pixels, config.pixel_steps, config.pixel_distances).chunk(len(refined))
-    return maps | {kind: stretch(part) ** config.gamma for kind, part in zip(refined, drawn, strict=True)}
+    drawn = refine_by_pixels(stacked, pixels, search.pixel_steps, search.pixel_distances).chunk(len(refined))
+    return maps | {kind: stretch(part) ** search.gamma for kind, part in zip(refined, drawn, strict=True)}
 
 
-def global_prototypes(
-    network: nn.Module, image: Image.Image, config: SearchConfig, patch_size: int, train_size: int
-) -> Tensor | None:
-    """Prototypes (1, C, D) of unit length from the whole picture, at the number of patches the network was trained with.
-
-    Mean over picture and mirror. None for a network without prototypes.
-    """
+@torch.no_grad()
+def whole_picture(
+    network: nn.Module,
+    image: Image.Image,
+    search: SearchOptions,
+    options: Any,
+    patch_size: int,
+    train_size: int,
+    shared: Shared | None,
+) -> Mapping[str, Tensor]:
+    """What the method takes of one pass over the whole picture, at the number of patches the network was trained with, for every
+    scale."""
+    if shared is None:
+        return {}
     scale = train_size / math.sqrt(image.width * image.height)
-    features = _features(network, image, scale, config, patch_size, need_attention=False)
-    if features.prototypes is None:
-        return None
-    return F.normalize(F.normalize(features.prototypes.float(), dim=-1).mean(0, keepdim=True), dim=-1)
+    return shared(_features(network, image, scale, search, patch_size, need_attention=False), options)
 
 
 def _features(
-    network: nn.Module, image: Image.Image, scale: float, config: SearchConfig, patch_size: int, need_attention: bool
+    network: nn.Module, image: Image.Image, scale: float, search: SearchOptions, patch_size: int, need_attention: bool
 ) -> Features:
+    """Of the picture and its mirror, B = 2."""
     tensor = normalise(resize_for_search(image, scale, patch_size))
-    batch = torch.stack((tensor, tensor.flip(-1))) if config.flip else tensor.unsqueeze(0)
+    batch = torch.stack((tensor, tensor.flip(-1)))
     device = next(network.parameters()).device
-    with autocast(device, config.precision):
+    with autocast(device, search.precision):
         return network(batch.to(device), need_attention=need_attention)
 
 

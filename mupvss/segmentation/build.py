@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mupvss.config.schema import ModelConfig, SegmentConfig
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.errors import CheckpointError
-from mupvss.model.checkpoint import fitting, load_tensors, read_header, read_model, save_tensors
+from mupvss.errors import CheckpointError, UserError
+from mupvss.methods.checkpoint import read_model
+from mupvss.methods.earlier import modern
+from mupvss.model.build import build_vit
+from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
 from mupvss.model.cnn import ResNet38
 from mupvss.model.pretrained import load_backbone
-from mupvss.model.vit import SIZES, VisionTransformer
+from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
 
 Segmenter = ViTSegmenter | DeepLab
@@ -29,18 +31,17 @@ class SegmenterInfo:
 
 
 def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, classifier: Path | None) -> Segmenter:
-    """The network for `classes` classes and the background. classifier: the checkpoint whose backbone it starts from; None: no
-    weights are loaded (a checkpoint will fill it)."""
-    if config.network == "resnet38":
+    """The network for `classes` classes and the background. model: the classifier's; classifier: the checkpoint whose backbone it
+    starts from; None: no weights are loaded (a checkpoint will fill it)."""
+    if isinstance(config, DeepLabSegment):
         cnn = ResNet38(config.channels, frozen_stages=2 if config.weights else 0)
         if classifier is not None and config.weights:
             load_backbone(cnn, config.weights)
         return DeepLab(cnn, classes + 1)
-    if model.backbone not in SIZES:
-        raise ValueError(f'segment.network = "vit" needs a classifier on a ViT, and it is {model.backbone}; set "resnet38"')
-    vit = VisionTransformer(
-        SIZES[model.backbone], model.patch_size, model.image_size, model.drop_path, model.registers, model.layer_scale
-    )
+    assert isinstance(config, ViTSegment)
+    if not isinstance(model, ViTConfig):
+        raise UserError('segment.network = "vit" needs a classifier on a ViT, and this one is a CNN; set "resnet38"')
+    vit = build_vit(model, pretrained=False)
     if classifier is not None:
         if config.weights:
             load_backbone(vit, config.weights, model.weights_pixels)
@@ -76,8 +77,15 @@ def load_segmenter(path: Path) -> tuple[Segmenter, SegmenterInfo]:
 
 
 def segmenter_info(header: dict[str, Any]) -> SegmenterInfo:
+    """Of a header of this version, or of 0.1.0."""
+    words = modern({"model": header["model"], "segment": header["segment"]}, "the checkpoint")
+    segment, model = words["segment"], words["model"]
+    network = segment.get("network", "vit")
+    # Only the ViT of the segmentation network is the classifier's; of another one's sizes there is nothing to build.
+    kind = ViTConfig if network == "vit" else ModelConfig
+    known = model if network == "vit" else {key: value for key, value in model.items() if key in kind.model_fields}
     return SegmenterInfo(
         tuple(header["classes"]),
-        ModelConfig.model_validate_json(json.dumps(header["model"])),
-        SegmentConfig.model_validate_json(json.dumps(header["segment"])),
+        kind.model_validate_json(json.dumps(known)),
+        NETWORKS[network].model_validate_json(json.dumps(segment)),
     )

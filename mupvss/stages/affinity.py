@@ -2,54 +2,57 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
-from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
-from mupvss.runtime.device import pick_device
+from mupvss.options import MasksConfig, NoAffinity, Section
 from mupvss.runtime.log import each
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds_for, seed_path
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.training.affinity import train_affinity
 
-NAME = "affinity"
-REVISION = 2
-"""Raised when the same options come to mean another network or other crops."""
+CRF, MARGIN = "clip-es", 0.3
+"""CRF of the labels the affinity learns from, and which of their pixels are sure; see `MasksConfig`."""
 
 
-def run_affinity(run: Run) -> Metrics:
-    """-> DIR/affinity/labels/NAME.png and model.safetensors; nothing but a note for the kinds that need no training."""
-    config = run.config
-    dataset = load_dataset(config.data, "seeds", config.limit)
-    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "seeds")]
-    settings = (config.affinity, config.masks.sharpness, config.seed)
-    depends_on = fingerprint(NAME, REVISION, upstream, *settings, dataset_identity(dataset))
+class AffinityInputs(Section):
+    """What the affinity network depends on beside classifier and seeds."""
 
-    def work(folder: Path) -> Metrics:
-        if config.affinity.kind in ("none", "patch"):
-            return {"kind": config.affinity.kind}
-        write_labels(run, dataset, folder)
-        processes().wait()
-        classifier, device = run.folder("train") / "model.safetensors", pick_device(config.device)
-        settings = (config.affinity, dataset, folder / "labels", classifier, folder, config.seed, device)
-        return {"kind": config.affinity.kind, **train_affinity(*settings, identity=_identity(run, dataset))}
-
-    return run_stage(run, NAME, depends_on, work)
+    affinity: Section
+    crf_steps: int
+    seed: int
+    flip: bool
 
 
-def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
+def affinity_inputs(config: RunConfig) -> Section:
+    if isinstance(config.affinity, NoAffinity):
+        return config.affinity
+    steps, flip = config.masks.crf_steps, config.train.flip
+    return AffinityInputs.model_construct(affinity=config.affinity, crf_steps=steps, seed=config.seed, flip=flip)
+
+
+def affinity(work: Work) -> Metrics:
+    """-> labels/NAME.png and model.safetensors; nothing where seeds are taken as they are."""
+    inputs = work.inputs
+    if isinstance(inputs, NoAffinity):
+        return {"kind": inputs.kind}
+    write_labels(work, inputs.crf_steps)
+    processes().wait()
+    labels, classifier = work.folder / "labels", work.run.checkpoint("train")
+    settings = (inputs.affinity, inputs.seed, inputs.flip, work.dataset, labels, classifier)
+    return {"kind": inputs.affinity.kind, **train_affinity(*settings, work.run.manner, work.folder, work.identity)}
+
+
+def write_labels(work: Work, crf_steps: int) -> None:
     """Those that are there already stay."""
-    seeds = run.folder("seeds")
-    config = run.config.masks.model_copy(update={"crf": run.config.affinity.crf, "margin": run.config.affinity.margin})
+    seeds, config = work.run.folder("seeds"), MasksConfig(crf=CRF, crf_steps=crf_steps, margin=MARGIN)
     found = read_json(seeds / "metrics.json")
-    for sample in each("affinity labels", dataset.samples):
-        path = folder / "labels" / f"{sample.name}.png"
+    for sample in each("affinity labels", work.dataset.samples):
+        path = work.folder / "labels" / f"{sample.name}.png"
         if not path.is_file():
             image = sample.open_image()
             maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
@@ -57,6 +60,4 @@ def write_labels(run: Run, dataset: Dataset, folder: Path) -> None:
             write_palette_png(path, labels)
 
 
-def _identity(run: Run, dataset: Dataset) -> str:
-    seeds, names = stage_fingerprint(run.folder("seeds")), [s.name for s in dataset.samples]
-    return fingerprint(run.config.affinity, run.config.seed, seeds, names)
+AFFINITY = Stage("affinity", affinity_inputs, affinity, after=("train", "seeds"), revision=3)

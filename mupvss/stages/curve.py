@@ -1,45 +1,55 @@
-"""Stage `curve`: what the maps are worth along the training, from the networks kept by `train.snapshots`."""
+"""Stage `curve`: what the maps are worth along the training, from the networks kept by `snapshots`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from mupvss.config.run import RunConfig
 from mupvss.data.sample import Dataset, evenly
-from mupvss.data.sources import load_dataset
+from mupvss.options import Section
 from mupvss.predict.predictor import Predictor
-from mupvss.stages.run_folder import Metrics, Run, fingerprint, run_stage, stage_fingerprint, truth_identity
-from mupvss.stages.search import score_maps, search_all
-from mupvss.stages.seeds import seeds_fingerprint
+from mupvss.stages.run_folder import Metrics, Run, Stage, Work, known_by, run_stage, stage_fingerprint, truth_identity
+from mupvss.stages.scoring import score_maps
+from mupvss.stages.seeds import SEEDS, SeedsInputs, search_all, seeds_inputs
 
-NAME = "curve"
+
+class CurveInputs(Section):
+    seeds: SeedsInputs
+    pictures: int
+    image_steps: int
+    """Of the whole training: those of its last network."""
 
 
 def run_curve(run: Run, pictures: int) -> Metrics:
     """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of": the
     fingerprint of the search whose networks these are, and what scored it.
 
-    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still
-    high, so the points before the last are lower than a training of that length would be.
+    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still high, so
+    the
+    points before the last are lower than a training of that length would be.
     """
-    config = run.config
-    whole, trained = load_dataset(config.data, "seeds", config.limit), run.folder("train")
-    searched = seeds_fingerprint(config, stage_fingerprint(trained), whole)
-    dataset = Dataset(whole.classes, evenly(whole.samples, pictures))
-    truth = truth_identity(whole, config.data)
-    depends_on = fingerprint(NAME, searched, pictures)
-    steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
-    networks = {int(path.stem): path for path in sorted((trained / "snapshots").glob("*.safetensors"))}
-    networks[steps] = trained / "model.safetensors"
 
-    def work(folder: Path) -> Metrics:
-        points = [{"image_steps": n, **_score(run, path, dataset, folder / str(n))} for n, path in sorted(networks.items())]
-        return {"pictures": len(dataset.samples), "asked": pictures, "of": [searched, truth], "points": points}
+    def inputs(config: RunConfig) -> CurveInputs:
+        steps = max(1, config.train.image_steps // config.train.batch_size) * config.train.batch_size
+        return CurveInputs.model_construct(seeds=seeds_inputs(config), pictures=pictures, image_steps=steps)
 
-    return run_stage(run, NAME, depends_on, work, truth)
+    return run_stage(Stage("curve", inputs, curve, after=("train",), scores=True), run)
 
 
-def _score(run: Run, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:
-    predictor = Predictor.open(checkpoint, run.config.search, None, run.config.device)
+def curve(work: Work) -> Metrics:
+    inputs, whole = work.inputs, work.dataset
+    dataset = Dataset(whole.classes, evenly(whole.samples, inputs.pictures))
+    networks = {int(path.stem): path for path in sorted((work.run.folder("train") / "snapshots").glob("*.safetensors"))}
+    networks[inputs.image_steps] = work.run.checkpoint("train")
+    points = [{"image_steps": n, **_score(work, path, dataset, work.folder / str(n))} for n, path in sorted(networks.items())]
+    searched = known_by(SEEDS, work.run.config, whole, [stage_fingerprint(work.run.folder("train"))])
+    of = [searched, truth_identity(whole, work.run.config.data)]
+    return {"pictures": len(dataset.samples), "asked": inputs.pictures, "of": of, "points": points}
+
+
+def _score(work: Work, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:
+    seeds = work.inputs.seeds
+    predictor = Predictor.open(checkpoint, seeds.search, seeds.options, device=str(work.device))
     kinds = sorted({*predictor.kinds, predictor.kind})
     search_all(predictor, dataset, kinds, folder)
     found = {kind: score_maps(dataset, folder, kind) for kind in kinds}

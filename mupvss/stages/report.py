@@ -2,74 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from mupvss.config.load import dump_config
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
-from mupvss.data.sources import load_dataset
 from mupvss.files import write_text
+from mupvss.methods.checkpoint import read_info
+from mupvss.options import Section
 from mupvss.predict.run import FinishedRun
 from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import heat, inline, overlay
 from mupvss.report.plot import curve, read_log
 from mupvss.runtime.processes import processes
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
+from mupvss.search.maps import Map
+from mupvss.stages.run_folder import Metrics, Run, Stage, Work
 
-NAME = "report"
 PICTURES = 16
-SHOWN = ("train", "seeds", "evaluate", "affinity", "masks", "segment", "val", "cam_train", "cam")
+SHOWN = ("train", "seeds", "affinity", "masks", "segment", "val", "cam_train", "cam")
 """Stages whose figures and times the report has."""
-COLUMNS = (
-    ("plain CAM + attention", "cam", "cam_attention"),
-    ("class attention", "seeds", "class_attention"),
-    ("prototypes", "seeds", "prototype_only"),
-    ("prototypes refined", "seeds", "prototype"),
-)
-"""Heading, stage and kind of each map shown before the one that became the seed mask."""
+MAPS_SHOWN = 3
+"""So many kinds of maps beside the one that became the seed mask."""
 
 
-def run_report(run: Run) -> Metrics:
-    """-> DIR/report/index.html."""
-    dataset = load_dataset(run.config.data, "seeds", run.config.limit)
+class ReportInputs(Section):
+    """What the page shows of the config itself."""
+
+    config: str
+
+
+def report_inputs(config: RunConfig) -> ReportInputs:
+    return ReportInputs(config=dump_config(config))
+
+
+def report(work: Work) -> Metrics:
+    """-> index.html."""
+    if not processes().main:
+        return {}
+    run, dataset = work.run, work.dataset
     metrics = {stage: FinishedRun(run.folder(stage).parent).metrics(stage) for stage in SHOWN}
-    upstream = [(stage_fingerprint(run.folder(stage)), metrics[stage]) for stage in SHOWN]
-    depends_on = fingerprint(NAME, upstream, run.config.name, dataset_identity(dataset))
-
-    def work(folder: Path) -> Metrics:
-        if not processes().main:
-            return {}
-        sections = [
-            ("Result", _headline(metrics)),
-            ("Pictures", _pictures(run, dataset, metrics["seeds"]["maps"])),
-            ("Per class", _classes(dataset, metrics["evaluate"])),
-            ("Training", _curves(run)),
-            ("Config", f"<pre>{escape(dump_config(run.config))}</pre>"),
-        ]
-        write_text(folder / "index.html", page(f"MuP-VSS: {run.config.name}", sections))
-        return {"pictures": min(PICTURES, len(dataset.samples))}
-
-    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, run.config.data))
+    network = run.checkpoint("train")
+    offered = read_info(network).method.offered() if network.is_file() else {}
+    sections = [
+        ("Result", _headline(metrics, offered)),
+        ("Pictures", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
+        ("Per class", _classes(dataset, metrics["seeds"])),
+        ("Training", _curves(run)),
+        ("Config", f"<pre>{escape(work.inputs.config)}</pre>"),
+    ]
+    write_text(work.folder / "index.html", page(f"MuP-VSS: {run.out.resolve().name}", sections))
+    return {"pictures": min(PICTURES, len(dataset.samples))}
 
 
-def _headline(metrics: dict[str, dict[str, Any]]) -> str:
+def _headline(metrics: dict[str, dict[str, Any]], offered: Mapping[str, Map]) -> str:
     seeds, cam = metrics["seeds"], metrics["cam"]
+    others = [kind for kind in offered if kind != seeds.get("maps")]
     rows = [
         ("<b>Seeds</b>, threshold chosen without masks", seeds.get("miou")),
         ("Seeds, <i>oracle</i> threshold", seeds.get("miou_oracle")),
-        ("Prototype search alone, refined, <i>oracle</i>", seeds.get("prototype_oracle")),
-        ("Seeds without the prototypes, <i>oracle</i>", seeds.get("without_prototype_oracle")),
-        ("The classifier's map in the prototypes' place, <i>oracle</i>", seeds.get("attended_cam_oracle")),
+        *((f"Other maps: {escape(offered[kind].title)}, <i>oracle</i>", seeds.get(f"{kind}_oracle")) for kind in others),
         ("Pseudo masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
         ("<b>Segmentation network</b> on <i>val</i>, without tags", metrics["val"].get("miou")),
         ("The same at one scale, without mirror and CRF", metrics["val"].get("miou_single")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
-        ("Plain CAM + attention, <i>oracle</i>", cam.get("attention_oracle")),
+        ("Plain CAM, spread by attention, <i>oracle</i>", cam.get("spread_oracle")),
     ]
     shown = [(name, f"{value:.1f}") for name, value in rows if value is not None]
     times = [(stage, f"{m['seconds']:.0f} s", _memory(m)) for stage, m in metrics.items() if "seconds" in m]
@@ -83,10 +84,15 @@ def _memory(metrics: dict[str, Any]) -> str:
     return f"{metrics['peak_mb']:.0f} MB" + ("" if on_gpu is None else f", {on_gpu:.0f} MB of the GPU")
 
 
-def _pictures(run: Run, dataset: Dataset, maps: str) -> str:
-    """maps: the kind that became the seed masks."""
+def _pictures(run: Run, dataset: Dataset, maps: str, offered: Mapping[str, Map]) -> str:
+    """maps: the kind that became the seed masks, which is shown last."""
     tagged = [sample for sample in dataset.samples if sample.tags]
-    columns = (*COLUMNS, (f"{maps.replace('_', ' ')} map", "seeds", maps))
+    unrefined = [kind for kind, entry in offered.items() if not entry.refined and entry.joins is None and kind != maps]
+    columns = [
+        ("plain CAM, spread", "cam", "cam_spread"),
+        *((offered[kind].title, "seeds", kind) for kind in unrefined[:MAPS_SHOWN]),
+    ]
+    columns.append((offered[maps].title if maps in offered else maps, "seeds", maps))
     header = ["picture", "tags", "truth", *(title for title, _, _ in columns), "seed mask", "pseudo mask"]
     return table(header, [_row(run, dataset, sample, columns) for sample in evenly(tagged, PICTURES)], "pictures")
 
@@ -129,3 +135,12 @@ def _curves(run: Run) -> str:
     log = read_log(run.folder("train") / "log.jsonl")
     names = [name for name in (log[0] if log else {}) if name not in ("step", "images_per_s")]
     return f'<div class="curves">{"".join(curve(log, name) for name in names)}</div>'
+
+
+REPORT = Stage(
+    "report",
+    report_inputs,
+    report,
+    after=SHOWN,
+    scores=True,
+)

@@ -4,36 +4,23 @@ from __future__ import annotations
 
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
-from mupvss.stages.affinity import run_affinity
-from mupvss.stages.cam import run_cam, run_cam_train
-from mupvss.stages.evaluate import run_evaluate
-from mupvss.stages.masks import run_masks
-from mupvss.stages.report import run_report
-from mupvss.stages.run_folder import Metrics, Run, gather_metrics
-from mupvss.stages.seeds import run_seeds
-from mupvss.stages.segment import run_segment
-from mupvss.stages.train import run_train
-from mupvss.stages.val import run_val
+from mupvss.stages.affinity import AFFINITY
+from mupvss.stages.masks import MASKS
+from mupvss.stages.report import REPORT
+from mupvss.stages.run_folder import Metrics, Run, Stage, gather_metrics, run_stage
+from mupvss.stages.seeds import CAM, SEEDS
+from mupvss.stages.segment import SEGMENT, VAL
+from mupvss.stages.train import CAM_TRAIN, TRAIN
 
-STAGES = {
-    "train": run_train,
-    "seeds": run_seeds,
-    "evaluate": run_evaluate,
-    "affinity": run_affinity,
-    "masks": run_masks,
-    "segment": run_segment,
-    "val": run_val,
-    "cam_train": run_cam_train,
-    "cam": run_cam,
-    "report": run_report,
-}
-BASELINE = ("cam_train", "cam")
+STAGES: dict[str, Stage] = {stage.name: stage for stage in (TRAIN, SEEDS, AFFINITY, MASKS, SEGMENT, VAL, CAM_TRAIN, CAM, REPORT)}
+BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
+"""The stages of the plain CAM, and the methods that are one."""
 
 
 def run_all(run: Run) -> Metrics:
     """Every stage in turn, the plain CAM's only with `baseline`; returns the flat metrics."""
     for name in STAGES:
-        if name not in BASELINE or (run.config.baseline and run.config.model.method != "cam"):
+        if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
             run_one(run, name)
     metrics = gather_metrics(run)
     print_headline(run, metrics)
@@ -42,7 +29,7 @@ def run_all(run: Run) -> Metrics:
 
 def run_one(run: Run, name: str) -> Metrics:
     prepare(run.config.seed, run.config.threads)
-    metrics = STAGES[name](run)
+    metrics = run_stage(STAGES[name], run)
     gather_metrics(run)
     return metrics
 
@@ -50,13 +37,13 @@ def run_one(run: Run, name: str) -> Metrics:
 HEADLINE = {
     "seeds/miou": "seeds, threshold chosen without masks",
     "seeds/miou_oracle": "seeds (oracle threshold)",
-    "seeds/prototype_oracle": "prototype search alone (oracle)",
-    "seeds/without_prototype_oracle": "seeds without the prototypes (oracle)",
+    "seeds/search_refined_oracle": "prototype search alone (oracle)",
+    "seeds/attention_refined_oracle": "seeds without the prototypes (oracle)",
     "masks/miou": "pseudo masks",
     "val/miou_single": "segmentation network on val, one scale",
     "val/miou": "segmentation network on val",
     "cam/oracle": "plain CAM (oracle)",
-    "cam/attention_oracle": "plain CAM + attention (oracle)",
+    "cam/spread_oracle": "plain CAM + attention (oracle)",
 }
 
 

@@ -1,7 +1,11 @@
-"""What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing has changed.
+"""What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing it reads has changed.
 
-A stage is done when its metrics.json exists (written last) and its fingerprint, over everything it depends on, is the
-one it was made with.
+A stage declares one frozen model of exactly what its work reads (`Stage.inputs`); its work gets that and no config. Its
+fingerprint is
+over the full values of it, what the stage builds on, its pictures, and its revision. No version of the product is in it: a
+release makes
+nobody's finished run void. A stage is done when its metrics.json exists (written last) and its fingerprint is the one it was made
+with.
 """
 
 from __future__ import annotations
@@ -17,15 +21,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mupvss.config.load import save_config
-from mupvss.config.schema import DataConfig, RunConfig, Section
-from mupvss.config.used import effective
+from mupvss.config.run import RunConfig
 from mupvss.data.sample import Dataset
+from mupvss.data.sources import Purpose, load_dataset
+from mupvss.errors import DataError
 from mupvss.files import file_state, read_json, remove_leftovers, write_json
 from mupvss.model.pretrained import weights_identity
+from mupvss.options import DataConfig, Section
+from mupvss.runtime.device import pick_device
 from mupvss.runtime.log import console
 from mupvss.runtime.memory import gpu_memory, peak_memory_mb, reset_peak_memory
 from mupvss.runtime.processes import processes
+from mupvss.training.batches import Manner
 from mupvss.training.loop import remove_states
 from mupvss.version import VERSION
 
@@ -46,43 +56,126 @@ class Run:
     def folder(self, stage: str) -> Path:
         return (self.trained_by or self.out) / stage if stage == "train" else self.out / stage
 
+    def checkpoint(self, stage: str) -> Path:
+        return self.folder(stage) / "model.safetensors"
+
+    @property
+    def manner(self) -> Manner:
+        """How it is carried out, of which no result depends."""
+        config = self.config
+        kept = (config.workers, config.checkpoint_every, config.snapshots, config.tensorboard)
+        return Manner(pick_device(config.device), *kept)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the work of a stage gets."""
+
+    inputs: Any
+    """The stage's own model of what it reads."""
+    dataset: Dataset
+    folder: Path
+    """Its own."""
+    run: Run
+    """For the folders of other stages, and for nothing of the config."""
+    identity: str
+    """The stage's fingerprint: a training is resumed only under the same."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.run.manner.device
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    inputs: Callable[[RunConfig], Section]
+    """Exactly what `work` reads of a config."""
+    work: Callable[[Work], Metrics]
+    pictures: Purpose = "seeds"
+    after: tuple[str, ...] = ()
+    """The stages whose results it reads."""
+    scores: bool = False
+    """Whether it scores against true masks. Where those alone have changed, the work is done again in the same folder, and finds
+    there what
+    does not depend on them."""
+    revision: int = 1
+    """Raised when the same options come to mean another result."""
+
 
 def fingerprint(*parts: Any) -> str:
-    """Hash over configs, data sets and other fingerprints, and over the version that computes with them."""
-    return hashlib.sha256(json.dumps([VERSION, *map(_plain, parts)], sort_keys=True).encode()).hexdigest()
+    """Hash over plain values and sections, of which the full values count, defaults too."""
+    return hashlib.sha256(json.dumps([_plain(part) for part in parts], sort_keys=True).encode()).hexdigest()
+
+
+def _plain(part: Any) -> Any:
+    if not isinstance(part, Section):
+        return part
+    found: dict[str, Any] = {}
+    values = part.model_dump(mode="json")
+    for name, field in type(part).model_fields.items():
+        value = getattr(part, name)
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        if "neutral" in extra and values[name] == extra["neutral"]:
+            continue  # an option that came later, at the value under which everything is as it was without it
+        if isinstance(value, Section):
+            found[name] = _plain(value)
+        elif name == "weights" and value:  # by what the file holds: it may lie elsewhere, and another may take its place
+            found[name] = weights_identity(value)
+        else:
+            found[name] = values[name]
+    return found
 
 
 def stage_fingerprint(folder: Path) -> str:
     """The fingerprint a finished stage was made with; empty if it is not finished."""
-    marker = folder / "stage.json"
-    return str(read_json(marker)["fingerprint"]) if marker.is_file() and (folder / "metrics.json").is_file() else ""
+    return str(_marker(folder)["fingerprint"]) if (folder / "metrics.json").is_file() and _marker(folder) else ""
 
 
-def finished(folder: Path, depends_on: str, truth: str = "") -> bool:
-    """Whether the folder holds this stage's result, scored against these masks; one that does not say is believed."""
-    return stage_fingerprint(folder) == depends_on and read_json(folder / "stage.json").get("truth", truth) == truth
+def _marker(folder: Path) -> dict[str, Any]:
+    path = folder / "stage.json"
+    return dict(read_json(path)) if path.is_file() else {}
 
 
-def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metrics], truth: str = "") -> Metrics:
-    """Runs `work(folder)` unless the folder holds its result already; returns the stage's metrics either way.
+def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str]) -> str:
+    """The fingerprint of a stage. after: those of the stages it builds on."""
+    return fingerprint(stage.name, stage.revision, stage.inputs(config), after, dataset_identity(dataset))
 
-    truth: of what the result is scored against (`truth_identity`). Where that alone has changed, `work` is done again in the
-    same folder, and finds there what does not depend on it.
-    """
-    folder, team = run.folder(name), processes()
-    if team.from_main(finished(folder, depends_on, truth)):
-        console.print(f"{name}: up to date", highlight=False)
+
+def finished(folder: Path, known: str, truth: str = "") -> bool:
+    """Whether the folder holds this stage's result, scored against these masks; a missing entry counts as a match."""
+    return stage_fingerprint(folder) == known and _marker(folder).get("truth", truth) == truth
+
+
+def run_stage(stage: Stage, run: Run) -> Metrics:
+    """Does the stage's work unless its folder holds the result already; returns its metrics either way."""
+    dataset = load_dataset(run.config.data, stage.pictures, run.config.limit)
+    truth = truth_identity(dataset, run.config.data) if stage.scores else ""
+    after = [stage_fingerprint(run.folder(name)) for name in stage.after]
+    folder, team = run.folder(stage.name), processes()
+    known = known_by(stage, run.config, dataset, after)
+    if team.main:
+        from mupvss.stages.earlier import take_over
+
+        take_over(stage, run, dataset, known, truth)
+    if team.from_main(finished(folder, known, truth)):
+        console.print(f"{stage.name}: up to date", highlight=False)
         if team.main:
             _tidy(folder)
         return dict(read_json(folder / "metrics.json"))
+    work = Work(stage.inputs(run.config), dataset, folder, run, known)
+    return _do(stage, work, truth)
+
+
+def _do(stage: Stage, work: Work, truth: str) -> Metrics:
+    folder, team = work.folder, processes()
     if team.main:
-        _begin(folder, depends_on, truth, run.config)
+        _begin(folder, stage, work, truth)
     team.wait()
     reset_peak_memory()
-    begin = time.monotonic()
-    earlier = _earlier_seconds(folder)
+    begin, earlier = time.monotonic(), _earlier_seconds(folder)
     try:
-        metrics = work(folder)
+        metrics = stage.work(work)
         seconds = earlier + time.monotonic() - begin
         metrics = {**metrics, "seconds": round(seconds, 2), "peak_mb": round(peak_memory_mb(), 1), **gpu_memory()}
         team.wait()
@@ -97,7 +190,7 @@ def run_stage(run: Run, name: str, depends_on: str, work: Callable[[Path], Metri
     if team.main:
         _tidy(folder)
     team.wait()
-    console.print(f"{name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
+    console.print(f"{stage.name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
     return metrics
 
 
@@ -107,20 +200,21 @@ def _tidy(folder: Path) -> None:
     (folder / "elapsed.json").unlink(missing_ok=True)
 
 
-def _begin(folder: Path, depends_on: str, truth: str, config: RunConfig) -> None:
+def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
     """Keeps what a stopped attempt at the same work left behind; sets aside what other work finished, one such per stage."""
     marker = folder / "stage.json"
     shutil.rmtree(_doomed(folder), ignore_errors=True)
     if folder.is_dir():
         remove_leftovers(folder, below=marker.is_file())
         if not marker.is_file() and any(folder.iterdir()):
-            raise FileExistsError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
-        if marker.is_file() and read_json(marker)["fingerprint"] != depends_on:
+            raise DataError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
+        if marker.is_file() and read_json(marker)["fingerprint"] != work.identity:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
     # The marker first: whatever stops this, a folder of ours is known by it.
-    write_json(marker, {"fingerprint": depends_on, "truth": truth, "version": VERSION})
-    save_config(folder / "config.toml", config)
+    made_of = {"revision": stage.revision, "inputs": _plain(work.inputs), "version": VERSION}
+    write_json(marker, {"fingerprint": work.identity, "truth": truth, **made_of})
+    save_config(folder / "config.toml", work.run.config)
 
 
 def _doomed(folder: Path) -> Path:
@@ -169,20 +263,11 @@ def dataset_identity(dataset: Dataset) -> list[Any]:
 
 def truth_identity(dataset: Dataset, data: DataConfig) -> str:
     """What scores depend on beside the pictures: which of them have masks, the state of those files, and how they are read."""
+    read = [getattr(data, name, usual) for name, usual in (("other_classes", "background"), ("crowd", "ignore"))]
+    return fingerprint(*read, masks_of(dataset))
+
+
+def masks_of(dataset: Dataset) -> list[Any]:
+    """Which pictures have masks, and the state of those files."""
     state = functools.cache(file_state)  # of COCO's masks there is one file
-    masks = [(s.name, s.mask_origin and state(s.mask_origin)) for s in dataset.samples if s.open_mask is not None]
-    return fingerprint(data.other_classes, data.crowd, masks)
-
-
-def _plain(part: Any) -> Any:
-    """Options at their defaults are left out, so that a new option does not undo finished work, and so are those without an
-    effect. A default that changes is a change of version, or of its stage's revision."""
-    return _by_content(effective(part).model_dump(mode="json", exclude_defaults=True)) if isinstance(part, Section) else part
-
-
-def _by_content(options: dict[str, Any]) -> dict[str, Any]:
-    """With files of weights given by what they hold: the same ones may lie elsewhere, and others may take their place."""
-    found = {name: _by_content(value) if isinstance(value, dict) else value for name, value in options.items()}
-    if isinstance(source := found.get("weights"), str) and source:
-        found["weights"] = weights_identity(source)
-    return found
+    return [(s.name, s.mask_origin and state(s.mask_origin)) for s in dataset.samples if s.open_mask is not None]

@@ -1,53 +1,88 @@
-"""Stage `seeds`: the spatial search over every picture, a background threshold without masks, and palette PNGs."""
+"""Stages `seeds` and `cam`: the search over every picture, a background threshold without masks, palette PNGs, and what the maps
+score."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
+from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import write_json
+from mupvss.options import SearchConfig, Section
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
+from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
-from mupvss.search.seeds import read_seeds, seed_path
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint, truth_identity
-from mupvss.stages.search import MapScores, as_record, score_maps, search_all
+from mupvss.search.seeds import read_seeds, seed_path, write_seeds
+from mupvss.stages.run_folder import Metrics, Stage, Work
+from mupvss.stages.scoring import MapScores, as_record, score_maps
 
-NAME = "seeds"
-
-
-def run_seeds(run: Run) -> Metrics:
-    """-> DIR/seeds/maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
-    config = run.config
-    dataset = load_dataset(config.data, "seeds", config.limit)
-    depends_on = seeds_fingerprint(config, stage_fingerprint(run.folder("train")), dataset)
-
-    def work(folder: Path) -> Metrics:
-        predictor = Predictor.open(run.folder("train") / "model.safetensors", config.search, None, config.device)
-        kinds = sorted({*predictor.kinds, predictor.kind})
-        search_all(predictor, dataset, kinds, folder)
-        found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
-        threshold = found[predictor.kind].threshold
-        write_masks(dataset, folder, predictor.kind, threshold)
-        if processes().main:
-            write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
-        return {
-            "maps": predictor.kind,
-            "threshold": threshold,
-            "precision": computed_in(predictor.device, config.search.precision),
-            "device": device_name(predictor.device),
-            **_figures(found, predictor.kind, dataset.classes),
-        }
-
-    return run_stage(run, NAME, depends_on, work, truth_identity(dataset, config.data))
+CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
+"""Kinds of the plain CAM's maps, and what their figures' names begin with."""
 
 
-def seeds_fingerprint(config: RunConfig, trained: str, dataset: Dataset) -> str:
-    """trained: the fingerprint of the training."""
-    return fingerprint(NAME, trained, config.search, dataset_identity(dataset))
+class SeedsInputs(Section):
+    """What a search depends on beside its network and pictures."""
+
+    search: SearchConfig
+    options: Section
+    """The method's own, of its search."""
+
+
+class CamInputs(Section):
+    search: SearchConfig
+    """As of `SeedsInputs`, but for the choice of maps, which is the plain CAM's own."""
+
+
+def seeds_inputs(config: RunConfig) -> SeedsInputs:
+    return SeedsInputs.model_construct(search=config.search, options=config.search_options)
+
+
+def cam_inputs(config: RunConfig) -> CamInputs:
+    return CamInputs.model_construct(search=config.search.model_copy(update={"maps": "own", "kinds": ()}))
+
+
+def seeds(work: Work) -> Metrics:
+    """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
+    inputs, dataset, folder = work.inputs, work.dataset, work.folder
+    predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
+    kinds = sorted({*predictor.kinds, predictor.kind})
+    search_all(predictor, dataset, kinds, folder)
+    found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
+    chosen = found[predictor.kind]
+    write_masks(dataset, folder, predictor.kind, chosen.threshold)
+    if processes().main:
+        write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
+    computed = {"precision": computed_in(predictor.device, inputs.search.precision), "device": device_name(predictor.device)}
+    return {"maps": predictor.kind, "threshold": chosen.threshold, **computed, **_figures(found, predictor.kind, dataset.classes)}
+
+
+def cam(work: Work) -> Metrics:
+    """-> maps/KIND/NAME.npz, and their figures where there are masks."""
+    predictor = Predictor.open(work.run.checkpoint("cam_train"), work.inputs.search, device=str(work.device))
+    kinds = [kind for kind in CAM_KEYS if kind in predictor.maps]
+    search_all(predictor, work.dataset, kinds, work.folder)
+    metrics: Metrics = {}
+    for kind in kinds:
+        prefix, found = CAM_KEYS[kind], score_maps(work.dataset, work.folder, kind)
+        if found.oracle is not None and found.plain is not None:
+            metrics |= {f"{prefix}oracle": found.oracle.miou, f"{prefix}miou": found.plain.miou}
+            metrics[f"{prefix}threshold"] = found.threshold
+    return metrics
+
+
+def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
+    """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that have them are skipped."""
+    for sample in each(folder.name, dataset.samples):
+        paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
+        if not all(path.is_file() for path in paths.values()):
+            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+            found = predictor.search(sample.open_image(), classes, kinds)
+            for kind, path in paths.items():
+                write_seeds(path, found[kind])
 
 
 def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> None:
@@ -57,13 +92,19 @@ def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> 
 
 
 def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -> Metrics:
+    """Of the chosen maps all figures, of the others mIoU; an empty table where there are no masks to score against."""
     chosen = found[kind]
     if chosen.plain is None or chosen.oracle is None:
-        return {}
-    figures: Metrics = {"miou": chosen.plain.miou, "miou_oracle": chosen.oracle.miou}
-    figures["threshold_oracle"] = chosen.threshold_oracle
+        return {"pictures": 0}
+    names = ["background", *classes]
+    console.print(as_table(chosen.plain, names, f"seeds, threshold chosen without masks, {chosen.pictures} pictures"))
+    figures: Metrics = {"pictures": chosen.pictures, **as_json(chosen.plain)}
+    figures |= {"miou_oracle": chosen.oracle.miou, "threshold_oracle": chosen.threshold_oracle}
     for name, entry in found.items():
         if entry.plain is not None and entry.oracle is not None:
             figures |= {f"{name}_miou": entry.plain.miou, f"{name}_oracle": entry.oracle.miou}
-    figures["iou"] = dict(zip(("background", *classes), chosen.plain.iou, strict=True))
     return figures
+
+
+SEEDS = Stage("seeds", seeds_inputs, seeds, after=("train",), scores=True)
+CAM = Stage("cam", cam_inputs, cam, after=("cam_train",), scores=True)

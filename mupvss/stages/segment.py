@@ -1,4 +1,5 @@
-"""Stage `segment`: the segmentation network learns from the pseudo masks, then, if asked for, again from its own."""
+"""Stages `segment` and `val`: the segmentation network learns from the pseudo masks, and is tried on pictures that it has not
+seen."""
 
 from __future__ import annotations
 
@@ -6,68 +7,116 @@ from pathlib import Path
 
 import numpy as np
 
-from mupvss.config.schema import RunConfig
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import IGNORE, write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
+from mupvss.evaluation.confusion import confusion_matrix, scores
+from mupvss.evaluation.folders import as_json, as_table
+from mupvss.options import Section, SegmentConfig, VocData
 from mupvss.predict.segmenter import SegmentationPredictor
-from mupvss.runtime.device import pick_device
-from mupvss.runtime.log import each
+from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage, stage_fingerprint
+from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint
+from mupvss.stages.scoring import read_mask
 from mupvss.training.segmenter import train_segmenter
 
-NAME = "segment"
-REVISION = 3
-"""Raised when the same options come to mean another network or other crops."""
+TEST = ("scales", "crf")
+"""Options of `segment` that the test alone reads."""
+UNSURE = 0.6
+"""Self-training: pixels of the network's own masks that are less certain than this become 255."""
 
 
-def run_segment(run: Run) -> Metrics:
-    """-> DIR/segment/model.safetensors and log.jsonl."""
-    config = run.config
-    dataset = load_dataset(config.data, "seeds", config.limit)
-    upstream = [stage_fingerprint(run.folder(stage)) for stage in ("train", "masks")]
-    depends_on = fingerprint(NAME, REVISION, upstream, config.segment, config.seed, dataset_identity(dataset))
+class SegmentInputs(Section):
+    """What the segmentation network depends on beside pseudo masks and classifier."""
 
-    def work(folder: Path) -> Metrics:
-        masks = run.folder("masks")
-        figures: Metrics = {}
-        for number in range(1, config.segment.rounds + 1):
-            target = folder if number == config.segment.rounds else folder / f"round-{number}"
-            if not processes().from_main((target / "model.safetensors").is_file() and number < config.segment.rounds):
-                figures = fit_segmenter(run, dataset, masks, target, number)
-            if number < config.segment.rounds:
-                masks = _own_masks(run, dataset, target)
-        return figures
-
-    return run_stage(run, NAME, depends_on, work)
+    segment: SegmentConfig
+    """Without what its test reads, which is at its defaults here."""
+    seed: int
+    flip: bool
 
 
-def fit_segmenter(run: Run, dataset: Dataset, masks: Path, folder: Path, number: int = 1) -> Metrics:
+class ValInputs(Section):
+    """What its test depends on beside the network and the pictures."""
+
+    scales: tuple[float, ...]
+    crf: str
+    folder: str
+    """Where the masks go; for VOC in the layout its server takes."""
+
+
+def segment_inputs(config: RunConfig) -> SegmentInputs:
+    usual = {name: type(config.segment).model_fields[name].default for name in TEST}
+    return SegmentInputs.model_construct(
+        segment=config.segment.model_copy(update=usual), seed=config.seed, flip=config.train.flip
+    )
+
+
+def val_inputs(config: RunConfig) -> ValInputs:
+    data, segment = config.data, config.segment
+    folder = f"results/VOC2012/Segmentation/comp6_{data.val_split}_cls" if isinstance(data, VocData) else "masks"
+    return ValInputs(scales=segment.scales, crf=segment.crf, folder=folder)
+
+
+def segment(work: Work) -> Metrics:
+    """-> model.safetensors and log.jsonl; with more than one round, those of the earlier ones under round-N."""
+    masks, figures, rounds = work.run.folder("masks"), {}, work.inputs.segment.rounds
+    for number in range(1, rounds + 1):
+        target = work.folder if number == rounds else work.folder / f"round-{number}"
+        if not processes().from_main((target / "model.safetensors").is_file() and number < rounds):
+            figures = fit(work, work.dataset, masks, target, number)
+        if number < rounds:
+            masks = _own_masks(work, target)
+    return figures
+
+
+def fit(work: Work, dataset: Dataset, masks: Path, folder: Path, number: int = 1) -> Metrics:
     """Trains on masks/labels and masks/confidence into folder/model.safetensors."""
-    config, identity = run.config, segmenter_identity(run.config, dataset, masks, number)
-    classifier, title = run.folder("train") / "model.safetensors", NAME if number == 1 else f"{NAME}, round {number}"
-    settings = (config.segment, dataset, masks, classifier, folder, config.seed, pick_device(config.device))
-    return train_segmenter(*settings, identity=identity, title=title)
+    inputs, title = work.inputs, "segment" if number == 1 else f"segment, round {number}"
+    settings = (inputs.segment, inputs.seed, inputs.flip, dataset, masks, work.run.checkpoint("train"))
+    return train_segmenter(*settings, work.run.manner, folder, fingerprint(work.identity, number), title)
 
 
-def _own_masks(run: Run, dataset: Dataset, folder: Path) -> Path:
+def _own_masks(work: Work, folder: Path) -> Path:
     """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
-    predictor = SegmentationPredictor.open(folder / "model.safetensors", device=run.config.device)
-    for sample in each("own masks", dataset.samples):
+    predictor = SegmentationPredictor.open(folder / "model.safetensors", device=str(work.device))
+    for sample in each("own masks", work.dataset.samples):
         path = folder / "labels" / f"{sample.name}.png"
         if not path.is_file():
             found = predictor(sample.open_image(), sorted(sample.tags))
             confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
             write_grey_png(folder / "confidence" / path.name, confidence)
-            unsure = confidence < 255 * run.config.segment.unsure
-            write_palette_png(path, np.where(unsure, IGNORE, found.labels).astype(np.uint8))
+            write_palette_png(path, np.where(confidence < 255 * UNSURE, IGNORE, found.labels).astype(np.uint8))
     processes().wait()
     return folder
 
 
-def segmenter_identity(config: RunConfig, dataset: Dataset, masks: Path, number: int = 1) -> str:
-    """Of one round's training from the folder `masks`. A later round's own masks have no fingerprint; what they come from is in
-    the stage's, and its folder is emptied when that changes."""
-    names = [sample.name for sample in dataset.samples]
-    return fingerprint(REVISION, config.segment, config.seed, stage_fingerprint(masks), names, number)
+def val(work: Work) -> Metrics:
+    """-> masks of the pictures, and the figures. single: one scale, no mirror, no CRF; the masks are made with everything asked
+    for."""
+    checkpoint, inputs, device = work.run.checkpoint("segment"), work.inputs, str(work.device)
+    single = SegmentationPredictor.open(checkpoint, scales=(1.0,), crf="none", device=device, flip=False)
+    full = SegmentationPredictor.open(checkpoint, scales=inputs.scales, crf=inputs.crf, device=device)
+    names = ["background", *work.dataset.classes]
+    matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
+    scored = 0
+    for sample in each("val", work.dataset.samples):
+        image = sample.open_image()
+        labels = {"full": full(image).labels}
+        write_palette_png(work.folder / inputs.folder / f"{sample.name}.png", labels["full"])
+        if sample.open_mask is not None:
+            labels["single"] = single(image).labels
+            truth = read_mask(sample, (image.height, image.width))
+            for name, matrix in matrices.items():
+                matrix += confusion_matrix(labels[name], truth, len(names))
+            scored += 1
+    team = processes()
+    pictures = int(team.total(np.array(scored)))
+    if not pictures:
+        return {"pictures": 0}
+    found = {name: scores(team.total(matrix)) for name, matrix in matrices.items()}
+    console.print(as_table(found["full"], names, f"segmentation network, {pictures} pictures, no tags"))
+    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"])}
+
+
+SEGMENT = Stage("segment", segment_inputs, segment, after=("train", "masks"), revision=4)
+VAL = Stage("val", val_inputs, val, pictures="val", after=("segment",), scores=True)

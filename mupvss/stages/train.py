@@ -1,33 +1,44 @@
-"""Stage `train`: the classifier with its prototypes."""
+"""Stages `train` and `cam_train`: the classifier of the chosen method, and a plain CAM beside it, same backbone, same budget."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from mupvss.config.schema import ModelConfig, RunConfig
-from mupvss.config.used import used_options
-from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
-from mupvss.runtime.device import pick_device
-from mupvss.stages.run_folder import Metrics, Run, dataset_identity, fingerprint, run_stage
-from mupvss.training.classifier import Training, train
-
-NAME = "train"
+from mupvss.config.run import RunConfig
+from mupvss.methods import NoOptions, find_method
+from mupvss.options import CNNConfig, ModelConfig, Section, TrainConfig
+from mupvss.stages.run_folder import Metrics, Stage, Work
+from mupvss.training.classifier import train_classifier
 
 
-def run_train(run: Run) -> Metrics:
-    """-> DIR/train/model.safetensors and log.jsonl."""
-    config = run.config
-    dataset = load_dataset(config.data, "train", config.limit)
-    depends_on = training_fingerprint(config, config.model, dataset)
-    return run_stage(run, NAME, depends_on, lambda folder: fit(config, config.model, dataset, folder, NAME))
+class TrainInputs(Section):
+    """All that a training depends on beside its pictures."""
+
+    method: str
+    model: ModelConfig
+    options: Section
+    train: TrainConfig
+    seed: int
 
 
-def training_fingerprint(config: RunConfig, model: ModelConfig, dataset: Dataset) -> str:
-    return fingerprint(NAME, *used_options(model, config.losses), config.train, config.seed, dataset_identity(dataset))
+def train_inputs(config: RunConfig) -> TrainInputs:
+    return TrainInputs.model_construct(
+        method=config.method, model=config.model, options=config.options, train=config.train, seed=config.seed
+    )
 
 
-def fit(config: RunConfig, model: ModelConfig, dataset: Dataset, folder: Path, title: str) -> Metrics:
-    """Trains one network of any method into `folder`; returns its last figures, and what it was computed in and on."""
-    training = Training(dataset, model, config.losses, config.train, config.seed, pick_device(config.device))
-    return train(training, folder, title)
+def cam_inputs(config: RunConfig) -> TrainInputs:
+    method = "cnn-cam" if isinstance(config.model, CNNConfig) else "vit-cam"
+    return TrainInputs.model_construct(
+        method=method, model=config.model, options=NoOptions(), train=config.train, seed=config.seed
+    )
+
+
+def train(work: Work) -> Metrics:
+    """-> model.safetensors and log.jsonl."""
+    inputs, manner = work.inputs, work.run.manner
+    method = find_method(inputs.method)
+    settings = (method, inputs.model, inputs.options, inputs.train, inputs.seed)
+    return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name)
+
+
+TRAIN = Stage("train", train_inputs, train, pictures="train")
+CAM_TRAIN = Stage("cam_train", cam_inputs, train, pictures="train")

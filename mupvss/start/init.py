@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from mupvss.config.load import load_config
-from mupvss.config.schema import DataConfig, RunConfig
 from mupvss.data.folder import load_folder
 from mupvss.data.sample import Dataset
 from mupvss.errors import DataError
 from mupvss.files import write_text
+from mupvss.options import FolderData
 from mupvss.start.estimate import Estimate, measure
 
 console = Console()
@@ -49,7 +49,7 @@ def initialise(wishes: Wishes) -> None:
     if wishes.out.exists() and not wishes.force:
         raise DataError(f"{wishes.out}: is there already; give another --out, or --force to replace it")
     tags, val_tags = (None if path is None else _relative(path) for path in (wishes.tags, wishes.val_tags))
-    data = DataConfig(source="folder", root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
+    data = FolderData(root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
     dataset = load_folder(data, "train")
     if val_tags is not None:
         load_folder(data, "val")  # a table that cannot be read is told of now
@@ -62,7 +62,7 @@ def initialise(wishes: Wishes) -> None:
     if not wishes.quick:
         _tell_time(measure(config, dataset))
     _tell_weights(weights)
-    _tell_next(wishes.out, config)
+    _tell_next(wishes.out, data.root)
 
 
 def _relative(path: Path) -> Path:
@@ -113,23 +113,22 @@ def _is_cached(weights: str) -> bool:
     return isinstance(try_to_load_from_cache(weights, "model.safetensors"), str)
 
 
-def _tell_next(path: Path, config: RunConfig) -> None:
+def _tell_next(path: Path, pictures: Path) -> None:
     out = f"runs/{path.stem}"
     commands = (
         f"data check {path}",
         f"run {path}",
-        f"predict {out} {config.data.root} --out {out}/predict",
+        f"predict {out} {pictures} --out {out}/predict",
         f"data doctor {out}",
         f"studio {out}",
     )
     console.print("\nnext:", *(f"  mupvss {command}" for command in commands), sep="\n", highlight=False, soft_wrap=True)
 
 
-def config_text(name: str, data: DataConfig, dataset: Dataset, backbone: str, weights: str, steps: int) -> str:
+def config_text(name: str, data: FolderData, dataset: Dataset, backbone: str, weights: str, steps: int) -> str:
     """TOML; every value is one that our measurements stand for, or the user's own. Without weights: those of the drawn scenes."""
     settings = _pretrained(backbone, weights, steps) if weights else _from_scratch()
     return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
-name = {_text(name)}
 baseline = false                 # true: train a plain CAM beside it, to compare
 
 [data]
@@ -142,7 +141,7 @@ classes = [{", ".join(_text(c) for c in dataset.classes)}]           # in order 
 {settings}"""
 
 
-def _tags(data: DataConfig) -> str:
+def _tags(data: FolderData) -> str:
     tags = f"tags = {_text(data.tags.as_posix())}" if data.tags else "# tags: one folder per tag"
     if data.val_tags is None:
         return f'{tags}\n# val_tags = "val.csv"            # pictures kept back, to try the segmentation network on'
@@ -154,16 +153,12 @@ def _pretrained(backbone: str, weights: str, steps: int) -> str:
 backbone = {_text(backbone)}                # tiny: fast; small: better masks, about four times the time
 weights = {_text(weights)}    # hub name, path or URL of an ImageNet ViT with patches of 16
 
-[model.pem]
-blocks = "none"                  # "late": the paper's Prototype Embedding Module, which gained nothing where we measured
-
 [train]
 image_steps = {steps}              # pictures seen in all; more help up to a point
 
 [search]
 scales = [0.5, 0.75, 1.0]        # the picture is searched at these sizes; larger objects like smaller scales
-precision = "bf16"
-# maps = "with_classifier"       # the search and the classifier together: seeds 1.5 points better on six animals of VOC
+# maps = "search_and_cam_refined"  # the search and the classifier together: seeds 1.5 points better on six animals of VOC
 
 [affinity]
 kind = "head"                    # learned from the seeds, masks end at edges; "none" saves a quarter of the time
@@ -184,7 +179,7 @@ image_size = 96
 drop_path = 0.0
 gwrp_decay = 0.98
 
-[model.pem]
+[mupvss.pem]
 blocks = "late"
 
 [train]
@@ -195,12 +190,12 @@ clip_norm = 1.0
 crop_area = [0.7, 1.0]
 
 [search]
+scales = [1.0]
 affinity = ["patch"]
 gamma = 0.2
 pixel_steps = 45                 # larger: maps spread further over even colours
 pixel_distances = [1, 2, 4, 8, 16]
 canvas_stride = 1
-precision = "bf16"
 
 [affinity]
 kind = "none"                    # "head" needs pretrained weights: on this backbone it ruins the masks

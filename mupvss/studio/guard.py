@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from mupvss.data.images import SUFFIXES, read_image
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 COOKIE = "mupvss-token"
@@ -90,9 +90,9 @@ class TooLargeError(ValueError):
 def checked_name(name: str) -> str:
     """A plain file name with a picture's suffix. ValueError for anything that could lead elsewhere, or is no picture."""
     if not NAME.fullmatch(name) or ".." in name:
-        raise ValueError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are taken")
+        raise UserError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are taken")
     if Path(name).suffix.lower() not in SUFFIXES:
-        raise ValueError(f"'{name}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are taken")
+        raise UserError(f"'{name}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are taken")
     return name
 
 
@@ -118,7 +118,7 @@ async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
         try:
             read_image(temporary)
         except DataError as error:
-            raise ValueError(str(error).replace(str(temporary), name)) from None
+            raise UserError(str(error).replace(str(temporary), name)) from None
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

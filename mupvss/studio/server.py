@@ -17,7 +17,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 from mupvss.data.masks import voc_palette
-from mupvss.errors import CheckpointError, DataError
+from mupvss.errors import CheckpointError, DataError, UserError
 from mupvss.report.plot import read_log
 from mupvss.studio.guard import Guard, TooLargeError, check_length, store
 from mupvss.studio.records import STATUSES, State
@@ -98,11 +98,11 @@ def _reading(app: FastAPI, workspace: Workspace) -> None:
         """Grey picture: 255 where the map is 1."""
         entry = _entry(workspace, name)
         if kind not in workspace.kinds or tag not in workspace.classes:
-            raise ValueError(f"no map '{kind[:40]}' of '{tag[:40]}'; maps: {', '.join(workspace.kinds)}")
+            raise UserError(f"no map '{kind[:40]}' of '{tag[:40]}'; maps: {', '.join(workspace.kinds)}")
         seeds = workspace.seeds(entry, kind)
         index = np.flatnonzero(seeds.ids == workspace.classes.index(tag) + 1)
         if len(index) == 0:
-            raise ValueError(f"'{tag}' is not among the tags of this picture; add it first")
+            raise UserError(f"'{tag}' is not among the tags of this picture; add it first")
         grey = (255 * seeds.maps[index[0]].astype(np.float32).clip(0, 1)).astype(np.uint8)
         return _as_file(Image.fromarray(grey), "PNG")
 
@@ -139,7 +139,7 @@ def _changing(app: FastAPI, workspace: Workspace) -> None:
         """Body: nothing, or the mask, one byte per pixel."""
         entry = _entry(workspace, name)
         if status not in STATUSES:
-            raise ValueError(f"status is '{status[:40]}'; expected one of {', '.join(STATUSES)}")
+            raise UserError(f"status is '{status[:40]}'; expected one of {', '.join(STATUSES)}")
         body = bytearray()
         async for part in request.stream():
             body += part
@@ -201,7 +201,7 @@ def _mask(workspace: Workspace, entry: Entry, body: bytes) -> np.ndarray | None:
         return None
     width, height = workspace.picture(entry).size
     if len(body) != width * height:
-        raise ValueError(f"{entry.name}: {len(body)} bytes for a mask of {width} x {height} pixels; expected {width * height}")
+        raise UserError(f"{entry.name}: {len(body)} bytes for a mask of {width} x {height} pixels; expected {width * height}")
     return np.frombuffer(body, np.uint8).reshape(height, width)
 
 

@@ -13,12 +13,12 @@ from PIL import Image
 from mupvss.data.images import read_image
 from mupvss.data.sources import load_dataset
 from mupvss.doctor.masks import mask_doubt
-from mupvss.errors import CheckpointError, DataError
+from mupvss.errors import CheckpointError, DataError, UserError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.predict_folder import find_pictures
 from mupvss.export.regions import Item, Options
 from mupvss.files import read_json, write_json
-from mupvss.masks.pseudo import refine_mask
+from mupvss.masks.pseudo import SHARPNESS, refine_mask
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
@@ -63,7 +63,7 @@ class Workspace:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((self.predictor.kind, *self.predictor.network.kinds)))
+        return tuple(dict.fromkeys((self.predictor.kind, *self.predictor.maps)))
 
     def ranked(self) -> list[Entry]:
         """The most doubtful first; pictures nobody has searched yet before all."""
@@ -105,13 +105,13 @@ class Workspace:
         level = self.threshold if threshold is None else threshold
         if not refine:
             return seeds.labels(level)
-        return refine_mask(seeds, np.asarray(self.picture(entry)), level, "clip-es", sharpness=4.0).labels()
+        return refine_mask(seeds, np.asarray(self.picture(entry)), level, "clip-es", sharpness=SHARPNESS).labels()
 
     def retag(self, entry: Entry, tags: Sequence[str]) -> State:
         """ValueError for a tag the network does not know. What was painted stays on the undo list."""
         unknown = [tag for tag in tags if tag not in self.classes]
         if unknown:
-            raise ValueError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
+            raise UserError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
         before = self.state(entry)
         ordered = tuple(name for name in self.classes if name in tags)
         return self._change(entry, before, State("open", ordered, False))
@@ -146,7 +146,7 @@ class Workspace:
             if (status := self.state(entry).status) == "accepted" or (not accepted_only and status == "open")
         ]
         if not chosen:
-            raise ValueError("no picture is accepted yet; accept one, or export all that are not rejected")
+            raise UserError("no picture is accepted yet; accept one, or export all that are not rejected")
         out = self.folder / "export"
         items = (Item(entry.name + entry.path.suffix, entry.path, self.labels(entry)) for entry in chosen)
         export_all(items, len(chosen), formats, out, Options(self.classes))
@@ -159,12 +159,10 @@ class Workspace:
     def _check(self, entry: Entry, mask: np.ndarray) -> None:
         size = self.picture(entry).size
         if mask.shape != (size[1], size[0]):
-            raise ValueError(f"{entry.name}: the picture is {size[1]}x{size[0]}, the mask {mask.shape[0]}x{mask.shape[1]}")
+            raise UserError(f"{entry.name}: the picture is {size[1]}x{size[0]}, the mask {mask.shape[0]}x{mask.shape[1]}")
         ids = np.unique(mask)
         if ids[ids != 255].max(initial=0) > len(self.classes):
-            raise ValueError(
-                f"{entry.name}: the mask has class id {ids[ids != 255].max()}; there are {len(self.classes)} classes"
-            )
+            raise UserError(f"{entry.name}: the mask has class id {ids[ids != 255].max()}; there are {len(self.classes)} classes")
 
     def _of_run(self) -> list[Entry]:
         """Pictures of the run that lie in files; drawn scenes are stored so that they do."""

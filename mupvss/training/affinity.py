@@ -9,29 +9,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mupvss.config.schema import AffinityConfig
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.masks.affinity_networks import build_affinity, save_affinity, trained_parameters
-from mupvss.masks.random_walk import affinity_loss, pair_affinity
+from mupvss.masks.random_walk import RADIUS, affinity_loss, pair_affinity
+from mupvss.options import HeadAffinity
 from mupvss.runtime.device import autocast
 from mupvss.runtime.processes import processes
-from mupvss.training.batches import DenseSample, DenseViews, dense_batches
+from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 from mupvss.training.classifier import prepared
-from mupvss.training.loop import Loop
+from mupvss.training.loop import WEIGHT_DECAY, Loop
 
 RESIZE = (0.7, 1.3)
 """Random scale of the pictures before the crop."""
 
 
 def train_affinity(
-    config: AffinityConfig,
+    config: HeadAffinity,
+    seed: int,
+    flip: bool,
     dataset: Dataset,
     labels: Path,
     classifier: Path,
+    manner: Manner,
     folder: Path,
-    seed: int,
-    device: torch.device,
     identity: str,
 ) -> dict[str, Any]:
     """Trains into folder/model.safetensors and returns the figures of the last steps, and what it was computed in and on.
@@ -39,7 +40,7 @@ def train_affinity(
     labels: folder of NAME.png, class ids with 255 for unsure; classifier: the checkpoint that a head stands on; identity: see
     `Loop`.
     """
-    train = config.train
+    train, device = config.train, manner.device
     torch.manual_seed(seed)
     network = build_affinity(config, classifier).to(device).train()
     samples = [
@@ -47,19 +48,19 @@ def train_affinity(
         for s in dataset.samples
         if s.tags
     ]
-    views = DenseViews(samples, config.crop, RESIZE, train.flip, train.brightness, seed)
+    views = DenseViews(samples, config.crop, RESIZE, flip, seed)
     parameters = [{"params": trained_parameters(network), "peak": train.lr}]
     called = prepared(network)
-    optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=train.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=train.lr, weight_decay=WEIGHT_DECAY)
     save = functools.partial(save_affinity, network=network, config=config)
-    with Loop(network, optimizer, train, folder, "affinity", identity, save) as loop:
-        for batch in loop.over(dense_batches(views, train, loop.first, loop.steps, device)):
+    with Loop(network, optimizer, train, manner, folder, "affinity", identity, save) as loop:
+        for batch in loop.over(dense_batches(views, train.batch_size, loop.first, loop.steps, manner)):
             tensors = batch.on(device)
             with autocast(device, train.precision):
                 features = called(tensors.images)
-            affinity = pair_affinity(features, config.radius)
+            affinity = pair_affinity(features, RADIUS)
             cells = _at_centres(tensors.labels, features.shape[2:])
-            loss = affinity_loss(affinity, cells, config.radius, processes().mean_count)
+            loss = affinity_loss(affinity, cells, RADIUS, processes().mean_count)
             loop.learn(loss, {}, batch.origins)
     return loop.figures
 

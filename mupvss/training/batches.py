@@ -16,19 +16,35 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data import Dataset as TorchDataset
 
-from mupvss.config.schema import TrainConfig
 from mupvss.data.augment import View, Views, mirror, random_look, random_view
 from mupvss.data.masks import IGNORE
 from mupvss.data.preprocess import working_scale
 from mupvss.data.sample import Dataset
 from mupvss.errors import DataError
+from mupvss.options import TrainConfig
 from mupvss.runtime.device import own_cores
 from mupvss.runtime.processes import processes
 from mupvss.runtime.stopping import leave_stopping_to_the_main_process
 
 CPU = torch.device("cpu")
+BRIGHTNESS = 0.3
+"""Pictures are made brighter or darker by up to this share."""
 MOST_READERS = 8
 """They feed a GPU 2,000 views a second. Each holds an interpreter, and its batches lie in shared memory until fetched."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a training is carried out, of which no result depends."""
+
+    device: torch.device = CPU
+    workers: int | None = None
+    """Processes that read pictures; None: as many as the device needs."""
+    checkpoint_every: int = 100
+    """Steps between resumable checkpoints."""
+    snapshots: int = 0
+    """Networks to keep along the classifier's training."""
+    tensorboard: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,7 @@ class TrainingViews(TorchDataset):
         sample = self.dataset.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
-        view = random_view(sample.open_image(), self.image_size, config.crop_area, config.flip, config.brightness, rng)
+        view = random_view(sample.open_image(), self.image_size, config.crop_area, config.flip, BRIGHTNESS, rng)
         return view, torch.from_numpy(self.dataset.tag_vector(sample)), sample.origin
 
 
@@ -94,14 +110,14 @@ class StepBatches(Sampler[list[int]]):
 
 
 def batches(
-    dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int, device: torch.device = CPU
+    dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int, manner: Manner
 ) -> DataLoader:
-    """Loader of `Batch`es for the steps first_step, ..., steps - 1. device: where they will go."""
+    """Loader of `Batch`es for the steps first_step, ..., steps - 1."""
     return DataLoader(
         TrainingViews(dataset, config, image_size, seed),
         batch_sampler=StepBatches(first_step, steps, config.batch_size),
         collate_fn=_collate,
-        **loader_options(config.workers, device),
+        **loader_options(manner.workers, manner.device),
     )
 
 
@@ -206,13 +222,12 @@ class DenseViews(TorchDataset):
         crop: int,
         resize: tuple[float, float],
         flip: bool,
-        brightness: float,
         seed: int,
         size: int = 0,
     ) -> None:
         """resize: random scale relative to a picture of size x size pixels in area (0: its own, or what it is reduced to)."""
         self.samples, self.crop, self.resize, self.seed, self.size = samples, crop, resize, seed, size
-        self.flip, self.brightness = flip, brightness
+        self.flip = flip
         self.order = EpochOrder(len(samples), seed, stream=2)
 
     def __getitem__(self, n: int) -> DenseView:
@@ -237,7 +252,7 @@ class DenseViews(TorchDataset):
         width, height = (max(1, round(s * scale)) for s in parts[0].size)
         left = int(rng.integers(min(0, width - side), max(0, width - side) + 1))
         top = int(rng.integers(min(0, height - side), max(0, height - side) + 1))
-        look = random_look(self.flip, self.brightness, rng)
+        look = random_look(self.flip, BRIGHTNESS, rng)
         ways = (Image.Resampling.BICUBIC, Image.Resampling.NEAREST, Image.Resampling.NEAREST)
         within = (max(0, left), max(0, top), min(width, left + side), min(height, top + side))
         sx, sy = width / parts[0].width, height / parts[0].height
@@ -252,13 +267,13 @@ class DenseViews(TorchDataset):
         return DenseView(View(pixels, *look), label, sure, inside, sample.tags, sample.origin)
 
 
-def dense_batches(views: DenseViews, config: TrainConfig, first_step: int, steps: int, device: torch.device = CPU) -> DataLoader:
-    """Loader of `DenseBatch`es for the steps first_step, ..., steps - 1. device: where they will go."""
+def dense_batches(views: DenseViews, batch_size: int, first_step: int, steps: int, manner: Manner) -> DataLoader:
+    """Loader of `DenseBatch`es for the steps first_step, ..., steps - 1."""
     return DataLoader(
         views,
-        batch_sampler=StepBatches(first_step, steps, config.batch_size),
+        batch_sampler=StepBatches(first_step, steps, batch_size),
         collate_fn=_collate_dense,
-        **loader_options(config.workers, device),
+        **loader_options(manner.workers, manner.device),
     )
 
 

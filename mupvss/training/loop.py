@@ -14,26 +14,29 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mupvss.config.schema import ModelConfig, TrainConfig
 from mupvss.errors import CheckpointError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
-from mupvss.model.build import is_decayed, is_new
+from mupvss.model.build import is_decayed
 from mupvss.model.checkpoint import load_state, save_state
+from mupvss.options import DenseTrainConfig, TrainConfig
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import Journal, console, last_entry, progress_bar
 from mupvss.runtime.processes import processes
 from mupvss.runtime.stopping import stop_requests
+from mupvss.training.batches import Manner
 
 T = TypeVar("T")
 LOG_EVERY = 10
+WEIGHT_DECAY, CLIP_NORM = 0.05, 5.0
+"""Of trainings from a label per pixel."""
 
 
-def build_optimizer(network: nn.Module, model: ModelConfig, train: TrainConfig) -> torch.optim.AdamW:
-    """For a classifier."""
-    return grouped_optimizer(network, train, lambda name: is_new(name, model))
+def grouped_optimizer(
+    network: nn.Module, lr: float, new_lr_scale: float, weight_decay: float, new: Callable[[str], bool]
+) -> torch.optim.AdamW:
+    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; frozen ones are in none.
 
-
-def grouped_optimizer(network: nn.Module, train: TrainConfig, new: Callable[[str], bool]) -> torch.optim.AdamW:
-    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; frozen ones are in none."""
+    new: whether the parameter of this name has no pretrained value; its learning rate is lr times new_lr_scale.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
@@ -42,12 +45,12 @@ def grouped_optimizer(network: nn.Module, train: TrainConfig, new: Callable[[str
         [
             {
                 "params": parameters,
-                "peak": train.lr * (train.new_lr_scale if is_recent else 1.0),
-                "weight_decay": train.weight_decay if decayed else 0.0,
+                "peak": lr * (new_lr_scale if is_recent else 1.0),
+                "weight_decay": weight_decay if decayed else 0.0,
             }
             for (is_recent, decayed), parameters in groups.items()
         ],
-        lr=train.lr,
+        lr=lr,
     )
 
 
@@ -81,22 +84,24 @@ class Loop:
         self,
         network: nn.Module,
         optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
+        config: TrainConfig | DenseTrainConfig,
+        manner: Manner,
         folder: Path,
         title: str,
         identity: str,
         save: Callable[[Path], None],
+        clip_norm: float = CLIP_NORM,
     ) -> None:
         """identity: changes with anything that changes the result, so that only the same training is resumed; save: writes the
-        network to a file, called by the main process alone."""
-        self.network, self.optimizer, self.config = network, optimizer, config
+        network to a file, called by the main process alone; clip_norm: longer gradients are shortened to it."""
+        self.network, self.optimizer, self.config, self.manner, self.clip_norm = network, optimizer, config, manner, clip_norm
         self.folder, self.title, self.identity, self.save = folder, title, identity, save
         self.steps = max(1, config.image_steps // config.batch_size)
         self.first, self.step = 0, 0
         """The step it begins with, and the one at hand; both count from 0."""
         self.computed: dict[str, str] = {}
         self.entry: dict[str, float] = {}
-        self._kept = {self.steps * k // (config.snapshots + 1) for k in range(1, config.snapshots + 1)}
+        self._kept = {self.steps * k // (manner.snapshots + 1) for k in range(1, manner.snapshots + 1)}
         self._open = contextlib.ExitStack()
 
     @property
@@ -114,7 +119,7 @@ class Loop:
     def __enter__(self) -> Loop:
         config, log = self.config, self.folder / "log.jsonl"
         self.first, self.computed = self._resume()
-        self._journal = Journal(log, self.first, config.tensorboard) if processes().main else None
+        self._journal = Journal(log, self.first, self.manner.tensorboard) if processes().main else None
         self._begin = time.monotonic()
         self.entry = last_entry(log) if self.first == self.steps else {}
         images, done = self.steps * config.batch_size, self.first * config.batch_size
@@ -157,7 +162,7 @@ class Loop:
         if done in self._kept and team.main:
             self.save(snapshot_path(self.folder, done * config.batch_size))
         leave = team.any(self._stop.requested)
-        if team.main and (leave or done == self.steps or done % config.checkpoint_every == 0):
+        if team.main and (leave or done == self.steps or done % self.manner.checkpoint_every == 0):
             save_state(state_path(self.folder), self.network, self.optimizer, self.identity, {"step": done, **self.computed})
         if leave:
             team.wait()
@@ -168,7 +173,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(trained, self.config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
         named = {"loss": loss.detach(), **further, "gradient norm": norm}
         # Fetched together: each value asked for by itself would have a GPU wait for us once more.
         figures = processes().mean(dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True)))

@@ -9,54 +9,53 @@ from typing import Any
 import numpy as np
 import torch
 
-from mupvss.config.schema import SegmentConfig
 from mupvss.data.masks import IGNORE, read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.errors import DataError
-from mupvss.model.checkpoint import read_model
+from mupvss.methods.checkpoint import read_info
+from mupvss.options import SegmentConfig, ViTSegment
 from mupvss.runtime.device import autocast
 from mupvss.runtime.processes import processes
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
 from mupvss.segmentation.losses import presence_loss, segmentation_loss
-from mupvss.training.batches import DenseSample, DenseViews, dense_batches
+from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 from mupvss.training.classifier import prepared
-from mupvss.training.loop import Loop, grouped_optimizer
+from mupvss.training.loop import WEIGHT_DECAY, Loop, grouped_optimizer
 
 
 def train_segmenter(
     config: SegmentConfig,
+    seed: int,
+    flip: bool,
     dataset: Dataset,
     masks: Path,
     classifier: Path,
+    manner: Manner,
     folder: Path,
-    seed: int,
-    device: torch.device,
     identity: str,
     title: str = "segment",
 ) -> dict[str, Any]:
     """Trains on masks/labels and masks/confidence into folder/model.safetensors; returns the figures of the last steps, and what
-    it was
-    computed in and on.
+    it was computed in and on.
 
     classifier: the checkpoint whose backbone and sizes it starts from; identity: see `Loop`.
     """
-    train = config.train
-    _, info = read_model(classifier)
+    train, device, model = config.train, manner.device, read_info(classifier).model
     torch.manual_seed(seed)
-    network = build_segmenter(config, info.model, len(dataset.classes), classifier).to(device).train()
-    samples = _samples(dataset, masks, config.weigh)
-    views = DenseViews(samples, config.crop, config.resize, train.flip, train.brightness, seed, config.size)
+    network = build_segmenter(config, model, len(dataset.classes), classifier).to(device).train()
+    views = DenseViews(_samples(dataset, masks), config.crop, config.resize, flip, seed, config.size)
     called = prepared(network)
-    started = config.network == "vit" or bool(config.weights)
-    optimizer = grouped_optimizer(network, train, lambda name: started and not name.startswith("backbone."))
-    save = functools.partial(save_segmenter, network=network, info=SegmenterInfo(dataset.classes, info.model, config))
-    with Loop(network, optimizer, train, folder, title, identity, save) as loop:
-        for batch in loop.over(dense_batches(views, train, loop.first, loop.steps, device)):
+    started = isinstance(config, ViTSegment) or bool(config.weights)
+    new = (lambda name: not name.startswith("backbone.")) if started else (lambda name: False)
+    optimizer = grouped_optimizer(network, train.lr, train.new_lr_scale, WEIGHT_DECAY, new)
+    save = functools.partial(save_segmenter, network=network, info=SegmenterInfo(dataset.classes, model, config))
+    with Loop(network, optimizer, train, manner, folder, title, identity, save) as loop:
+        for batch in loop.over(dense_batches(views, train.batch_size, loop.first, loop.steps, manner)):
             tensors = batch.on(device)
             with autocast(device, train.precision):
                 logits, presence = called(tensors.images, True)
             loss, figures = segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count), {}
-            if presence is not None:
+            if presence is not None and isinstance(config, ViTSegment):
                 there = presence_loss(presence, tensors.labels, tensors.weights, tensors.tags)
                 figures = {"pixels": loss.detach(), "presence": there.detach()}
                 loss = loss + config.presence * there
@@ -64,7 +63,7 @@ def train_segmenter(
     return loop.figures
 
 
-def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
+def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
     """Pictures whose mask is unsure throughout teach nothing and are left out; an error if that leaves none."""
     found = []
     for sample in dataset.samples:
@@ -75,7 +74,7 @@ def _samples(dataset: Dataset, masks: Path, weigh: bool) -> list[DenseSample]:
             wrong = ids[ids != IGNORE].max()
             raise DataError(f"{labels}: class id {wrong}, but there are {len(dataset.classes)} classes; run 'masks' again")
         if (ids != IGNORE).any():
-            open_confidence = functools.partial(read_label_image, confidence) if weigh else None
+            open_confidence = functools.partial(read_label_image, confidence)
             open_labels, tags = functools.partial(read_label_image, labels), dataset.tag_vector(sample) > 0
             found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:

@@ -20,18 +20,18 @@ from mupvss.compare.figures import completeness_plot
 from mupvss.compare.plan import load_configs, plan
 from mupvss.compare.results import Record, Row, difference, known_record, others, read_record, spread, store_record, stored_record
 from mupvss.compare.tables import costs
-from mupvss.config.load import load_config
-from mupvss.config.schema import ModelConfig, PEMConfig, RunConfig
+from mupvss.config.load import build, load_config, rows_of
 from mupvss.data.sample import Dataset
 from mupvss.errors import ConfigError, DataError
 from mupvss.evaluation.completeness import condensed, regions
 from mupvss.files import read_json
 from mupvss.report.plot import Series, plot
-from mupvss.stages.train import training_fingerprint
+from mupvss.stages.run_folder import known_by
+from mupvss.stages.train import TRAIN
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = {key: value for key, value in TINY.items() if key.startswith(("data.", "model.", "train."))}
-CHANGES = {"data.scenes.train": 16, "data.scenes.seeds": 8, "train.image_steps": 32, "train.snapshots": 1}
+SMALL = {key: value for key, value in TINY.items() if not key.startswith(("search.", "affinity.", "segment."))}
+CHANGES = {"data.scenes.train": 16, "data.scenes.seeds": 8, "train.image_steps": 32, "snapshots": 1}
 BASE = tomli_w.dumps(as_tables(SMALL | CHANGES | {"search.pixel_steps": 2, "search.canvas_stride": 1}))
 METHODS = ("cnn-cam-scratch", "vit-cam", "mctformer", "mctformer-plus", "paper-literal", "mupvss")
 
@@ -41,7 +41,7 @@ def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compare")
     (folder / "base.toml").write_text(BASE)
     paths = [CONFIGS / "methods" / f"{name}.toml" for name in METHODS]
-    paths += [CONFIGS / "ablations" / f"{name}.toml" for name in ("base-o", "affinity-none", "full")]
+    paths += [CONFIGS / f"ablations.toml:{name}" for name in ("base-o", "affinity-none", "full")]
     arguments = ["compare", *map(str, paths), "--base", str(folder / "base.toml"), "--out", str(folder / "out")]
     arguments += ["--reference", "mupvss", "--curve", "4", "--pictures", "2"]
     assert main([*arguments, "--seeds", "0"]) == 0
@@ -55,11 +55,11 @@ def test_one_table_for_all(compared):
     rows = {(row["config"], row["maps"]): row for row in table}
     assert {name for name, _ in rows} == {*METHODS, "base-o", "affinity-none", "full"}
     assert all(row["seeds"] == "2" and "±" in row["mIoU, oracle"] for row in table)
-    assert ("vit-cam", "CAM + attention") in rows
-    assert rows["mupvss", "default maps"]["oracle − mupvss"] == ""
+    assert ("vit-cam", "CAM, spread by attention") in rows
+    assert rows["mupvss", "search × attention, refined"]["oracle − mupvss"] == ""
     # The same config under another name is the same training with the same seeds: no difference at all.
-    assert rows["full", "default maps"]["oracle − mupvss"] == "+0.0 (± 0.00)"
-    assert rows["full", "default maps"]["body covered"].endswith("%")
+    assert rows["full", "search × attention, refined"]["oracle − mupvss"] == "+0.0 (± 0.00)"
+    assert rows["full", "search × attention, refined"]["body covered"].endswith("%")
     text = (out / "table.md").read_text()
     assert "GFLOP" in text
     assert "| full | shared |" in text
@@ -81,7 +81,7 @@ def test_configs_that_differ_in_the_search_share_a_training(compared):
     assert (out / "mupvss" / "seed-1" / "train" / "model.safetensors").is_file()
     assert not (out / "affinity-none" / "seed-1" / "train").exists()
     kinds = read_json(out / "affinity-none" / "seed-1" / "seeds" / "kinds.json")
-    assert set(kinds) == {"prototype", "default", "attended_cam"}
+    assert set(kinds) == {"search_refined", "attended_search_refined", "attended_cam_refined"}
 
 
 def test_nothing_is_done_twice_and_report_only_does_nothing(compared, capsys):
@@ -190,14 +190,14 @@ def test_learning_curve_has_every_snapshot(compared):
     out, _ = compared
     points = read_json(out / "mctformer" / "seed-0" / "curve" / "metrics.json")["points"]
     assert [point["image_steps"] for point in points] == [16, 32]
-    assert all(0 <= point["mctformer"]["oracle"] <= 100 for point in points)
+    assert all(0 <= point["attended_cam_spread"]["oracle"] <= 100 for point in points)
     assert not (out / "mctformer" / "seed-1" / "curve").exists()
 
 
 def test_errors(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     for path in (tmp_path / "c.toml", tmp_path / "a" / "c.toml"):
-        path.write_text('name = "c"')
+        path.write_text("seed = 1")
     with pytest.raises(ConfigError, match="another config is called c"):
         load_configs([tmp_path / "c.toml", tmp_path / "a" / "c.toml"], None)
     assert main(["compare", str(tmp_path / "c.toml"), "--reference", "d"]) == 1
@@ -217,46 +217,60 @@ def test_extends_and_base(tmp_path):
 
 
 def test_every_preset_goes_over_every_base():
+    table = CONFIGS / "ablations.toml"
+    presets = [*sorted(CONFIGS.glob("methods/*.toml")), *(Path(f"{table}:{row}") for row in rows_of(table))]
+    assert len(presets) > 30
     for base in sorted((CONFIGS / "comparisons").glob("*.toml")):
-        for path in sorted(CONFIGS.glob("[ma]*s/*.toml")):
-            config = load_config(path, base)
-            assert config.name
-            assert not config.baseline
-            assert config.train.image_steps == load_config(base).train.image_steps
+        for path in presets:
+            assert load_config(path, base).train.image_steps == load_config(base).train.image_steps
+    assert set(load_configs([table], base)) == set(rows_of(table))
 
 
-def test_a_training_depends_on_what_its_method_reads():
-    def known_by(method, losses=None, **options):
-        config = RunConfig.model_validate({"losses": losses or {}})
-        return training_fingerprint(config, ModelConfig(method=method, **options), Dataset(("a",), []))
+def test_rows_of_a_table_say_what_is_wrong(tmp_path):
+    path = tmp_path / "t.toml"
+    path.write_text('[rows.a]\nabout = "x"\ntrain.lr = 1e-3\n[rows.b]\n')
+    assert load_config(Path(f"{path}:a")).train.lr == 1e-3
+    for name, message in (("t.toml", "name a row, as in"), ("t.toml:c", "no row 'c'; it has a, b")):
+        with pytest.raises(ConfigError, match=message):
+            load_config(tmp_path / name)
+    (tmp_path / "u.toml").write_text("seed = 1")
+    with pytest.raises(ConfigError, match="has no table of rows"):
+        load_config(tmp_path / "u.toml:a")
 
-    open_pem, contrast = PEMConfig(gate="open"), {"token_contrast": 1.0}
-    assert known_by("cam") == known_by("cam", pem=open_pem) == known_by("cam", contrast)
-    assert known_by("mctformer") == known_by("mctformer", {"ccp": 0.5}, pem=open_pem, global_embedding="pool")
-    assert known_by("mctformer") != known_by("mctformer", contrast)
-    assert known_by("mupvss") == known_by("mupvss", contrast)
-    assert len({known_by("mupvss"), known_by("mupvss", pem=open_pem), known_by("mupvss", {"ccp": 0.5}), known_by("cam")}) == 4
+
+def known(values):
+    return known_by(TRAIN, build(values), Dataset(("a",), []), [])
+
+
+def test_a_base_may_hold_a_table_for_every_method():
+    """Only the chosen one's is read, and is part of what the training is known by."""
+    tables = {"mupvss": {"ccp": 0.5}, "mctformer": {"token_contrast": 1.0}, "recam": {"reactivation": 0.5}}
+    assert known({"method": "vit-cam", **tables}) == known({"method": "vit-cam"})
+    for method in ("mupvss", "mctformer", "recam"):
+        assert (
+            known({"method": method, **tables}) == known({"method": method, method: tables[method]}) != known({"method": method})
+        )
 
 
 def test_weights_are_known_by_what_they_hold(tmp_path, monkeypatch):
-    def known_by(path):
-        return training_fingerprint(RunConfig(), ModelConfig(weights=str(path)), Dataset(("a",), []))
+    def known_by_weights(path):
+        return known({"model": {"weights": str(path)}})
 
     for name, content in (("a", b"one"), ("copy", b"one"), ("b", b"two")):
         (tmp_path / name).write_bytes(content)
-    before = known_by(tmp_path / "a")
-    assert before == known_by(tmp_path / "copy")
-    assert len({before, known_by(tmp_path / "b"), known_by("timm/a"), known_by("timm/b")}) == 4
+    before = known_by_weights(tmp_path / "a")
+    assert before == known_by_weights(tmp_path / "copy")
+    assert len({before, known_by_weights(tmp_path / "b"), known_by_weights("timm/a"), known_by_weights("timm/b")}) == 4
     (tmp_path / "a").write_bytes(b"three")
-    assert known_by(tmp_path / "a") not in (before, known_by(tmp_path / "b"))
+    assert known_by_weights(tmp_path / "a") not in (before, known_by_weights(tmp_path / "b"))
     middle = bytearray(1 << 20)
     (tmp_path / "large").write_bytes(middle)
-    large = known_by(tmp_path / "large")
+    large = known_by_weights(tmp_path / "large")
     middle[1 << 19] = 1
     (tmp_path / "other").write_bytes(middle)
-    assert known_by(tmp_path / "other") != large
+    assert known_by_weights(tmp_path / "other") != large
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert known_by("~/large") == large
+    assert known_by_weights("~/large") == large
 
 
 def test_where_the_weights_are_gone_a_finished_training_stays(compared, tmp_path, capsys):
@@ -284,7 +298,7 @@ def test_a_curve_scored_against_other_masks_does_not_count(compared):
 def test_plan_goes_seed_by_seed(tmp_path):
     (tmp_path / "a.toml").write_text("")
     (tmp_path / "b.toml").write_text("[search]\ngamma = 0.5")
-    (tmp_path / "c.toml").write_text("[losses]\nccp = 0.0")
+    (tmp_path / "c.toml").write_text("[mupvss]\nccp = 0.0")
     entries = plan(load_configs([tmp_path / f"{n}.toml" for n in "abc"], None), [3, 4], tmp_path / "out")
     assert [(e.name, e.seed) for e in entries] == [(n, s) for s in (3, 4) for n in "abc"]
     assert [e.run.trained_by for e in entries[:3]] == [None, tmp_path / "out" / "a" / "seed-3", None]

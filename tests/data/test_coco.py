@@ -17,12 +17,12 @@ from pycocotools import mask as tools
 from pycocotools.coco import COCO
 
 from mupvss.cli.main import main
-from mupvss.config.schema import DataConfig
 from mupvss.data.coco import index as json_stream
 from mupvss.data.coco.index import CocoIndex, build_index, open_index
 from mupvss.data.coco.source import region
 from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
+from mupvss.options import CocoData
 
 CONFIG = Path(__file__).parents[2] / "configs" / "coco.toml"
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}, {"id": 90, "name": "toothbrush"}]
@@ -77,7 +77,7 @@ def coco_tree(tmp_path):
 
 
 def test_tags_ids_and_the_rule_for_overlaps_and_crowds(coco_tree):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    config = CocoData(root=coco_tree, train_split="train2014")
     dataset = load_dataset(config, "train")
     assert dataset.classes == ("person", "dog", "toothbrush")  # in the order of COCO's ids, without their holes
     assert [s.name for s in dataset.samples] == [f"COCO_train2014_{i:012d}" for i in range(2, 18, 2)]
@@ -102,7 +102,7 @@ def test_tags_ids_and_the_rule_for_overlaps_and_crowds(coco_tree):
 
 
 def test_fewer_classes(coco_tree):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014", classes=("dog",))
+    config = CocoData(root=coco_tree, train_split="train2014", classes=("dog",))
     assert set(np.unique(load_dataset(config, "train").samples[0].open_mask())) == {0, 1, 255}
     ignoring = load_dataset(config.model_copy(update={"other_classes": "ignore"}), "train").samples[1]
     assert ignoring.tags == frozenset()
@@ -112,7 +112,7 @@ def test_fewer_classes(coco_tree):
 
 
 def test_samples_are_looked_up_and_sliced(coco_tree):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014", seed_split="train2014", seed_every=3)
+    config = CocoData(root=coco_tree, train_split="train2014", seed_split="train2014", seed_every=3)
     assert [s.name[-2:] for s in load_dataset(config, "seeds", 7).samples] == ["02", "08", "14"]
     samples = load_dataset(config, "train").samples
     assert samples[-1].name == samples[7].name
@@ -131,7 +131,7 @@ def _tags(item):
 def test_real_annotations_give_pycocotools_pixels(shared):
     for split in ("train2017", "val2017"):
         root = shared / "coco-mini"
-        dataset = load_dataset(DataConfig(source="coco", root=root, train_split=split), "train")
+        dataset = load_dataset(CocoData(root=root, train_split=split), "train")
         reference = COCO(root / "annotations" / f"instances_{split}.json")
         names = [c["name"] for c in reference.loadCats(sorted(reference.getCatIds()))]
         assert dataset.classes == tuple(names)
@@ -246,14 +246,14 @@ def test_missing_file(tmp_path):
 
 
 def test_the_index_follows_the_file(coco_tree):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    config = CocoData(root=coco_tree, train_split="train2014")
     assert len(load_dataset(config, "train").samples) == 8
     write(coco_tree, "train2014", [IMAGE], [ANNOTATION])
     assert len(load_dataset(config, "train").samples) == 1
 
 
 def test_a_correction_of_one_character_is_seen(coco_tree):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    config = CocoData(root=coco_tree, train_split="train2014")
     before = [s.tags for s in load_dataset(config, "train").samples]
     path = coco_tree / "annotations" / "instances_train2014.json"
     text = path.read_text()
@@ -262,7 +262,7 @@ def test_a_correction_of_one_character_is_seen(coco_tree):
 
 
 def test_a_damaged_index_says_so(coco_tree, tmp_path):
-    config = DataConfig(source="coco", root=coco_tree, train_split="train2014")
+    config = CocoData(root=coco_tree, train_split="train2014")
     load_dataset(config, "train")
     (index,) = (tmp_path / "cache").rglob("*.sqlite")
     index.write_bytes(b"x" * 5000)
@@ -307,7 +307,7 @@ def check_run(out, name, pictures):
     for key in ("seeds/miou", "masks/affinity_miou", "masks/miou", "val/miou_single", "val/miou"):
         assert 0 <= metrics[key] <= 100
     assert metrics["val/pictures"] == pictures
-    assert metrics["evaluate/pictures"] == 8
+    assert metrics["seeds/pictures"] == 8
     assert len(list((out / "masks" / "labels").glob("*.png"))) == 8
     assert (out / "val" / "masks" / f"{name}.png").is_file()
 

@@ -9,17 +9,17 @@ import pytest
 from PIL import Image
 
 from mupvss.cli.main import main
-from mupvss.config.schema import DataConfig
 from mupvss.data.check import check_data
 from mupvss.data.folder import load_folder
 from mupvss.data.images import read_image
 from mupvss.data.masks import write_palette_png
 from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
+from mupvss.options import FolderData
 
 
 def config(root, **options):
-    return DataConfig(source="folder", root=root, **options)
+    return FolderData(root=root, **options)
 
 
 def test_one_folder_per_tag(picture_folder):

@@ -7,11 +7,11 @@ import hashlib
 import numpy as np
 import pytest
 
-from mupvss.config.schema import DataConfig, ScenesConfig
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.data.scenes.source import load_scenes
 from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
+from mupvss.options import ScenesConfig, ScenesData
 
 FROZEN = "6b452147cbc9fd68fdf781e7994ea7e00174e172f06696cf3f6b92510c311310"
 
@@ -54,7 +54,7 @@ def test_what_the_scenes_hold():
 
 
 def test_as_a_data_set():
-    config = DataConfig(scenes=ScenesConfig(seed=4, size=48, train=20, seeds=5), classes=("fish", "kite"))
+    config = ScenesData(scenes=ScenesConfig(seed=4, size=48, train=20, seeds=5), classes=("fish", "kite"))
     train, seeds = load_scenes(config, "train"), load_scenes(config, "seeds")
     assert (len(train.samples), len(seeds.samples)) == (20, 5)
     for sample in train.samples:
@@ -63,7 +63,7 @@ def test_as_a_data_set():
         assert {("fish", "kite")[i - 1] for i in np.unique(mask) if i} == sample.tags
     assert not {s.name for s in load_scenes(config, "val").samples} & {s.name for s in train.samples}
     with pytest.raises(DataError, match="unicorn"):
-        load_scenes(DataConfig(classes=("unicorn",)), "train")
+        load_scenes(ScenesData(classes=("unicorn",)), "train")
 
 
 def test_only_what_is_asked_for_is_drawn(monkeypatch):
@@ -74,7 +74,7 @@ def test_only_what_is_asked_for_is_drawn(monkeypatch):
         return real(seed)
 
     monkeypatch.setattr(np.random, "default_rng", generator)  # each drawing begins with its own
-    config = DataConfig(source="scenes", scenes=ScenesConfig(seed=77, size=32, train=10_000))
+    config = ScenesData(scenes=ScenesConfig(seed=77, size=32, train=10_000))
     dataset = load_dataset(config, "train", limit=3)
     assert drawn == []
     assert [sample.name for sample in dataset.samples] == ["scene-00000000", "scene-00000001", "scene-00000002"]
@@ -86,6 +86,6 @@ def test_only_what_is_asked_for_is_drawn(monkeypatch):
 
 def test_other_classes_can_be_ignored():
     scenes = ScenesConfig(seed=4, size=48, train=20)
-    config = DataConfig(scenes=scenes, classes=("fish",), other_classes="ignore")
+    config = ScenesData(scenes=scenes, classes=("fish",), other_classes="ignore")
     masks = [sample.open_mask() for sample in load_scenes(config, "train").samples]
     assert {int(i) for mask in masks for i in np.unique(mask)} == {0, 1, 255}

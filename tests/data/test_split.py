@@ -24,11 +24,11 @@ def test_nothing_is_lost_and_every_tag_is_everywhere(tags):
     found = split_by_tag(tags, {"train": 0.7, "val": 0.2, "test": 0.1}, 0)
     assert {name: entry for part in found.values() for name, entry in part.items()} == tags
     assert sum(map(len, found.values())) == len(tags)
-    rarest = Counter(tag for entry in tags.values() for tag in entry)
-    # A picture with several tags can only be in one place, so this is sure for the rarest tag alone.
-    for tag, count in rarest.most_common()[-1:]:
-        if count >= 3:
-            assert all(any(tag in entry for entry in part.values()) for part in found.values())
+    counts = Counter(tag for entry in tags.values() for tag in entry)
+    # A picture with several tags can only be in one place, so this is sure for the rarest tag alone, the first of those as rare.
+    rarest = min(counts, key=lambda tag: (counts[tag], tag), default=None)
+    if rarest is not None and counts[rarest] >= 3:
+        assert all(any(rarest in entry for entry in part.values()) for part in found.values())
 
 
 def test_shares_are_kept():

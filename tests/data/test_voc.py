@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.sources import load_dataset
 from mupvss.data.voc import CLASSES, load_voc
 from mupvss.errors import DataError
+from mupvss.options import VocData
 
 
 def config(root, **options):
-    return DataConfig(source="voc", root=root, **options)
+    return VocData(root=root, **options)
 
 
 def test_tags_from_annotations(voc_root):

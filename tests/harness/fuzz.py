@@ -94,9 +94,9 @@ def _toml() -> Reader:
     import tomli_w
 
     from mupvss.config.load import load_config
-    from mupvss.config.schema import RunConfig
+    from mupvss.config.run import RunConfig
 
-    whole = RunConfig().model_dump(mode="json", exclude_none=True, include={"name", "seed", "train", "limit"})
+    whole = RunConfig().model_dump(mode="json", exclude_none=True, include={"seed", "train", "limit"})
 
     def write(value: Any) -> bytes:
         try:
@@ -199,16 +199,17 @@ def _split_list() -> Reader:
 def _checkpoint() -> Reader:
     import torch
 
-    from mupvss.config.schema import ModelConfig
-    from mupvss.model.build import build_model
-    from mupvss.model.checkpoint import load_network, save_model
+    from mupvss.methods.checkpoint import info_of, load_network, save_model
+    from mupvss.methods.method import NoOptions
+    from mupvss.options import ViTConfig
 
-    model = ModelConfig(backbone="micro", patch_size=8, image_size=16, method="cam")
+    model = ViTConfig(backbone="micro", patch_size=8, image_size=16)
     torch.manual_seed(0)
-    network = build_model(model, 1)
+    info = info_of(("a",), "vit-cam", model, NoOptions())
+    network = info.build()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        save_model(path, network, ("a",), model)
+        save_model(path, network, info)
         whole = path.read_bytes()
     length = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + length])
@@ -312,19 +313,22 @@ def _record() -> Reader:
     from mupvss.compare.plan import Entry, Pictures
     from mupvss.compare.results import Record, read_figures, rows
     from mupvss.compare.tables import costs, headline, per_class
-    from mupvss.config.schema import RunConfig
+    from mupvss.config.run import RunConfig
     from mupvss.stages.run_folder import Run
 
     completeness = {"covered": 0.5, "body": None, "groups": [[0.1, 0.5, None]]}
     scores = {"miou": 50.0, "miou_oracle": 51.0, "iou": [50.0, None], "iou_oracle": [51.0, 50.0], "completeness": completeness}
     whole = {
         "identity": ["a", "b"],
-        "maps": "default",
-        "kinds": {"default": scores, "prototype": {"completeness": completeness | {"covered": None, "groups": []}}},
+        "maps": "attended_search_refined",
+        "kinds": {
+            "attended_search_refined": scores,
+            "search_refined": {"completeness": completeness | {"covered": None, "groups": []}},
+        },
         "train": {"seconds": 1.0, "peak_mb": 2},
         "seeds": {"seconds": 1.5, "peak_mb": 2.0},
         "cost": {"parameters": 5, "gflops": 2.5},
-        "curve": [{"image_steps": 16, "default": {"miou": 40.0, "oracle": 41.0}}],
+        "curve": [{"image_steps": 16, "attended_search_refined": {"miou": 40.0, "oracle": 41.0}}],
         "curve_pictures": 4,
     }
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.config.schema import MasksConfig, SegmentConfig, TrainConfig
 from mupvss.masks.pseudo import pseudo_mask, refine_mask
+from mupvss.options import DeepLabSegment, MasksConfig, ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
 from mupvss.segmentation.losses import segmentation_loss
-from mupvss.training.batches import DenseSample, DenseViews, dense_batches
+from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 
 
 @pytest.fixture
@@ -73,15 +73,16 @@ def dense_sample(height, width):
 
 def one(views, n):
     """-> image (3, S, S), labels and weights (S, S) of the n-th view, as a network gets them."""
-    (batch,) = dense_batches(views, TrainConfig(batch_size=1, workers=0), n, n + 1)
+    (batch,) = dense_batches(views, 1, n, n + 1, Manner(workers=0))
     tensors = batch.on(torch.device("cpu"))
     return tensors.images[0], tensors.labels[0], tensors.weights[0]
 
 
 @pytest.mark.parametrize("size", [(40, 60), (20, 90), (9, 7)])
-def test_views_keep_picture_labels_and_confidence_together(size):
+def test_views_keep_picture_labels_and_confidence_together(size, monkeypatch):
     """At scale 1 every view is a plain crop: labels must match the pixels they came with, what is outside must be ignored."""
-    views = DenseViews([dense_sample(*size)], 32, (1.0, 1.0), True, 0.0, seed=1)
+    monkeypatch.setattr("mupvss.training.batches.BRIGHTNESS", 0.0)
+    views = DenseViews([dense_sample(*size)], 32, (1.0, 1.0), True, seed=1)
     outside = 0
     for n in range(12):
         image, labels, weights = one(views, n)
@@ -100,10 +101,10 @@ def test_views_keep_picture_labels_and_confidence_together(size):
 
 
 def test_views_repeat_and_differ():
-    views = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, 0.3, seed=1)
+    views = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, seed=1)
     assert torch.equal(one(views, 3)[0], one(views, 3)[0])
     assert not torch.equal(one(views, 3)[0], one(views, 4)[0])
-    other = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, 0.3, seed=2)
+    other = DenseViews([dense_sample(40, 60)], 32, (0.6, 1.4), True, seed=2)
     assert not torch.equal(one(views, 3)[0], one(other, 3)[0])
 
 
@@ -126,7 +127,7 @@ def test_loss_where_everything_is_ignored():
     assert torch.isfinite(logits.grad).all()
 
 
-NETWORKS = {"vit": SegmentConfig(), "resnet38": SegmentConfig(network="resnet38", channels=1 / 32)}
+NETWORKS = {"vit": ViTSegment(), "resnet38": DeepLabSegment(channels=1 / 32)}
 
 
 @pytest.mark.parametrize("which", NETWORKS)
@@ -148,8 +149,8 @@ def test_network_and_its_checkpoint(tmp_path, tiny_model, which):
 @pytest.mark.parametrize("size", [(1, 1), (50, 33)])
 def test_predictor_takes_any_size_and_keeps_to_the_tags(tmp_path, tiny_model, size):
     torch.manual_seed(0)
-    network = build_segmenter(SegmentConfig(), tiny_model, 3, None)
-    save_segmenter(tmp_path / "m.safetensors", network, SegmenterInfo(("a", "b", "c"), tiny_model, SegmentConfig()))
+    network = build_segmenter(ViTSegment(), tiny_model, 3, None)
+    save_segmenter(tmp_path / "m.safetensors", network, SegmenterInfo(("a", "b", "c"), tiny_model, ViTSegment()))
     predictor = SegmentationPredictor.open(tmp_path / "m.safetensors")
     image = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
     found = predictor(image)

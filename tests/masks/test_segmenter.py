@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mupvss.config.schema import SegmentConfig, TrainConfig
 from mupvss.data.preprocess import working_scale
+from mupvss.options import ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 from mupvss.segmentation.losses import known, presence_loss, present, weighed_by_presence
-from mupvss.training.batches import DenseSample, DenseViews, dense_batches
+from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 
 
 def test_what_is_present_by_hand():
@@ -51,8 +51,8 @@ def test_a_tagged_class_is_not_taught_as_absent_where_the_mask_is_unsure():
 def test_crops_bear_the_tags_of_their_own_picture():
     picture, labels = Image.new("RGB", (40, 30)), np.zeros((30, 40), np.uint8)
     samples = [DenseSample(str(c), lambda: picture, lambda: labels, None, np.arange(8) == c) for c in range(8)]
-    views = DenseViews(samples, 16, (1.0, 1.0), False, 0.0, seed=0)
-    (batch,) = dense_batches(views, TrainConfig(batch_size=8, workers=0), 0, 1)
+    views = DenseViews(samples, 16, (1.0, 1.0), False, seed=0)
+    (batch,) = dense_batches(views, 8, 0, 1, Manner(workers=0))
     assert sorted(batch.origins) == [*"01234567"]
     assert batch.on(torch.device("cpu")).tags.int().argmax(1).tolist() == [int(name) for name in batch.origins]
 
@@ -67,7 +67,7 @@ def test_a_class_is_weighed_by_the_probability_that_it_is_there():
 
 @pytest.mark.parametrize("presence", [0.0, 1.0])
 def test_the_head_is_there_if_asked_for_and_learns(tiny_model, presence):
-    network = build_segmenter(SegmentConfig(presence=presence), tiny_model, 3, None).train()
+    network = build_segmenter(ViTSegment(presence=presence), tiny_model, 3, None).train()
     images = torch.randn(2, 3, 2 * tiny_model.patch_size, 2 * tiny_model.patch_size)
     logits, said = network(images, True)
     assert logits.shape[:2] == (2, 4)
@@ -103,18 +103,18 @@ def test_crops_show_as_much_of_a_large_photograph_as_of_a_small_one():
         pixels[:, : side // 2] = 0
         labels = np.where(pixels[..., 0] == 0, 1, 0).astype(np.uint8)
         sample = DenseSample("p", lambda p=pixels: Image.fromarray(p), lambda x=labels: x)
-        views = DenseViews([sample], 32, (1.0, 1.0), False, 0.0, seed=0, size=32)
-        (batch,) = dense_batches(views, TrainConfig(batch_size=1, workers=0), 0, 1)
+        views = DenseViews([sample], 32, (1.0, 1.0), False, seed=0, size=32)
+        (batch,) = dense_batches(views, 1, 0, 1, Manner(workers=0))
         assert (batch.labels != 255).all()
         shares.append(float((batch.labels == 1).float().mean()))
     assert shares == [0.5, 0.5]
 
 
 def test_the_predictor_looks_at_that_size(tiny_model):
-    network = build_segmenter(SegmentConfig(), tiny_model, 2, None)
+    network = build_segmenter(ViTSegment(), tiny_model, 2, None)
     seen = []
     network.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[2:])))
-    config = SegmentConfig(size=4 * tiny_model.patch_size, scales=(0.5, 1.0), crf="none")
+    config = ViTSegment(size=4 * tiny_model.patch_size, scales=(0.5, 1.0), crf="none")
     predictor = SegmentationPredictor(network, SegmenterInfo(("a", "b"), tiny_model, config), device="cpu")
     patch = tiny_model.patch_size
     for side in (50, 500):

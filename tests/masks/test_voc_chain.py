@@ -52,7 +52,7 @@ def test_every_stage_of_the_papers_config(voc_tree, tmp_path):
         assert 0 <= metrics[key] <= 100
     assert metrics["affinity/kind"] == "net"
     assert metrics["val/pictures"] == 4
-    assert metrics["evaluate/pictures"] == 5  # seeds for train_aug, scored on train
+    assert metrics["seeds/pictures"] == 5  # seeds for train_aug, scored on train
     assert len(list((out / "masks" / "labels").glob("*.png"))) == 8
     results = sorted(p.name for p in (out / "val" / "results" / "VOC2012" / "Segmentation" / "comp6_val_cls").iterdir())
     assert results == [f"2008_{i:06d}.png" for i in range(8, 12)]
@@ -71,7 +71,7 @@ def test_bad_masks_and_seeds_say_what_is_wrong(voc_tree, tmp_path, capsys):
         assert all(part in said for part in ("error:", *message)), said
 
     # A seed file of another picture's size.
-    seeds = out / "seeds" / "maps" / "default" / f"{names[0]}.npz"
+    seeds = out / "seeds" / "maps" / "attended_search_refined" / f"{names[0]}.npz"
     whole = seeds.read_bytes()
     with np.load(seeds) as file:
         np.savez(seeds, **{**file, "size": np.array([80, 56], np.int32)})

@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from mupvss.config.schema import DataConfig
 from mupvss.data.coco.index import Annotation, CocoIndex, open_index
 from mupvss.data.images import read_image
 from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, LazySamples, Sample
-from mupvss.errors import DataError
+from mupvss.errors import DataError, MissingExtraError
+from mupvss.options import CocoData
 
 
-def load_coco(config: DataConfig, split: str) -> Dataset:
+def load_coco(config: CocoData, split: str) -> Dataset:
     """The pictures listed in annotations/instances_SPLIT.json. Tags: every category annotated in a picture, crowds too."""
     annotations = config.root / "annotations" / f"instances_{split}.json"
     index = open_index(annotations)
@@ -105,7 +105,7 @@ def _from_polygons(polygons: Any, size: tuple[int, int], origin: str) -> np.ndar
     try:
         from pycocotools import mask as tools
     except ImportError:
-        raise ValueError("COCO masks need the extra: pip install 'mupvss[datasets]'") from None
+        raise MissingExtraError("COCO masks need the extra: pip install 'mupvss[datasets]'") from None
     height, width = size
     flat = []
     for polygon in polygons:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.voc import CLASSES, read_split
-from mupvss.errors import DataError
+from mupvss.errors import DataError, MissingExtraError
 from mupvss.files import write_text
 from mupvss.runtime.log import console, progress_bar
 
@@ -59,7 +59,7 @@ def read_mat(path: Path) -> np.ndarray:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise ValueError("SBD's MATLAB files need the extra: pip install 'mupvss[datasets]'") from None
+        raise MissingExtraError("SBD's MATLAB files need the extra: pip install 'mupvss[datasets]'") from None
     try:
         with path.open("rb") as stream:
             mask = np.asarray(loadmat(stream, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])

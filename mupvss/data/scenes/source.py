@@ -10,19 +10,19 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from mupvss.config.schema import DataConfig, ScenesConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.data.scenes.render import CLASSES, draw_scene
 from mupvss.data.tags import write_tags
 from mupvss.errors import DataError
 from mupvss.files import save_image
+from mupvss.options import ScenesConfig, ScenesData
 from mupvss.runtime.log import progress_bar
 
 _scene = functools.lru_cache(maxsize=20_000)(draw_scene)
 
 
-def load_scenes(config: DataConfig, split: str) -> Dataset:
+def load_scenes(config: ScenesData, split: str) -> Dataset:
     """Even a scene's tags are known by drawing it, so that is left until it is asked for.
 
     split train: scenes 0 ... train-1; seeds: the first of them; val: pictures of no other split."""
@@ -75,7 +75,7 @@ def draw_folder(out: Path, count: int, size: int, seed: int, masks: bool) -> Non
     """-> OUT/pictures/NAME.png, OUT/tags.csv and, if asked for, the true masks in OUT/masks."""
     if out.exists() and any(out.iterdir()):
         raise DataError(f"{out}: is not empty; give another folder")
-    dataset = load_scenes(DataConfig(scenes=ScenesConfig(size=size, seed=seed, train=count)), "train")
+    dataset = load_scenes(ScenesData(scenes=ScenesConfig(size=size, seed=seed, train=count)), "train")
     with progress_bar("draw", count, "pictures") as advance:
         for sample in dataset.samples:
             save_image(out / "pictures" / f"{sample.name}.png", sample.open_image())

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
 from mupvss.files import write_text
 
 PICTURE_KEYS = ("image", "picture", "file", "filename", "path", "name")
@@ -88,13 +88,13 @@ def write_tags(path: Path, tags: Mapping[str, Set[str]]) -> None:
         write_text(path, "".join(f"{line}\n" for line in lines))
         return
     if path.suffix != ".csv":
-        raise ValueError(f"{path}: tag tables are written as .csv or .jsonl, not '{path.suffix}'")
+        raise UserError(f"{path}: tag tables are written as .csv or .jsonl, not '{path.suffix}'")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("image", "tags"))
     for name, entry in tags.items():
         unfit = [tag for tag in entry if set(tag) & set("|;,")]
         if unfit:
-            raise ValueError(f"{path}: the tag '{unfit[0]}' has one of | ; , in it; write a .jsonl instead")
+            raise UserError(f"{path}: the tag '{unfit[0]}' has one of | ; , in it; write a .jsonl instead")
         writer.writerow((name, "|".join(sorted(entry))))
     write_text(path, buffer.getvalue())

@@ -1,8 +1,7 @@
-"""Every picture of a data set searched, and what each kind of map is worth as it lies on disk."""
+"""What one kind of map, as it lies on disk, is worth on a data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,23 +13,9 @@ from mupvss.errors import DataError
 from mupvss.evaluation.completeness import Region, regions
 from mupvss.evaluation.confusion import Scores, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
-from mupvss.predict.predictor import Predictor
-from mupvss.runtime.log import each
 from mupvss.runtime.processes import processes
-from mupvss.search.seeds import read_seeds, seed_path, write_seeds
+from mupvss.search.seeds import read_seeds, seed_path
 from mupvss.search.threshold import otsu
-
-
-def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
-    """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that have them are skipped."""
-    for sample in each(folder.name, dataset.samples):
-        paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
-        if not all(path.is_file() for path in paths.values()):
-            image = sample.open_image()
-            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
-            found = predictor.search(image, classes, kinds)
-            for kind, path in paths.items():
-                write_seeds(path, found[kind])
 
 
 @dataclass(frozen=True)
@@ -44,11 +29,13 @@ class MapScores:
     oracle: Scores | None
     regions: list[Region]
     """Every class of every picture that has a mask."""
+    pictures: int = 0
+    """How many have a mask."""
 
 
 def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
     """Reads the seeds of one kind back and scores them at the picture's own size against the masks there are."""
-    size = len(dataset.classes) + 1
+    size, masked = len(dataset.classes) + 1, 0
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     counts = np.zeros(BINS + 1, np.int64)
     found: list[list[Region]] = []
@@ -64,13 +51,15 @@ def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
             histogram += threshold_histogram(value, label, truth, size)
             part = None if sample.open_part is None else sample.open_part()
             found[-1] = regions(sample.name, value, label, truth, part)
+            masked += 1
     counts, histogram = team.total(counts), team.total(histogram)
     threshold = otsu(counts)
     if not histogram.any():
         return MapScores(threshold, None, None, None, [])
     best, oracle = best_threshold(histogram)
     merged = [region for entry in team.in_order(found) for region in entry]
-    return MapScores(threshold, best, scores(matrix_at(histogram, round(threshold * BINS))), oracle, merged)
+    plain, pictures = scores(matrix_at(histogram, round(threshold * BINS))), int(team.total(np.array(masked)))
+    return MapScores(threshold, best, plain, oracle, merged, pictures)
 
 
 def as_record(found: MapScores) -> dict[str, Any]:

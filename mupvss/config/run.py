@@ -1,0 +1,115 @@
+"""The config of one run: the shared options, and those of the method, source, affinity and network that are chosen, and no
+others."""
+
+from __future__ import annotations
+
+import functools
+from typing import Annotated, Any
+
+from pydantic import Field, create_model
+
+from mupvss.methods import Method, find_method
+from mupvss.options import (
+    AFFINITIES,
+    NETWORKS,
+    SOURCES,
+    AffinityConfig,
+    CNNConfig,
+    DataConfig,
+    DeepLabSegment,
+    HeadAffinity,
+    MasksConfig,
+    Positive,
+    ScenesData,
+    SearchConfig,
+    Section,
+    TrainConfig,
+    ViTConfig,
+    ViTSegment,
+)
+
+
+class RunConfig(Section):
+    """One run, from pictures to report. `concrete` narrows it to what is chosen, so that nothing else is accepted."""
+
+    method: str = "mupvss"
+    """mupvss, mctformer, vit-cam, cnn-cam, recam, or another package's as package.module:NAME."""
+    seed: int = 0
+    """Seed of everything random but the drawings."""
+    limit: int | None = Field(default=None, ge=1)
+    """Use only this many pictures of each split (for a quick look)."""
+    baseline: bool = False
+    """Also train a plain CAM on the same backbone in the same budget, and score it."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
+    threads: int = Field(default=0, ge=0)
+    """CPU threads; 0: as many as there are cores."""
+    workers: int | None = Field(default=None, ge=0)
+    """Processes that read pictures for a training. Default: one beside a processor, as many as there are cores beside a GPU, 8 at
+    most."""
+    checkpoint_every: Positive = 100
+    """Steps between resumable checkpoints of a training."""
+    snapshots: int = Field(default=0, ge=0)
+    """Networks to keep along the classifier's training, evenly spaced, to measure a learning curve afterwards."""
+    tensorboard: bool = False
+    """Also log trainings for TensorBoard (needs the extra `tensorboard`)."""
+    data: Annotated[DataConfig, Field(discriminator="source")] = ScenesData()
+    model: ViTConfig | CNNConfig = ViTConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+    affinity: Annotated[AffinityConfig, Field(discriminator="kind")] = HeadAffinity()
+    masks: MasksConfig = MasksConfig()
+    segment: Annotated[ViTSegment | DeepLabSegment, Field(discriminator="network")] = ViTSegment()
+
+    @property
+    def options(self) -> Section:
+        """The method's own options, of network and training."""
+        return self._of_method("options")
+
+    @property
+    def search_options(self) -> Section:
+        """The method's own options of its search."""
+        return self._of_method("search")
+
+    def _of_method(self, part: str) -> Section:
+        method = find_method(self.method)
+        table, wanted = getattr(self, method.table, None), getattr(method, part)
+        if part == "search":
+            return getattr(table, "search", None) or wanted()
+        return (
+            wanted() if table is None else wanted.model_construct(**{name: getattr(table, name) for name in wanted.model_fields})
+        )
+
+
+@functools.cache
+def concrete(method: Method, source: str, affinity: str, network: str) -> type[RunConfig]:
+    """RunConfig with the sections of these choices alone, each at its defaults, and the method's table."""
+    sections: dict[str, type[Section]] = {
+        "data": SOURCES[source],
+        "model": method.model,
+        "affinity": AFFINITIES[affinity],
+        "segment": NETWORKS[network],
+    }
+    if (table := options_table(method)) is not None:
+        sections[method.table] = table
+    fields: dict[str, Any] = {name: (section, section()) for name, section in sections.items()}
+    return create_model("RunConfig", __base__=RunConfig, __doc__=RunConfig.__doc__, method=(str, method.name), **fields)
+
+
+@functools.cache
+def options_table(method: Method) -> type[Section] | None:
+    """The method's options with those of its search in the table `search`; None if it has none."""
+    if not method.search.model_fields:
+        return method.options if method.options.model_fields else None
+    search: Any = (method.search, method.search())
+    return create_model(method.options.__name__, __base__=method.options, __doc__=method.options.__doc__, search=search)
+
+
+def usual_affinity(method: Method) -> str:
+    """The kind where nothing is said: a head stands on a ViT."""
+    return "head" if issubclass(method.model, ViTConfig) else "none"
+
+
+def usual_network(method: Method) -> str:
+    """The segmentation network where nothing is said."""
+    return "vit" if issubclass(method.model, ViTConfig) else "resnet38"

@@ -1,0 +1,187 @@
+"""Configs, checkpoints and runs of version 0.1.0 in today's words, and today's in those, to know finished runs again.
+
+Configs and headers of checkpoints go through `modern`; `former` is the way back, which only the fingerprints of that time need
+(`stages/earlier.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mupvss.errors import ConfigError
+
+MAPS = {
+    "default": "attended_search_refined",
+    "prototype": "search_refined",
+    "prototype_only": "search",
+    "with_classifier": "search_and_cam_refined",
+    "without_prototype": "attention_refined",
+    "attended_cam": "attended_cam_refined",
+    "class_attention": "attention",
+    "mctformer": "attended_cam_spread",
+    "mctformer_refined": "attended_cam_refined",
+    "cam_attention": "cam_spread",
+}
+"""Kinds of maps; those that are not here have kept their names."""
+CNNS = ("resnet38", "efficientnet-lite0")
+_PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
+_LOSSES = (
+    "ccp",
+    "cip",
+    "p2p",
+    "reduction",
+    "cip_form",
+    "p2p_pool",
+    "p2p_threshold",
+    "p2p_affine",
+    "p2p_cross",
+    "p2p_dense",
+    "ramp",
+)
+_RUN = ("workers", "checkpoint_every", "snapshots", "tensorboard")
+GONE: dict[str, Any] = {
+    "losses.classification": 1.0,
+    "losses.tagged_only": False,
+    "losses.p2p_dense_start": 0.25,
+    "search.flip": True,
+    "search.sharpness": 1.0,
+    "train.brightness": 0.3,
+    "affinity.radius": 5,
+    "affinity.beta": 8.0,
+    "affinity.steps": 32,
+    "affinity.crf": "clip-es",
+    "affinity.margin": 0.3,
+    "affinity.train.new_lr_scale": 1.0,
+    "affinity.train.weight_decay": 0.05,
+    "affinity.train.clip_norm": 5.0,
+    "affinity.train.flip": True,
+    "affinity.train.brightness": 0.3,
+    "masks.sharpness": 4.0,
+    "segment.weigh": True,
+    "segment.unsure": 0.6,
+    "segment.train.weight_decay": 0.05,
+    "segment.train.clip_norm": 5.0,
+    "segment.train.flip": True,
+    "segment.train.brightness": 0.3,
+}
+"""Options that are no more, and the value that everything is computed with now."""
+IGNORED = ("affinity.train.crop_area", "segment.train.crop_area")
+"""Options that were accepted and had no effect."""
+
+
+def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option that
+    is no
+    more and had another value than the one that is left."""
+    found = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
+    found.pop("name", None)
+    _whole_sections(found)
+    _drop_gone(found, origin)
+    for section in ("affinity", "segment"):
+        train = found.get(section, {}).get("train") if isinstance(found.get(section), dict) else None
+        if isinstance(train, dict):
+            found[section]["train"] = {key: value for key, value in train.items() if key not in _RUN}
+    train = found.get("train")
+    if isinstance(train, dict):
+        found |= {key: train.pop(key) for key in _RUN if key in train}
+    _method(found)
+    search = found.get("search")
+    if isinstance(search, dict):
+        _search(search, found)
+    return {key: value for key, value in found.items() if value != {} or values.get(key) == {}}
+
+
+def _drop_gone(found: dict[str, Any], origin: str) -> None:
+    for path in (*GONE, *IGNORED):
+        *parents, name = path.split(".")
+        table: Any = found
+        for depth, parent in enumerate(parents):
+            table = table.get(parent) if isinstance(table, dict) else None
+            if isinstance(table, dict) and depth:
+                continue
+        if not isinstance(table, dict) or name not in table:
+            continue
+        value = table.pop(name)
+        if path in GONE and value != GONE[path]:
+            raise ConfigError(
+                f"{origin}: {path} is {value!r}, but it is no longer an option: {GONE[path]!r} is all there is; take it out"
+            )
+
+
+def _method(found: dict[str, Any]) -> None:
+    """`model.method`, the prototypes' options, and `losses` -> `method` and the methods' tables."""
+    model, losses = found.get("model"), found.pop("losses", None)
+    model = model if isinstance(model, dict) else {}
+    losses = losses if isinstance(losses, dict) else {}
+    old = model.pop("method", None)
+    recam = model.pop("recam", False)
+    cnn = model.get("backbone") in CNNS
+    if old is not None:
+        found["method"] = {"cam": ("recam" if recam else "cnn-cam") if cnn else "vit-cam"}.get(old, old)
+        cnns, vits = ("channels", "frozen_stages"), ("registers", "layer_scale", "drop_path", "weights_pixels", "patch_size")
+        _not_of_the_choice(model, vits if cnn else cnns)
+    prototypes = {key: model.pop(key) for key in _PROTOTYPES if key in model} | {
+        key: losses.pop(key) for key in _LOSSES if key in losses
+    }
+    tables: dict[str, dict[str, Any]] = {"mupvss": prototypes, "mctformer": {}, "recam": {}}
+    if "attention_skip" in model:
+        skip = model.pop("attention_skip")
+        tables["mctformer" if old == "mctformer" else "mupvss"]["attention_skip"] = skip
+    for key, table in (("token_contrast", "mctformer"), ("reactivation", "recam")):
+        if key in losses:
+            tables[table][key] = losses.pop(key)
+    for name, moved in tables.items():
+        if moved:
+            found[name] = found.get(name, {}) | moved
+    if losses:
+        found["losses"] = losses  # unknown, and said to be so
+
+
+def _search(search: dict[str, Any], found: dict[str, Any]) -> None:
+    own = {key: search.pop(key) for key in ("global_prototypes", "decision") if key in search}
+    if own:
+        table = found.setdefault("mupvss", {})
+        table["search"] = table.get("search", {}) | own
+    if search.get("maps") == "default":
+        search["maps"] = "own"
+    elif isinstance(search.get("maps"), str):
+        search["maps"] = MAPS.get(search["maps"], search["maps"])
+    if isinstance(search.get("kinds"), list):
+        search["kinds"] = [MAPS.get(kind, kind) if isinstance(kind, str) else kind for kind in search["kinds"]]
+
+
+def _whole_sections(found: dict[str, Any]) -> None:
+    """What 0.1.0 saved lists every option, those that its choice does not read too; a file that a person wrote does not."""
+    sections = {name: found.get(name) for name in ("data", "affinity", "segment")}
+    data, affinity, segment = ({} if not isinstance(section, dict) else section for section in sections.values())
+    if {"crowd", "other_classes", "scenes", "masks"} <= data.keys():
+        own = {
+            "scenes": ("scenes", "other_classes"),
+            "voc": (
+                "root",
+                "tags",
+                "masks",
+                "other_classes",
+                "train_split",
+                "seed_split",
+                "seed_without",
+                "score_split",
+                "val_split",
+            ),
+            "coco": ("root", "other_classes", "crowd", "train_split", "seed_split", "val_split"),
+            "folder": ("root", "tags", "val_tags", "masks"),
+        }.get(data.get("source", "scenes"), tuple(data))
+        found["data"] = {key: value for key, value in data.items() if key in (*own, "source", "classes", "seed_every")}
+    if {"radius", "beta", "steps"} <= affinity.keys():
+        if affinity.get("kind") == "none":
+            found["affinity"] = {"kind": "none"}
+        elif affinity.get("kind") == "head":
+            _not_of_the_choice(affinity, ("channels", "weights"))
+    if {"weigh", "unsure", "rounds"} <= segment.keys():
+        _not_of_the_choice(segment, ("presence",) if segment.get("network") == "resnet38" else ("channels",))
+
+
+def _not_of_the_choice(table: dict[str, Any], names: tuple[str, ...]) -> None:
+    for name in names:
+        table.pop(name, None)

@@ -1,0 +1,185 @@
+"""MuP-VSS, the paper's method: prototypes travel through a ViT beside the patches, three losses shape them, and they are searched
+for.
+
+The network is `model/mupvss.py`, the losses are `losses/`, the search is `search/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from mupvss.methods.method import Losses, Method
+from mupvss.options import Fraction, PEMConfig, Section, ViTConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mupvss.model.features import Features
+    from mupvss.model.mupvss import MuPVSSNetwork
+    from mupvss.search.maps import Map
+
+DENSE_START = 0.25
+"""Share of the training after which the patch-wise P2P begins; its weight is reached linearly over as long again."""
+TEACHER_POWER = 4.0
+"""Power of the patch affinity that refines the classifier's maps before they teach."""
+
+
+class MupvssOptions(Section):
+    """The prototypes, and the losses that shape them."""
+
+    global_embedding: Literal["flatten", "pool", "copy"] = "flatten"
+    """Reading of the per-class convolution; copy: no global embedding, copied class tokens (Base-R)."""
+    token_start: Literal["class_token", "zero"] = "class_token"
+    """What the global embedding is added to."""
+    global_scale: float = 0.1
+    """Factor on the global embedding when it is added."""
+    attention_skip: Fraction = 0.25
+    """Share of the blocks, from the first on, left out of the class attention."""
+    pem: PEMConfig = PEMConfig()
+    ccp: float = Field(default=0.1, ge=0)
+    """Weight of CCP: the prototypes of one picture exclude each other."""
+    cip: float = Field(default=0.1, ge=0)
+    """Weight of CIP: one class's prototype agrees across pictures."""
+    p2p: float = Field(default=1.0, ge=0)
+    """Weight of P2P: the search itself classifies."""
+    reduction: Literal["mean", "sum"] = "mean"
+    """Over the pairs of CCP and CIP; sum is the paper's."""
+    cip_form: Literal["shifted", "literal"] = "shifted"
+    """shifted: log((1+cos)/2), defined everywhere; literal: log cos, the paper's."""
+    p2p_pool: Literal["gwrp", "mean", "sum"] = "gwrp"
+    """Pooling of the patch similarities; sum is the paper's."""
+    p2p_threshold: float | None = None
+    """Similarities at or under it count as zero (tau_P2P). Default: no threshold."""
+    p2p_affine: bool = True
+    """Learned scale and bias on the pooled similarity."""
+    p2p_cross: Fraction = 0.5
+    """Share of P2P in which a picture is searched with another picture's prototypes instead of its own."""
+    p2p_dense: float = Field(default=0.0, ge=0)
+    """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
+    ramp: Fraction = 0.5
+    """CCP and CIP reach their weight linearly over this share of the training."""
+
+
+class MupvssSearch(Section):
+    """How the prototypes are searched for."""
+
+    global_prototypes: bool = True
+    """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise each
+    scale uses
+    its own, which fail on pictures much larger than those trained on."""
+    decision: Literal["learned", "zero"] = "learned"
+    """How to decide that a patch does not match: P2P's learned scale and bias, or a cosine of zero."""
+
+
+def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bool) -> MuPVSSNetwork:
+    from mupvss.model.build import build_vit, head_for
+    from mupvss.model.mupvss import MuPVSSNetwork
+
+    backbone = build_vit(model, pretrained)
+    return MuPVSSNetwork(
+        backbone,
+        head_for(backbone, model, classes),
+        classes,
+        global_embedding=options.global_embedding,
+        token_start=options.token_start,
+        global_scale=options.global_scale,
+        attention_skip=options.attention_skip,
+        pem=options.pem,
+    )
+
+
+def losses(network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions, progress: float) -> Losses:
+    """CLS on patches and prototypes; CCP, CIP and P2P on the prototypes (paper, Sec. 3.2); each only where it has a weight."""
+    from mupvss.losses import ccp, cip, classification
+    from mupvss.runtime.processes import processes
+
+    assert features.token_score is not None
+    assert features.prototypes is not None
+    ramp = min(1.0, progress / options.ramp) if options.ramp > 0 else 1.0
+    found: Losses = {
+        "classification": (1.0, classification(features.patch_score, tags) + classification(features.token_score, tags))
+    }
+    if options.ccp > 0:
+        found["ccp"] = (options.ccp * ramp, ccp(features.prototypes, options.reduction))
+    if options.cip > 0:
+        everyone = processes().gathered(features.prototypes)
+        found["cip"] = (options.cip * ramp, cip(everyone, options.cip_form, options.reduction))
+    if options.p2p > 0:
+        found["p2p"] = (options.p2p, _own_and_other(_p2p, network, features, tags, options))
+    if options.p2p_dense > 0:
+        dense = min(1.0, max(0.0, progress - DENSE_START) / DENSE_START)
+        found["p2p_dense"] = (options.p2p_dense * dense, _own_and_other(_p2p_dense, network, features, tags, options))
+    return found
+
+
+def _own_and_other(loss, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:  # type: ignore[no-untyped-def]
+    """The loss with each picture's own prototypes, and with those of its neighbour in the batch, in shares 1 - p2p_cross,
+    p2p_cross.
+
+    A prototype sees its own picture, so it could say "present" by itself and leave the patches untaught. Searched with the
+    prototypes of
+    another picture, only the patches can tell.
+    """
+    from mupvss.runtime.processes import processes
+
+    own, cross = features.prototypes, options.p2p_cross
+    assert own is not None
+    everyone = processes().gathered(own) if cross > 0 else own
+    if cross == 0 or len(everyone) < 2:
+        return loss(own, network, features, tags, options)
+    other = loss(everyone.roll(1, 0)[processes().rows(len(everyone))], network, features, tags, options)
+    return other if cross == 1 else (1 - cross) * loss(own, network, features, tags, options) + cross * other
+
+
+def _p2p(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:
+    from mupvss.losses import p2p
+
+    scale, bias = network.p2p_decision(options.p2p_affine)
+    decay, reference = network.head.decay, network.head.reference_patches
+    return p2p(features.patches, prototypes, tags, options.p2p_threshold, options.p2p_pool, scale, bias, decay, reference)
+
+
+def _p2p_dense(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:
+    import torch
+
+    from mupvss.losses.p2p_dense_loss import p2p_dense
+    from mupvss.ops import full_precision
+    from mupvss.runtime.processes import processes
+    from mupvss.search.affinity import patch_affinity, refine
+
+    with torch.no_grad():
+        maps = refine(full_precision(features.patch_logits).relu(), [patch_affinity(features.patches, TEACHER_POWER)])
+    scale, bias = network.p2p_decision(options.p2p_affine)
+    return p2p_dense(features.patches, prototypes, tags, maps, scale, bias, processes().mean_count)
+
+
+def shared(features: Features, options: MupvssSearch) -> Mapping[str, Tensor]:
+    """Prototypes (1, C, D) of unit length, the mean over picture and mirror."""
+    import torch.nn.functional as F
+
+    if not options.global_prototypes or features.prototypes is None:
+        return {}
+    return {"prototypes": F.normalize(F.normalize(features.prototypes.float(), dim=-1).mean(0, keepdim=True), dim=-1)}
+
+
+def maps() -> dict[str, Map]:
+    from mupvss.search import maps as m
+
+    return {
+        "attended_search_refined": m.Map("search × attention, refined", m.attended_search, refined=True),
+        "search_refined": m.Map("search, refined", m.search, refined=True),
+        "search": m.Map("search", m.search),
+        "search_and_cam_refined": m.Map(
+            "search and classifier together", joins=("attended_search_refined", "attended_cam_refined")
+        ),
+        "attention_refined": m.Map("class attention, refined", m.root_attention, refined=True),
+        "attended_cam_refined": m.Map("CAM × attention, refined", m.attended_cam, refined=True),
+        "attention": m.Map("class attention", m.attention),
+        "cam": m.Map("CAM", m.cam),
+    }
+
+
+MUPVSS = Method("mupvss", "prototypes", build, losses, maps, MupvssOptions, MupvssSearch, ViTConfig, shared)

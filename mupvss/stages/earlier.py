@@ -1,0 +1,314 @@
+"""Stages that version 0.1.0 finished, known again: their fingerprints were made otherwise, and their maps had other names.
+
+A folder is taken over if the fingerprint in it is the one that 0.1.0 gave to the config in it and to the pictures as they are
+now, and if
+that config says what is asked for today. Nothing is computed again then; maps get today's names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mupvss.config.load import build
+from mupvss.data.sample import Dataset
+from mupvss.errors import UserError
+from mupvss.files import read_json, write_json
+from mupvss.methods.earlier import MAPS, modern
+from mupvss.model.pretrained import weights_identity
+from mupvss.runtime.log import console
+from mupvss.stages.run_folder import Run, Stage, dataset_identity, known_by, masks_of, stage_fingerprint
+
+VERSION = "0.1.0"
+DEFAULTS: dict[str, Any] = {
+    "model": {
+        "method": "mupvss",
+        "backbone": "tiny",
+        "patch_size": 16,
+        "registers": 0,
+        "layer_scale": False,
+        "channels": 1.0,
+        "frozen_stages": 0,
+        "recam": False,
+        "attention_skip": 0.25,
+        "image_size": 224,
+        "weights": None,
+        "weights_pixels": "imagenet",
+        "global_embedding": "flatten",
+        "token_start": "class_token",
+        "global_scale": 0.1,
+        "pem": {"blocks": "all", "logits": "cosine", "temperature": 0.1, "threshold": 0.0, "gate": "learned", "enriched": "both"},
+        "gwrp_decay": 0.995,
+        "gwrp_patches": 784,
+        "drop_path": 0.1,
+    },
+    "losses": {
+        "classification": 1.0,
+        "ccp": 0.1,
+        "cip": 0.1,
+        "p2p": 1.0,
+        "token_contrast": 0.0,
+        "reactivation": 0.0,
+        "reduction": "mean",
+        "cip_form": "shifted",
+        "tagged_only": False,
+        "p2p_pool": "gwrp",
+        "p2p_threshold": None,
+        "p2p_affine": True,
+        "p2p_cross": 0.5,
+        "p2p_dense": 0.0,
+        "p2p_dense_start": 0.25,
+        "ramp": 0.5,
+    },
+    "train": {
+        "image_steps": 25000,
+        "batch_size": 32,
+        "lr": 0.0001,
+        "new_lr_scale": 5.0,
+        "weight_decay": 0.05,
+        "warmup_steps": 50,
+        "clip_norm": 5.0,
+        "precision": "bf16",
+        "crop_area": [0.3, 1.0],
+        "flip": True,
+        "brightness": 0.3,
+        "workers": None,
+        "checkpoint_every": 100,
+        "snapshots": 0,
+        "tensorboard": False,
+    },
+    "search": {
+        "scales": [1.0],
+        "flip": True,
+        "maps": "default",
+        "kinds": [],
+        "global_prototypes": True,
+        "decision": "learned",
+        "sharpness": 1.0,
+        "affinity": ["attention", "patch"],
+        "affinity_power": 6.0,
+        "pixel_steps": 10,
+        "pixel_distances": [1, 2, 4, 8],
+        "gamma": 1.0,
+        "canvas_stride": 4,
+        "precision": "fp32",
+    },
+    "affinity": {
+        "kind": "none",
+        "radius": 5,
+        "beta": 8.0,
+        "steps": 32,
+        "crf": "clip-es",
+        "margin": 0.3,
+        "channels": 1.0,
+        "weights": None,
+        "crop": 224,
+        "train": {
+            "image_steps": 3200,
+            "batch_size": 8,
+            "lr": 0.001,
+            "new_lr_scale": 1.0,
+            "weight_decay": 0.05,
+            "warmup_steps": 20,
+            "clip_norm": 5.0,
+            "precision": "bf16",
+            "crop_area": [0.3, 1.0],
+            "flip": True,
+            "brightness": 0.3,
+            "workers": None,
+            "checkpoint_every": 100,
+            "snapshots": 0,
+            "tensorboard": False,
+        },
+    },
+    "masks": {"crf": "clip-es", "sharpness": 4.0, "crf_steps": 10, "margin": 0.25},
+    "segment": {
+        "network": "vit",
+        "channels": 1.0,
+        "weights": None,
+        "size": 320,
+        "crop": 224,
+        "resize": [0.6, 1.4],
+        "presence": 1.0,
+        "weigh": True,
+        "rounds": 1,
+        "unsure": 0.6,
+        "scales": [0.75, 1.0, 1.25],
+        "crf": "mctformer-test",
+        "train": {
+            "image_steps": 12800,
+            "batch_size": 16,
+            "lr": 0.0002,
+            "new_lr_scale": 5.0,
+            "weight_decay": 0.05,
+            "warmup_steps": 50,
+            "clip_norm": 5.0,
+            "precision": "bf16",
+            "crop_area": [0.3, 1.0],
+            "flip": True,
+            "brightness": 0.3,
+            "workers": None,
+            "checkpoint_every": 100,
+            "snapshots": 0,
+            "tensorboard": False,
+        },
+    },
+}
+"""Of every section of 0.1.0 whose options were part of a fingerprint. Options at their defaults were left out of it."""
+NESTED: dict[str, Any] = {"train": DEFAULTS["train"], "pem": DEFAULTS["model"]["pem"]}
+WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every", "tensorboard", "snapshots"})
+PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
+UNREAD = {
+    "mupvss": (("recam",), ("token_contrast", "reactivation")),
+    "mctformer": ((*PROTOTYPES, "recam"), ("reactivation",)),
+    "cam": ((*PROTOTYPES, "attention_skip"), ("token_contrast",)),
+}
+"""By method: options of the model, and losses, that it did not read; those of the prototypes' losses besides."""
+OF_PROTOTYPES = tuple(name for name in DEFAULTS["losses"] if name not in ("classification", "token_contrast", "reactivation"))
+
+
+def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) -> bool:
+    """Whether the folder held this stage's result by 0.1.0; its marker and its maps are then today's. truth: of its scores,
+    today."""
+    folder = run.folder(stage.name)
+    marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    if "inputs" in marker or not {"config.toml", "metrics.json"} <= {path.name for path in folder.glob("*")}:
+        return False
+    old = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    before = [earlier_fingerprint(run.folder(name)) for name in (*stage.after, "train", "seeds")]
+    try:
+        if stage_identity(
+            stage.name, old, dataset, dict(zip((*stage.after, "train", "seeds"), before, strict=True))
+        ) != marker.get("fingerprint"):
+            return False
+        asked = build(modern(old, str(folder / "config.toml")), str(folder / "config.toml"), trusted=False)
+    except UserError:
+        return False  # of options that are no more: another result, which is made anew
+    after = [stage_fingerprint(run.folder(name)) for name in stage.after]
+    if known_by(stage, asked, dataset, after) != known:
+        return False
+    scored = marker.get("truth", "")
+    same_truth = not stage.scores or scored in ("", truth_identity(old, dataset))
+    _rename_maps(folder)
+    content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
+    write_json(folder / "stage.json", content | {"version": VERSION, "earlier": marker["fingerprint"]})
+    console.print(f"{stage.name}: a result of version {VERSION}, taken over", highlight=False)
+    return True
+
+
+def earlier_fingerprint(folder: Path) -> str:
+    """The one that 0.1.0 gave to a finished stage; empty where it did not make it."""
+    marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    if not (folder / "metrics.json").is_file():
+        return ""
+    return str(marker.get("earlier", "" if "inputs" in marker else marker.get("fingerprint", "")))
+
+
+def _rename_maps(folder: Path) -> None:
+    """maps/KIND, and the kinds in the figures; safe to do again where it was stopped."""
+    for old, new in MAPS.items():
+        place = folder / "maps" / old
+        if place.is_dir() and not (folder / "maps" / new).exists():
+            place.rename(folder / "maps" / new)
+    kinds = folder / "kinds.json"
+    if kinds.is_file():
+        write_json(kinds, {MAPS.get(kind, kind): value for kind, value in read_json(kinds).items()})
+    metrics = read_json(folder / "metrics.json")
+    if folder.name == "seeds":
+        metrics = renamed_figures(metrics)
+        metrics["maps"] = MAPS.get(metrics["maps"], metrics["maps"])
+        scored = folder.with_name("evaluate") / "metrics.json"  # a stage of its own then
+        found = read_json(scored) if scored.is_file() else {}
+        metrics |= {
+            key: found[key]
+            for key in ("pictures", "iou", "precision", "recall", "false_positive", "false_negative")
+            if key in found
+        }
+    elif folder.name == "cam":
+        metrics = {key.replace("attention_", "spread_"): value for key, value in metrics.items()}
+    write_json(folder / "metrics.json", metrics)
+
+
+def renamed_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """KIND_miou and KIND_oracle under today's names of the kinds."""
+    names = {f"{old}_{what}": f"{new}_{what}" for old, new in MAPS.items() for what in ("miou", "oracle")}
+    return {names.get(key, key): value for key, value in metrics.items()}
+
+
+def stage_identity(name: str, values: Mapping[str, Any], dataset: Dataset, upstream: Mapping[str, str]) -> str:
+    """The fingerprint that 0.1.0 gave to a stage. values: its config, whole or what differs from the defaults; upstream: the
+    fingerprints
+    of the stages it built on."""
+    pictures, seed = dataset_identity(dataset), values.get("seed", 0)
+    section = {part: _plain(values.get(part, {}), DEFAULTS[part]) for part in ("search", "affinity", "masks", "segment")}
+    parts: dict[str, Sequence[Any]] = {
+        "train": (),
+        "cam_train": (),
+        "seeds": ("seeds", upstream.get("train", ""), section["search"], pictures),
+        "cam": ("cam", upstream.get("cam_train", ""), section["search"], pictures),
+        "affinity": (
+            "affinity", 2, [upstream.get("train", ""), upstream.get("seeds", "")], section["affinity"],
+            values.get("masks", {}).get("sharpness", 4.0), seed, pictures,
+        ),
+        "masks": (
+            "masks", [upstream.get(part, "") for part in ("train", "seeds", "affinity")], section["affinity"], section["masks"],
+            pictures,
+        ),
+        "segment": ("segment", 3, [upstream.get("train", ""), upstream.get("masks", "")], section["segment"], seed, pictures),
+        "val": ("val", upstream.get("segment", ""), section["segment"], values.get("data", {}).get("val_split", "val"), pictures),
+    }  # fmt: skip
+    if name in ("train", "cam_train"):
+        return training_identity(values, dataset, "cam" if name == "cam_train" else None)
+    return _hash(*parts[name]) if name in parts else ""
+
+
+def training_identity(values: Mapping[str, Any], dataset: Dataset, method: str | None = None) -> str:
+    model = {**values.get("model", {}), **({} if method is None else {"method": method})}
+    losses = dict(values.get("losses", {}))
+    chosen = model.get("method", "mupvss")
+    unread, unread_losses = UNREAD[chosen]
+    model = {key: value for key, value in model.items() if key not in unread}
+    if chosen != "mupvss":
+        unread_losses = (*unread_losses, *OF_PROTOTYPES)
+    losses = {key: value for key, value in losses.items() if key not in unread_losses}
+    sections = (
+        _plain(model, DEFAULTS["model"]),
+        _plain(losses, DEFAULTS["losses"]),
+        _plain(values.get("train", {}), DEFAULTS["train"]),
+    )
+    return _hash("train", *sections, values.get("seed", 0), dataset_identity(dataset))
+
+
+def truth_identity(values: Mapping[str, Any], dataset: Dataset) -> str:
+    data = values.get("data", {})
+    return _hash(data.get("other_classes", "background"), data.get("crowd", "ignore"), masks_of(dataset))
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps([VERSION, *parts], sort_keys=True).encode()).hexdigest()
+
+
+def _plain(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs from the defaults, less what has no effect; weights by what they hold."""
+    found: dict[str, Any] = {}
+    for name, default in usual.items():
+        value = _typed(values.get(name, default), default)
+        if name in WITHOUT_EFFECT:
+            continue
+        if isinstance(default, dict):
+            # A table that was begun had the defaults of its class, and not those of its place, for what it did not say.
+            whole = {**NESTED[name], **value} if name in values else default
+            if _plain(whole, NESTED[name]) != _plain(default, NESTED[name]):
+                found[name] = _plain(whole, NESTED[name])
+        elif value != default and value is not None:
+            found[name] = weights_identity(value) if name == "weights" and value else value
+    return found
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """A whole number where a fraction is meant, as a person may write it."""
+    return float(value) if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) else value
