@@ -95,8 +95,8 @@ def test_readers_may_be_spawned(tmp_path):
         path = tmp_path / "own" / name
         path.parent.mkdir(parents=True)
         Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)).save(path)
-    code = "import multiprocessing, sys; multiprocessing.set_start_method('spawn'); from mupvss.cli.main import main\n"
-    code += "if __name__ == '__main__':\n    sys.exit(main(sys.argv[1:]))"
+    code = "import multiprocessing, sys\nfrom mupvss.cli.main import main\n"
+    code += "if __name__ == '__main__':\n    multiprocessing.set_start_method('spawn')\n    sys.exit(main(sys.argv[1:]))"
     (tmp_path / "start.py").write_text(code)
     for source in ({}, {"data.source": "folder", "data.root": tmp_path / "own"}):
         save_config(tmp_path / "c.toml", tiny({"workers": 1, "train.image_steps": 16, **source}))

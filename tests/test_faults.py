@@ -236,7 +236,7 @@ def test_a_checkpoint_that_is_cut_off(config, tmp_path, capsys, monkeypatch):
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"),
 ])  # fmt: skip
 def test_too_little_memory_suggests_a_smaller_batch(config, tmp_path, capsys, monkeypatch, error):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise error
 
     monkeypatch.setattr(torch.Tensor, "backward", exhausted)
@@ -247,7 +247,7 @@ def test_too_little_memory_suggests_a_smaller_batch(config, tmp_path, capsys, mo
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("std::bad_alloc")])
 def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monkeypatch, error):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise error
 
     monkeypatch.setattr(torch.optim.AdamW, "__init__", exhausted)
@@ -258,7 +258,7 @@ def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monke
 def test_what_fails_for_lack_of_memory_does_not_hide_it(config, tmp_path, monkeypatch):
     """As Python's own code may, in what is done after an error."""
 
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise MemoryError
 
     def broken(name, count):
@@ -273,7 +273,7 @@ def test_what_fails_for_lack_of_memory_does_not_hide_it(config, tmp_path, monkey
 
 @pytest.mark.parametrize(("first", "told"), [(MemoryError(), True), (KeyError(), False)])
 def test_an_error_on_the_way_out_of_memory_is_told_as_that(config, tmp_path, capsys, monkeypatch, first, told):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         try:
             raise first
         finally:
@@ -289,7 +289,7 @@ def test_a_real_lack_of_memory_ends_in_a_sentence(config, tmp_path):
     """A process that may have little more than its libraries need, and asks for all of it at once: what asks for the last
     few bytes may be a library that does not look whether it got them."""
     code = (
-        "import resource, sys; import mupvss.stages.run; from mupvss.cli import main\n"
+        "import resource, sys; import mupvss.stages.run; from mupvss.cli.main import main\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 500_000_000,) * 2)\n"
         "sys.exit(main(sys.argv[1:]))"

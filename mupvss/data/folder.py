@@ -67,7 +67,9 @@ def _tags_from_folders(root: Path, masks: Path) -> dict[Path, frozenset[str]]:
 
 def _tags_from_table(root: Path, table: Path) -> dict[Path, frozenset[str]]:
     tags = {}
-    for name, entry in read_tags(table).items():
+    for written, entry in read_tags(table).items():
+        # A table that was written on Windows.
+        name = written if "\\" not in written or (root / written).is_file() else written.replace("\\", "/")
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()):
             raise DataError(f"{table}: picture '{name}' lies outside {root}; move it there or set data.root")

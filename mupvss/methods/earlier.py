@@ -52,7 +52,6 @@ GONE: dict[str, Any] = {
     "affinity.steps": 32,
     "affinity.crf": "clip-es",
     "affinity.margin": 0.3,
-    "affinity.train.new_lr_scale": 1.0,
     "affinity.train.weight_decay": 0.05,
     "affinity.train.clip_norm": 5.0,
     "affinity.train.flip": True,
@@ -66,7 +65,7 @@ GONE: dict[str, Any] = {
     "segment.train.brightness": 0.3,
 }
 """Options that are no more, and the value that everything is computed with now."""
-IGNORED = ("affinity.train.crop_area", "segment.train.crop_area")
+IGNORED = ("affinity.train.crop_area", "affinity.train.new_lr_scale", "segment.train.crop_area")
 """Options that were accepted and had no effect."""
 
 

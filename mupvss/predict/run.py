@@ -61,7 +61,7 @@ class FinishedRun:
     def maps(self) -> str | None:
         """The kind of map that became masks; None where nothing was searched."""
         found = self.metrics("seeds").get("maps")
-        return found if found is None or (self.folder / "seeds" / "maps" / found).is_dir() else MAPS.get(found, found)
+        return None if found is None else MAPS.get(found, found)
 
     @cached_property
     def threshold(self) -> float | None:

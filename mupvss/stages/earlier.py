@@ -22,6 +22,7 @@ from mupvss.methods.earlier import MAPS, modern
 from mupvss.model.pretrained import weights_identity
 from mupvss.runtime.log import console
 from mupvss.stages.run_folder import Run, Stage, dataset_identity, known_by, masks_of, stage_fingerprint
+from mupvss.stages.seeds import per_class
 
 VERSION = "0.1.0"
 DEFAULTS: dict[str, Any] = {
@@ -223,11 +224,8 @@ def _rename_maps(folder: Path) -> None:
         metrics["maps"] = MAPS.get(metrics["maps"], metrics["maps"])
         scored = folder.with_name("evaluate") / "metrics.json"  # a stage of its own then
         found = read_json(scored) if scored.is_file() else {}
-        metrics |= {
-            key: found[key]
-            for key in ("pictures", "iou", "precision", "recall", "false_positive", "false_negative")
-            if key in found
-        }
+        if "recall" in found:
+            metrics |= {"pictures": found["pictures"], **per_class(found)}
     elif folder.name == "cam":
         metrics = {key.replace("attention_", "spread_"): value for key, value in metrics.items()}
     write_json(folder / "metrics.json", metrics)

@@ -123,7 +123,8 @@ def _show(image: Image.Image, text: str) -> str:
 def _classes(dataset: Dataset, metrics: dict[str, Any]) -> str:
     if "iou" not in metrics:
         return ""
-    columns = [metrics[key] for key in ("iou", "precision", "recall")]
+    columns = [list(metrics["iou"].values()), *(metrics.get("per_class", {}).get(key, []) for key in ("precision", "recall"))]
+    columns = [column or [None] * (len(dataset.classes) + 1) for column in columns]
     rows = [
         [escape(name), *("-" if column[i] is None else f"{column[i]:.1f}" for column in columns)]
         for i, name in enumerate(("background", *dataset.classes))

@@ -3,15 +3,16 @@ score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import write_json
-from mupvss.options import SearchConfig, Section
+from mupvss.options import SearchConfig, SearchOptions, Section
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
@@ -33,8 +34,8 @@ class SeedsInputs(Section):
 
 
 class CamInputs(Section):
-    search: SearchConfig
-    """As of `SeedsInputs`, but for the choice of maps, which is the plain CAM's own."""
+    search: SearchOptions
+    """As of `SeedsInputs`, less the choice of maps, which is the plain CAM's own."""
 
 
 def seeds_inputs(config: RunConfig) -> SeedsInputs:
@@ -42,7 +43,8 @@ def seeds_inputs(config: RunConfig) -> SeedsInputs:
 
 
 def cam_inputs(config: RunConfig) -> CamInputs:
-    return CamInputs.model_construct(search=config.search.model_copy(update={"maps": "own", "kinds": ()}))
+    values = {name: getattr(config.search, name) for name in SearchOptions.model_fields}
+    return CamInputs.model_construct(search=SearchOptions.model_construct(**values))
 
 
 def seeds(work: Work) -> Metrics:
@@ -98,12 +100,23 @@ def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -
         return {"pictures": 0}
     names = ["background", *classes]
     console.print(as_table(chosen.plain, names, f"seeds, threshold chosen without masks, {chosen.pictures} pictures"))
-    figures: Metrics = {"pictures": chosen.pictures, **as_json(chosen.plain)}
+    figures: Metrics = {
+        "pictures": chosen.pictures,
+        "miou": chosen.plain.miou,
+        "iou": dict(zip(names, chosen.plain.iou, strict=True)),
+    }
+    figures |= per_class(as_json(chosen.plain))
     figures |= {"miou_oracle": chosen.oracle.miou, "threshold_oracle": chosen.threshold_oracle}
     for name, entry in found.items():
         if entry.plain is not None and entry.oracle is not None:
             figures |= {f"{name}_miou": entry.plain.miou, f"{name}_oracle": entry.oracle.miou}
     return figures
+
+
+def per_class(scored: Mapping[str, Any]) -> Metrics:
+    """What `as_json` has beside IoU, apart from `precision`, which is also what a stage was computed in."""
+    apart = ("false_positive", "false_negative")
+    return {**{key: scored[key] for key in apart}, "per_class": {key: scored[key] for key in ("precision", "recall")}}
 
 
 SEEDS = Stage("seeds", seeds_inputs, seeds, after=("train",), scores=True)

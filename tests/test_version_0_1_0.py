@@ -1,0 +1,114 @@
+"""What version 0.1.0 wrote still loads, answers as it did, and is not made again: a run, both kinds of checkpoint, ONNX, a
+config.
+
+The fixture holds a tiny run on six pictures, made by that version, with few different weights so that it is small, and what that
+version
+answered with it.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from mupvss import load
+from mupvss.cli.main import main
+from mupvss.config.load import load_config
+from mupvss.errors import UserError
+from mupvss.files import read_json
+from mupvss.methods.earlier import MAPS
+from mupvss.predict.load import load_classifier
+from mupvss.predict.run import FinishedRun
+from mupvss.predict.segmenter import SegmentationPredictor
+from mupvss.stages.earlier import renamed_figures
+
+FIXTURE = Path(__file__).parent / "fixtures" / "version-0.1.0.tar.xz"
+STAGES = ("train", "seeds", "affinity", "masks", "segment", "val")
+
+
+@pytest.fixture
+def old(tmp_path, monkeypatch):
+    """The folder it was made in."""
+    with tarfile.open(FIXTURE) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def predictors():
+    yield "run", load("run", "cpu")
+    yield "classifier", load_classifier(Path("run"), "cpu")
+    yield "cnn", load("cnn/train/model.safetensors", "cpu")
+    yield "classifier.onnx", load("classifier.onnx")
+
+
+def test_every_network_answers_as_it_did(old):
+    pytest.importorskip("onnxruntime")
+    answers = read_json(old / "answers.json")
+    for name, predictor in predictors():
+        found = predictor("pictures/1.png", ["blue", "red"])
+        assert found.scores == pytest.approx(answers[name]["scores"], abs=1e-3), name
+        if name == "cnn":
+            continue  # of a checkpoint alone, the search is today's
+        means = {tag: float(values.mean()) for tag, values in found.probabilities.items()}
+        assert means == pytest.approx(answers[name]["maps"], abs=0.03), name
+
+
+def test_the_run_is_taken_over_and_nothing_is_made_again(old, capsys):
+    before = {stage: (old / "run" / stage / "metrics.json").read_text() for stage in STAGES}
+    figures = {stage: json.loads(text) for stage, text in before.items()}
+    weights = {path: path.stat().st_mtime_ns for path in old.rglob("*.safetensors")}
+    maps = {path: path.read_bytes() for path in (old / "run" / "seeds" / "maps").rglob("*.npz")}
+    assert main(["run", "run/train/config.toml", "--out", "run"]) == 0
+    said = capsys.readouterr().err
+    for stage in STAGES:
+        assert f"{stage}: a result of version 0.1.0, taken over" in said
+        assert f"{stage}: up to date" in said
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
+    for path, content in maps.items():
+        assert (path.parents[1] / MAPS.get(path.parent.name, path.parent.name) / path.name).read_bytes() == content
+    after = {stage: read_json(old / "run" / stage / "metrics.json") for stage in STAGES}
+    assert after["seeds"]["maps"] == "attended_search_refined"
+    kept = {key: value for key, value in renamed_figures(figures["seeds"]).items() if key != "maps"}
+    assert kept == {key: after["seeds"][key] for key in kept}
+    for stage in ("affinity", "masks", "segment", "val"):
+        assert after[stage] == figures[stage]
+    assert main(["run", "run/train/config.toml", "--out", "run"]) == 0
+    said = capsys.readouterr().err
+    assert "taken over" not in said
+    assert said.count("up to date") == len(STAGES) + 1
+
+
+def test_what_was_asked_otherwise_is_made_anew(old, capsys):
+    """The same run asked for with other scales: the training stays, what builds on the search does not."""
+    assert main(["seeds", "run/train/config.toml", "--out", "run", "--search.scales", "1.0"]) == 0
+    said = capsys.readouterr().err
+    assert "train" not in said
+    assert "the earlier result is kept in" in said
+    assert (old / "run" / "seeds.earlier").is_dir()
+
+
+def test_the_config_says_what_it_said(old):
+    config = load_config(old / "own.toml")
+    assert (config.method, config.options.ccp, config.options.p2p_cross) == ("mupvss", 0.2, 0.25)
+    assert (config.options.pem.blocks, config.workers) == ("late", 0)
+    assert config.search.kinds == ("search_refined", "attended_search_refined", "attended_cam_refined")
+    text = (old / "own.toml").read_text()
+    (old / "own.toml").write_text(text.replace("[affinity.train]", "beta = 4.0\n[affinity.train]"))
+    with pytest.raises(UserError, match=r"affinity\.beta is 4\.0, but it is no longer an option: 8\.0 is all there is"):
+        load_config(old / "own.toml")
+
+
+def test_a_run_that_no_stage_was_asked_of_is_read_as_it_is(old):
+    """Studio, export and doctor only look."""
+    run = FinishedRun(old / "run")
+    assert run.maps == "attended_search_refined"
+    assert run.seeds("0") is not None
+    assert run.seed_mask("0") is not None
+    assert run.pseudo_mask("0") is not None
+    assert isinstance(load(old / "run"), SegmentationPredictor)
+    assert load(old / "run").scales == (1.0,)
+    assert main(["data", "doctor", str(old / "run")]) == 0
