@@ -26,7 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mupvss.data.preprocess import normalise, resize_for_search
-from mupvss.evaluation.confusion import confusion_matrix, count_with_numpy
+from mupvss.evaluation.confusion import confusion_matrix
 from mupvss.methods import find_method
 from mupvss.methods.checkpoint import ModelInfo
 from mupvss.methods.mupvss import MUPVSS, MupvssOptions, MupvssSearch
@@ -261,14 +261,13 @@ def evaluation(count: int) -> None:
             {
                 "bincount": lambda p=prediction, t=truth, s=size: usual_bincount(p, t, s),
                 "ours": lambda p=prediction, t=truth, s=size: confusion_matrix(p, t, s),
-                "numpy": lambda p=prediction, t=truth, s=size: count_with_numpy(t.ravel(), p.ravel(), s),
                 "torchmetrics": lambda p=peer, t=tensors: p(*t),
             },
             count,
         )
         ms = {name: 1000 * value for name, value in seconds.items()}
         print(
-            f"| 500×375, {size} classes | {ms['bincount']:.2f} | {ms['torchmetrics']:.2f} | {ms['numpy']:.2f} | "
+            f"| 500×375, {size} classes | {ms['bincount']:.2f} | {ms['torchmetrics']:.2f} | "
             f"{ms['ours']:.2f} | {ms['bincount'] / ms['ours']:.1f} | {ms['torchmetrics'] / ms['ours']:.0f} |",
             flush=True,
         )

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from draw_diagrams import losses_diagram, network_diagram, stages_diagram
 from PIL import Image, ImageDraw, ImageFont
 
 from mupvss.config.load import load_config
@@ -20,11 +19,14 @@ from mupvss.data.preprocess import normalise
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.files import save_image, write_text
+from mupvss.losses.ccp_loss import ccp
+from mupvss.losses.cip_loss import cip
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.model.features import Features
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.report.pictures import grid, heat, overlay
+from mupvss.report.plot import Series, plot
 from mupvss.search.multiscale import stretch
 from mupvss.search.spatial_search import prototype_map
 
@@ -108,6 +110,26 @@ def cosines_figure(predictor: Predictor, dataset: Dataset, cell: int = 9) -> Ima
     return canvas
 
 
+STYLE = """<style>text { font: 13px system-ui, sans-serif; fill: #1c1c1e } .axis { stroke: #8a8a8e; fill: none }
+polyline { fill: none; stroke-width: 2 } svg { background: #ffffff }</style>"""
+
+
+def losses_diagram() -> str:
+    """CCP and both forms of CIP for two prototypes at a given cosine."""
+    cosines = [k / 50 for k in range(-49, 50)]
+
+    def pair(cosine: float) -> torch.Tensor:
+        return torch.tensor([[1.0, 0.0], [cosine, (1 - cosine**2) ** 0.5]])
+
+    series = [
+        Series("CCP, other class", [(c, ccp(pair(c)).item()) for c in cosines]),
+        Series("CIP, other picture", [(c, cip(pair(c).unsqueeze(1)).item()) for c in cosines]),
+        Series("CIP, as printed", [(c, cip(pair(c).unsqueeze(1), form="literal").item()) for c in cosines if c > -0.1]),
+    ]
+    drawn = plot(series, "cosine of two prototypes", "loss", (-1, 6))
+    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace(">", f">{STYLE}", 1) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -119,8 +141,6 @@ def main() -> None:
     save_image(FIGURES / "neighbours.jpg", neighbours_figure(predictor, dataset), quality=88)
     save_image(FIGURES / "cosines.png", cosines_figure(predictor, dataset))
     write_text(FIGURES / "losses.svg", losses_diagram())
-    write_text(FIGURES / "network.svg", network_diagram())
-    write_text(FIGURES / "stages.svg", stages_diagram())
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
 """The version of the toolbox: what a file of results and a checkpoint say they were written by."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"

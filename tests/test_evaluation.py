@@ -13,7 +13,7 @@ from sklearn.metrics import jaccard_score
 from mupvss.cli.main import main
 from mupvss.data.masks import voc_palette, write_palette_png
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import confusion_matrix, count_with_numpy, counter, scores
+from mupvss.evaluation.confusion import confusion_matrix, joint_counts, scores
 from mupvss.evaluation.folders import score_folders
 from mupvss.evaluation.sweep import BINS, best_threshold, matrix_at, threshold_histogram
 
@@ -53,17 +53,21 @@ def test_equals_the_peer_on_real_masks(shared):
     assert scores(matrix).miou == pytest.approx(np.mean(list(iou.values())))
 
 
-def test_both_ways_of_counting_agree():
+def test_counting_in_loops():
     rng = np.random.default_rng(0)
-    for size, pixels in ((2, 1), (5, 7), (21, 5001), (81, 10_000)):
+    for size, pixels in ((2, 1), (5, 7), (21, 5001)):
         truth = rng.choice([*range(size), 255], pixels).astype(np.uint8)
         prediction = rng.integers(0, size, pixels).astype(np.uint8)
-        fast, slow = (count(truth, prediction, size) for count in (counter(), count_with_numpy))
-        np.testing.assert_array_equal(fast[0], slow[0])
-        assert fast[1] == slow[1] == -1
+        slow = np.zeros((size, size), np.int64)
+        for t, p in zip(truth, prediction, strict=True):
+            if t != 255:
+                slow[t, p] += 1
+        found, wrong = joint_counts(truth, prediction, size)
+        np.testing.assert_array_equal(found, slow)
+        assert wrong == -1
         prediction[truth == 255] = size  # does not count
         truth[-1], prediction[-1] = 0, size
-        assert counter()(truth, prediction, size)[1] == count_with_numpy(truth, prediction, size)[1] == pixels - 1
+        assert joint_counts(truth, prediction, size)[1] == pixels - 1
 
 
 @pytest.mark.parametrize(("prediction", "truth", "message"), [

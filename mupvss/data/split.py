@@ -48,7 +48,9 @@ def parse_parts(parts: Sequence[str]) -> dict[str, float]:
 
 
 def split_by_tag(tags: Tags, shares: Mapping[str, float], seed: int) -> dict[str, Tags]:
-    """Iterative stratification (Sechidis et al. 2011): the rarest tag's pictures first, each to the part that lacks that tag
+    """By hand, since the library that has it (iterative-stratification) has slept since 2024.
+
+    Iterative stratification (Sechidis et al. 2011): the rarest tag's pictures first, each to the part that lacks that tag
     most. So the rarest tag is in every part if it has as many pictures as there are parts, and the others nearly always are."""
     rng = np.random.default_rng(seed)
     left = [sorted(tags)[i] for i in rng.permutation(len(tags))]

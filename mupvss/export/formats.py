@@ -1,4 +1,7 @@
-"""The formats by name; a new one is one file and one line."""
+"""The formats by name; a new one is one file and one line.
+
+By hand, though datumaro writes most of them: it pins Pillow and OpenCV to versions before ours, and brings pandas and pyarrow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The convolutional encoders, under the tensor names that published weights have.
+"""The convolutional encoders, under the tensor names that published weights have. By hand: timm needs torchvision, and has no
+ResNet38.
 
 ResNet38 is the wide residual network of weakly supervised segmentation (Wu et al. 2019), at stride 8; its names are those of the
 checkpoint `res38_cls.pth` that users of PSA and MCTformer have. EfficientNet-lite0 (Tan & Le 2019, the variant without

@@ -1,5 +1,7 @@
 """A plain vision transformer with timm's key names, so that DeiT checkpoints load as they are.
 
+By hand, though timm has it: timm needs torchvision, and the prototypes need every block's two halves and its attention apart.
+
 Source: Dosovitskiy et al. 2021; sizes from Touvron et al. 2021 (DeiT).
 """
 

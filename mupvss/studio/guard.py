@@ -8,9 +8,10 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -43,12 +44,12 @@ class Guard:
         headers = Headers(scope=scope)
         refusal = self._refusal(headers, scope["method"])
         if refusal is None and self.token is not None:
-            query = dict(part.partition("=")[::2] for part in scope["query_string"].decode("latin-1").split("&"))
-            if secrets.compare_digest(query.get("token", "").encode(), self.token.encode()):
+            (asked, *_) = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])
+            if secrets.compare_digest(asked.encode(), self.token.encode()):
                 response = RedirectResponse(scope["path"], 303)
                 response.set_cookie(COOKIE, self.token, httponly=True, samesite="strict")
                 return await response(scope, receive, send)
-            if not secrets.compare_digest(_cookie(headers).encode(), self.token.encode()):
+            if not secrets.compare_digest(cookie_parser(headers.get("cookie", "")).get(COOKIE, "").encode(), self.token.encode()):
                 refusal = "this studio needs the token that it printed when it started: open the address with ?token=..."
         if refusal is not None:
             return await JSONResponse({"error": refusal}, 403)(scope, receive, send)
@@ -71,11 +72,6 @@ class Guard:
         if headers.get("sec-fetch-site") == "cross-site" and method != "GET":
             return "requests from other sites are not taken"
         return None
-
-
-def _cookie(headers: Headers) -> str:
-    parts = (part.strip().partition("=") for part in headers.get("cookie", "").split(";"))
-    return next((value for name, _, value in parts if name == COOKIE), "")
 
 
 MAX_BYTES = 64 * 2**20

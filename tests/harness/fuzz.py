@@ -287,9 +287,8 @@ def _picture() -> Reader:
 
 
 def _archive() -> Reader:
-    from mupvss.data.download import unpack as unpacking
+    from mupvss.data.download.unpack import unpack
 
-    unpacking.MAX_BYTES = 1 << 20
     zipped, tarred = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:
         file.writestr("a/b.txt", "x" * 50)
@@ -300,7 +299,7 @@ def _archive() -> Reader:
 
     def read(path: Path) -> None:
         out = path.parent / "out"
-        unpacking.unpack(path, out)
+        unpack(path, out)
         known = (out, path, path.parent / "counts")
         outside = [p for p in path.parent.iterdir() if p not in known and not p.name.startswith("input")]
         assert not outside, outside

@@ -121,6 +121,7 @@ def _from_polygons(polygons: Any, size: tuple[int, int], origin: str) -> np.ndar
     return tools.decode(tools.merge(tools.frPyObjects(flat, height, width))).astype(bool)
 
 
+# By hand, though pycocotools decodes runs too: on counts that do not fit it ends the process, and here they are refused by name.
 def _from_runs(code: dict[str, Any], size: tuple[int, int], origin: str) -> np.ndarray:
     if code.get("size") != list(size):
         raise DataError(f"{origin}: a run-length code of size {code.get('size')}, but the picture is {list(size)}")

@@ -48,7 +48,7 @@ def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
     if actual != sha256.lower():
         partial.unlink()
         raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was thrown away")
-    with partial.open("rb") as stream:
+    with partial.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
         os.fsync(stream.fileno())
     partial.replace(target)
     return target

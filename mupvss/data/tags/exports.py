@@ -1,4 +1,7 @@
-"""Tags from what other tools export: COCO's instance annotations, CVAT for images 1.1, Pascal VOC's XML files."""
+"""Tags from what other tools export: COCO's instance annotations, CVAT for images 1.1, Pascal VOC's XML files.
+
+By hand, for the reason that `export/formats.py` gives.
+"""
 
 from __future__ import annotations
 
