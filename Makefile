@@ -1,4 +1,4 @@
-# make demo: the whole job on the built-in scenes. make test: the tests. make lint: style and types. make docs: the site.
+# make demo: the whole job on the built-in scenes. make test: the tests; make test-fast: those that take a moment. make lint: style and types. make docs: the site.
 # make bench: speed beside what one would have otherwise. make audit: known holes in the pinned packages.
 # make lock: what users install, in the pinned versions, with the hashes of their files on every platform.
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := crf export onnx openvino studio datasets distributed cnn tensorboard
 
-.PHONY: demo test lint docs bench audit lock setup setup-dev clean
+.PHONY: demo test test-fast lint docs bench audit lock setup setup-dev clean
 
 demo: setup
 	$(BIN)/mupvss run configs/scenes.toml --out runs/demo
@@ -15,6 +15,10 @@ demo: setup
 test: setup-dev
 	$(BIN)/pytest --ignore tests/studio --ignore tests/test_deploy.py
 	$(BIN)/pytest tests/studio tests/test_deploy.py
+
+# What takes a moment each: for while one works. All of them: make test.
+test-fast: setup-dev
+	$(BIN)/pytest -m "not slow"
 
 lint: setup-dev
 	$(BIN)/ruff check .

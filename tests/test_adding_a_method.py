@@ -23,6 +23,8 @@ from mupvss.errors import ConfigError
 from mupvss.predict.load import load_classifier
 from mupvss.predict.run import FinishedRun
 
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[1] / "docs" / "adding-a-method.md"
 BASE = {key: value for key, value in TINY.items() if not key.startswith(("model.", "affinity.", "segment.size"))}
 SMALL = {"model.patch_size": 8, "model.image_size": 32, "segment.channels": 0.03125, "segment.crop": 32, "baseline": False}

@@ -130,6 +130,7 @@ def test_bad_input():
         probabilities_from_labels(np.array([[0, 3]]), 3)
 
 
+@pytest.mark.slow
 def test_equals_the_peer_on_real_pictures(shared):
     folder = shared / "voc-animals" / "VOC2012" / "JPEGImages"
     for index, path in enumerate(sorted(folder.glob("2007*.jpg"))[:10:2]):

@@ -21,6 +21,8 @@ from mupvss.predict.runtimes import load_runtime
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 
+pytestmark = pytest.mark.slow
+
 CLASSES = ("cat", "dog", "person")
 RUNTIMES = ("onnxruntime", "openvino")
 VIT = ViTConfig(backbone="micro", patch_size=8, image_size=32)

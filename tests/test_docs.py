@@ -16,6 +16,8 @@ from helpers import words as typed
 from mupvss.cli.main import COMMANDS, main
 from mupvss.export.formats import FORMATS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 SMALL = {"run": typed({key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity."))} | {"limit": 12})}

@@ -42,6 +42,7 @@ print(peak_memory_mb(), own_cores())
 """
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_what_unix_alone_has():
     found = subprocess.run([sys.executable, "-c", IMPORT_ALL], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
@@ -117,6 +118,7 @@ def test_a_table_with_windows_separators_finds_its_pictures(tmp_path):
     assert main(["data", "check", *arguments]) == 0
 
 
+@pytest.mark.slow
 def test_a_run_and_its_pictures_may_move(tmp_path, monkeypatch, capsys):
     """To another folder, as to another computer: nothing is made again, and whoever reads the run finds everything."""
     here = tmp_path / "here"

@@ -138,6 +138,7 @@ def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
     assert reading_processes(None, torch.device("cuda")) == MOST_READERS
 
 
+@pytest.mark.slow
 def test_killed_training_resumes_bit_equal(tmp_path):
     """A real process, really killed."""
     save_config(tmp_path / "c.toml", tiny({"train.image_steps": 240, "checkpoint_every": 1}))

@@ -59,6 +59,7 @@ def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, 
     assert whole(tmp_path / "run") == whole(tmp_path / "unbroken")
 
 
+@pytest.mark.slow
 def test_sigterm_saves_the_training_and_leaves(tmp_path):
     save_config(tmp_path / "c.toml", tiny({"train.image_steps": 400, "checkpoint_every": 1000}))
     process = start("train", tmp_path / "c.toml", "--out", tmp_path / "run")
@@ -76,6 +77,7 @@ def test_sigterm_saves_the_training_and_leaves(tmp_path):
     assert all(torch.equal(left[key], right[key]) for key in left)
 
 
+@pytest.mark.slow
 def test_sigterm_between_pictures(config, tmp_path):
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
     process = start("seeds", config, "--out", tmp_path / "run", "--data.scenes.seeds", "24")
@@ -89,6 +91,7 @@ def test_sigterm_between_pictures(config, tmp_path):
     assert not (tmp_path / "run" / "seeds" / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_any_write(config, tmp_path, monkeypatch, capsys):
     assert main(["run", str(config), "--out", str(tmp_path / "whole")]) == 0
     real = os.fsync
@@ -145,6 +148,7 @@ def test_folders_of_others_are_left_alone(config, tmp_path):
         assert path.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_whole_group_with_workers(tmp_path):
     """Launchers stop whole process groups: the workers that load pictures must not go first."""
     long = {"train.image_steps": 4000, "checkpoint_every": 1000, "workers": 2}
@@ -285,6 +289,7 @@ def test_an_error_on_the_way_out_of_memory_is_told_as_that(config, tmp_path, cap
     assert ("error: out of memory;" in capsys.readouterr().err) == told
 
 
+@pytest.mark.slow
 def test_a_real_lack_of_memory_ends_in_a_sentence(config, tmp_path):
     """A process that may have little more than its libraries need, and asks for all of it at once: what asks for the last
     few bytes may be a library that does not look whether it got them."""

@@ -21,6 +21,8 @@ from mupvss.doctor.tags import LIKELY, corrected, discriminant, findings, neighb
 from mupvss.options import AFFINITIES
 from mupvss.search.seeds import Seeds
 
+pytestmark = pytest.mark.slow
+
 OWN = {"baseline": False, "model.weights": "", "snapshots": 1, "search.scales": [1.0]}
 SMALL = words({key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity."))} | OWN)
 

@@ -180,6 +180,7 @@ def finished_classes(finished):
     return load_dataset(finished.config.data, "seeds").classes
 
 
+@pytest.mark.slow
 def test_predictor_in_a_new_process_gives_the_same(finished, tmp_path):
     picture = tmp_path / "x.png"
     load_dataset(finished.config.data, "seeds").samples[0].open_image().save(picture)

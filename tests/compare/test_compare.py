@@ -29,6 +29,8 @@ from mupvss.report.plot import Series, plot
 from mupvss.stages.run_folder import known_by
 from mupvss.stages.train import TRAIN
 
+pytestmark = pytest.mark.slow
+
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = {key: value for key, value in TINY.items() if not key.startswith(("search.", "affinity.", "segment."))}
 CHANGES = {"data.scenes.train": 16, "data.scenes.seeds": 8, "train.image_steps": 32, "snapshots": 1}

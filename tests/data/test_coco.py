@@ -270,6 +270,7 @@ def test_a_damaged_index_says_so(coco_tree, tmp_path):
         load_dataset(config, "train")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
     """A file of some 5 MB, of which never more than a small part is in memory."""
     images = [{"id": i, "file_name": f"{i}.jpg", "width": 64, "height": 64} for i in range(4000)]
@@ -288,12 +289,14 @@ def test_memory_does_not_grow_with_the_annotations(tmp_path, monkeypatch):
     assert peak < 2.5e6
 
 
+@pytest.mark.slow
 def test_every_stage_of_the_config(coco_tree, tmp_path):
     out = tmp_path / "run"
     assert main(["run", str(CONFIG), "--out", str(out), "--data.root", str(coco_tree), *words(PAPER)]) == 0
     check_run(out, "COCO_val2014_000000000020", 4)
 
 
+@pytest.mark.slow
 def test_every_stage_on_real_annotations(shared, tmp_path):
     out = tmp_path / "run"
     splits = [f"--data.{purpose}-split={split}2017" for purpose, split in (("train", "train"), ("seed", "train"), ("val", "val"))]
@@ -318,6 +321,7 @@ VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(content=st.dictionaries(st.text(), VALUES), chunk=st.integers(1, 9), indent=st.sampled_from([None, 1]))
 def test_streamed_json_equals_parsed_json(tmp_path_factory, content, chunk, indent):

@@ -13,6 +13,8 @@ from PIL import Image
 from mupvss.cli.main import main
 from mupvss.data.masks import write_palette_png
 
+pytestmark = pytest.mark.slow
+
 CONFIG = Path(__file__).parents[2] / "configs" / "voc.toml"
 
 

@@ -15,6 +15,8 @@ from helpers import tiny
 from mupvss.config.load import save_config
 from mupvss.methods import find_method
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("accelerate")
 STEPS = Path(__file__).with_name("steps.py")
 

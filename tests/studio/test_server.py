@@ -24,6 +24,8 @@ from mupvss.studio.records import Records, State
 from mupvss.studio.server import create_app
 from mupvss.studio.workspace import Workspace
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def client(studio):
