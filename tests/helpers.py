@@ -29,6 +29,7 @@ TINY: dict[str, Any] = {
     "model.backbone": "micro",
     "model.patch_size": 8,
     "model.image_size": 32,
+    "mupvss.pem.blocks": "all",
     "train.image_steps": 48,
     "train.batch_size": 8,
     "train.warmup_steps": 1,
