@@ -9,9 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mupvss.config.load import load_config
 from mupvss.errors import ConfigError
-from mupvss.options import SOURCES, DataConfig, ScenesData
 
 
 def data(argv: Sequence[str]) -> int:
@@ -23,7 +21,9 @@ def data(argv: Sequence[str]) -> int:
 
 
 def _check(argv: Sequence[str]) -> int:
+    from mupvss.config.load import load_config
     from mupvss.data.check import check_data, print_findings
+    from mupvss.options import SOURCES, DataConfig, ScenesData
 
     rest = list(argv)
     known: DataConfig = ScenesData()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from rich.console import Console
 
-from mupvss.config.load import SELECTORS, build, overlay, read_values
-from mupvss.config.run import RunConfig
 from mupvss.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from mupvss.config.run import RunConfig
 
 SUMMARIES = {
     "run": "The whole job of a config: train, seeds, affinity, masks, segment, val, report; a plain CAM beside it if asked for.",
@@ -33,6 +34,8 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
     What decides which options there are (the method, the source of the pictures, ...) is read before the rest.
     """
+    from mupvss.config.load import SELECTORS, build, overlay, read_values
+
     argv = list(argv)
     base = _taken(argv, "base")
     path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
