@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Scales = Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
 Affine = Literal["patch", "attention", "both"]
 
 
@@ -241,7 +242,7 @@ class TrainConfig(Section):
 class SearchOptions(Section):
     """How a picture is searched, whichever maps are asked for."""
 
-    scales: tuple[float, ...] = (0.5, 0.75, 1.0)
+    scales: Scales = (0.5, 0.75, 1.0)
     """Sizes the picture is searched at, relative to its own, rounded to whole patches; each mirrored too."""
     affinity: tuple[Affine, ...] = ("attention", "patch")
     """What spreads a map over similar patches, one after the other: patch affinity, self-attention, or their product."""
@@ -338,7 +339,7 @@ class SegmentConfig(Section):
     rounds: Positive = 1
     """2 and more: train again on the network's own masks of the training pictures (self-training)."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()
-    scales: tuple[float, ...] = (0.75, 1.0, 1.25)
+    scales: Scales = (0.75, 1.0, 1.25)
     """At the test: scales relative to that size, each mirrored too. Changing it trains nothing again."""
     crf: str = "mctformer-test"
     """At the test: CRF preset, or none. Changing it trains nothing again."""

@@ -10,13 +10,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from mupvss.cli.main import COMMANDS, FAULT, main
 from mupvss.cli.runs import run_arguments
 from mupvss.config.load import build, load_config, rows_of, save_config
-from mupvss.errors import ConfigError, UserError
+from mupvss.errors import CheckpointError, ConfigError, UserError
 from mupvss.methods import METHODS
+from mupvss.methods.checkpoint import read_info
+from mupvss.model.checkpoint import save_tensors
+from mupvss.predict.run import FinishedRun
 from mupvss.version import VERSION
 
 
@@ -255,3 +259,73 @@ def test_options_of_version_0_1_0_that_are_no_more(tmp_path):
     (tmp_path / "c.toml").write_text("[train]\nbrightness = 0.9")
     with pytest.raises(ConfigError, match=r"brightness is 0\.9, but it is no longer an option: 0\.3 is"):
         load_config(tmp_path / "c.toml")
+
+
+def config_of(tmp_path, text, name="c.toml"):
+    (tmp_path / name).write_text(text)
+    return tmp_path / name
+
+
+def test_layers_keep_what_still_fits_and_tell_of_what_nothing_knows(tmp_path):
+    over = config_of(tmp_path, "method = 'cnn-cam'\n[model]\nbackbone = 'resnet38'", "over.toml")
+    base = config_of(tmp_path, "[affinity]\nkind = 'net'\ncrop = 448\n[segment]\nnetwork = 'resnet38'\nsize = 0", "base.toml")
+    found = load_config(over, base)
+    assert (found.affinity.kind, found.affinity.crop, found.segment.size) == ("net", 448, 0)
+    base = config_of(tmp_path, "[affinity]\nkind = 'head'\ncrop = 32\n[segment]\ncrop = 32\npresence = 0.0", "base.toml")
+    found = load_config(over, base)
+    assert (found.affinity.kind, found.segment.network, found.segment.crop) == ("none", "resnet38", 32)
+    none = config_of(tmp_path, "method = 'cnn-cam'\n[affinity]\nkind = 'none'", "none.toml")
+    assert load_config(config_of(tmp_path, "method = 'mupvss'"), none).affinity.kind == "none"
+    typos = config_of(tmp_path, "[affinity]\nkind = 'net'\nchanels = 0.5\n[model]\nregister = 2", "typos.toml")
+    for top in ("[affinity]\nkind = 'head'", "method = 'cnn-cam'", "seed = 1"):
+        with pytest.raises(ConfigError, match=r"affinity\.chanels"):
+            load_config(config_of(tmp_path, top), typos)
+
+
+def test_of_several_the_last_and_rows_have_folders_of_their_own(config_file, request):
+    base = ["--base", str(config_file)]
+    config, _ = run_arguments([str(config_file), "--method", "cnn-cam", "--method=vit-cam", "--seed", "1", "--seed", "2"], "x")
+    assert (config.method, config.seed, type(config.model).__name__) == ("vit-cam", 2, "ViTConfig")
+    table = request.config.rootpath / "configs" / "ablations.toml"
+    names = [run_arguments([f"{table}:{row}", *base], "x")[1].name for row in ("ge", "pem")]
+    assert names == ["ablations-ge", "ablations-pem"]
+
+
+def test_a_folder_of_a_presets_name_does_not_hide_it(tmp_path, monkeypatch):
+    (tmp_path / "coco").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_config(Path("coco")).data.source == "coco"
+
+
+def test_names_that_there_are_not_are_told_before_anything_is_trained(config_file, tmp_path, capsys):
+    for option, name in (("--search.maps", "prototype"), ("--search.kinds", "x"), ("--masks.crf", "pas"), ("--segment.crf", "x")):
+        said = fails(capsys, "run", config_file, "--out", tmp_path / "o", option, name)
+        assert option[2:] in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_layers_of_version_0_1_0(tmp_path):
+    """What one file said in the other's words."""
+    config_of(tmp_path, "[model]\nmethod = 'cam'\nbackbone = 'resnet38'", "cam.toml")
+    assert load_config(config_of(tmp_path, "extends = ['cam.toml']\n[model]\nrecam = true")).method == "recam"
+    config_of(tmp_path, "[model]\nmethod = 'mctformer'", "mct.toml")
+    assert load_config(config_of(tmp_path, "extends = ['mct.toml']\n[model]\nattention_skip = 0.0")).options.attention_skip == 0
+    for text in ("losses = 3", "[model]\nmethod = ['x']", "mupvss = 3\n[losses]\nccp = 1.0", "search = 3"):
+        with pytest.raises(ConfigError):
+            load_config(config_of(tmp_path, text))
+
+
+@pytest.mark.parametrize("where", ["run", "checkpoint"])
+def test_no_file_of_others_has_a_module_imported(tmp_path, where, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    if where == "run":
+        (tmp_path / "run" / "train").mkdir(parents=True)
+        config_of(tmp_path / "run" / "train", "method = 'evil:X'", "config.toml")
+        with pytest.raises(ConfigError, match="MUPVSS_METHODS=evil"):
+            FinishedRun(tmp_path / "run").config()
+    else:
+        save_tensors(tmp_path / "m.safetensors", {"a": torch.zeros(1)}, {"classes": ["a"], "model": {"method": "evil:X"}})
+        with pytest.raises(CheckpointError, match="MUPVSS_METHODS=evil"):
+            read_info(tmp_path / "m.safetensors")
+    assert not (tmp_path / "ran").exists()

@@ -82,6 +82,17 @@ def test_the_run_is_taken_over_and_nothing_is_made_again(old, capsys):
     assert said.count("up to date") == len(STAGES) + 1
 
 
+def test_taken_over_in_any_order(old, capsys):
+    """A late stage first: when what it builds on is taken over afterwards, it stays finished."""
+    weights = {path: path.stat().st_mtime_ns for path in old.rglob("*.safetensors")}
+    for stage in ("segment", "masks", "run"):
+        assert main([stage, "run/train/config.toml", "--out", "run"]) == 0
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
+    capsys.readouterr()
+    assert main(["run", "run/train/config.toml", "--out", "run"]) == 0
+    assert capsys.readouterr().err.count("up to date") == len(STAGES) + 1
+
+
 def test_what_was_asked_otherwise_is_made_anew(old, capsys):
     """The same run asked for with other scales: the training stays, what builds on the search does not."""
     assert main(["seeds", "run/train/config.toml", "--out", "run", "--search.scales", "1.0"]) == 0

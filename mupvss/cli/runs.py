@@ -43,7 +43,10 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
         raise ConfigError(f"{prog} needs a config, as in: {prog} configs/scenes.toml")
     values = {} if path is None else read_values(path, None if base is None else Path(base))
     for name in SELECTORS:
-        if (chosen := _taken(argv, name)) is not None:
+        chosen = None
+        while (found := _taken(argv, name)) is not None:
+            chosen = found  # of several the last, as for every option
+        if chosen is not None:
             *parents, key = name.split(".")
             values = overlay(values, {parents[0]: {key: chosen}} if parents else {key: chosen})
     known = build(values, str(path or "the command line"))
@@ -60,7 +63,13 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
         frozen=True,
     )
     parsed: Any = tyro.cli(arguments, prog=f"{prog} CONFIG", args=argv, default=arguments(known))
-    return parsed.config, parsed.out or Path("runs") / (path.stem.replace(":", "-") if path else "run")
+    return parsed.config, parsed.out or Path("runs") / ("run" if path is None else _run_name(path))
+
+
+def _run_name(path: Path) -> str:
+    """NAME of a config NAME.toml; TABLE-ROW of a row of a table of configs."""
+    file, colon, row = path.name.rpartition(":")
+    return f"{Path(file).stem}-{row}" if colon and file else path.stem
 
 
 def _taken(argv: list[str], name: str) -> str | None:

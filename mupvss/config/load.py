@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,16 +42,15 @@ def load_config(path: Path, base: Path | None = None, trusted: bool = True) -> R
     """RunConfig from a TOML file, from one row of a table of configs (ablations.toml:ge), or from a preset by its name (scenes).
 
     base: a config whose values hold wherever `path` says nothing; so a method is one small file for every data set. trusted:
-    whether the
-    user gave it, see `find_method`. ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
+    whether the user gave it, see `find_method`. ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
     """
-    return build(read_values(path, base), str(path), trusted)
+    return build(read_values(path, base, trusted), str(path), trusted)
 
 
-def read_values(path: Path, base: Path | None = None) -> dict[str, Any]:
-    """The values as the files have them, the base's below."""
-    values = _read(path)
-    return values if base is None else overlay(_read(base), values)
+def read_values(path: Path, base: Path | None = None, trusted: bool = True) -> dict[str, Any]:
+    """The values as the files have them, the base's below. trusted: see `load_config`."""
+    values = _read(path, trusted)
+    return values if base is None else overlay(_read(base, trusted), values, trusted)
 
 
 def build(values: Mapping[str, Any], origin: str = "config", trusted: bool = True) -> RunConfig:
@@ -104,14 +103,15 @@ def _text(table: Mapping[str, Any], key: str, usual: str, origin: str, above: st
     return found
 
 
-def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool = True) -> dict[str, Any]:
     """The values of `above` where it has them, those of `below` elsewhere, less the options of what `above` chose otherwise."""
-    return _over(dict(_fitting(below, above)), above)
+    return _over(dict(_fitting(below, above, trusted)) if below else {}, above)
 
 
-def _fitting(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _fitting(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool) -> Iterator[tuple[str, Any]]:
+    """Of `below` what still has a place. An option that no choice knows stays, so that it is told of."""
     before = str(below.get("method", "mupvss"))
-    method, former = find_method(str(above.get("method", before))), find_method(before)
+    method, former = find_method(str(above.get("method", before)), trusted), find_method(before, trusted)
     for section, table in below.items():
         kept = table
         if not isinstance(table, dict):
@@ -119,16 +119,26 @@ def _fitting(below: Mapping[str, Any], above: Mapping[str, Any]) -> Iterator[tup
         elif section in CHOICES:
             key, known = CHOICES[section]
             chosen = above.get(section, {}).get(key) if isinstance(above.get(section, {}), dict) else None
-            if (
-                chosen is None and method.model is not former.model and section != "data"
-            ):  # what stands on a ViT, and the other way round
+            if chosen is None and table.get(key) in ON_A_VIT and not issubclass(method.model, ViTConfig):
                 chosen = (usual_affinity if section == "affinity" else usual_network)(method)
-                table = {name: value for name, value in table.items() if name != key}
+                kept = table = {name: value for name, value in table.items() if name != key}
+            elif chosen is None and key not in table and section != "data" and method.model is not former.model:
+                chosen = (usual_affinity if section == "affinity" else usual_network)(method)
             if isinstance(chosen, str) and chosen in known:
-                kept = {name: value for name, value in table.items() if name in known[chosen].model_fields}
+                kept = _of_choice(table, known[chosen], list(known.values()))
         elif section == "model" and method.model is not former.model:
-            kept = {name: value for name, value in table.items() if name in ModelConfig.model_fields}
+            kept = _of_choice(table, ModelConfig, [method.model, former.model])
         yield section, kept
+
+
+ON_A_VIT = ("head", "vit")
+"""The affinity and the segmentation network that stand on the classifier's ViT."""
+
+
+def _of_choice(table: Mapping[str, Any], chosen: type[Section], choices: Sequence[type[Section]]) -> dict[str, Any]:
+    """Without what only another choice has."""
+    others = {name for choice in choices for name in choice.model_fields} - set(chosen.model_fields)
+    return {name: value for name, value in table.items() if name not in others}
 
 
 def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,7 +156,7 @@ def rows_of(path: Path) -> list[str]:
     return list(rows) if isinstance(rows, dict) else []
 
 
-def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read(path: Path, trusted: bool = True, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win).
 
     above: the files that led here.
@@ -162,9 +172,9 @@ def _read(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         below = path.parent / name
         if below.resolve() in (file.resolve() for file in (*above, path)):
             raise ConfigError(f"{path}: extends {name}, which extends this file; take one of the two out")
-        values = overlay(values, _read(below, (*above, path)))
-    values = overlay(values, own)
-    return values if rows is None and row is None else overlay(values, _one_row(path, rows, row))
+        values = overlay(values, _read(below, trusted, (*above, path)), trusted)
+    values = overlay(values, own, trusted)
+    return values if rows is None and row is None else overlay(values, _one_row(path, rows, row), trusted)
 
 
 def _one_row(path: Path, rows: Any, row: str | None) -> dict[str, Any]:
@@ -192,7 +202,7 @@ def _place(path: Path) -> Path:
     """The file without a row's name; a preset's, if there is no such file."""
     if (row := _row(path)) is not None:
         path = path.with_name(path.name.removesuffix(f":{row}"))
-    return _preset(path) if not path.suffix and not path.exists() else path
+    return _preset(path) if not path.suffix and not path.is_file() else path
 
 
 def config_name(path: Path) -> str:

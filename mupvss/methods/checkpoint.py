@@ -72,7 +72,7 @@ def model_info(header: Mapping[str, Any], path: Path) -> ModelInfo:
     with fitting(path):
         if "method" not in header:  # of version 0.1.0
             words = modern({"model": dict(header["model"])}, str(path))
-            method = find_method(words["method"])
+            method = find_method(str(words["method"]), trusted=False)
             model, options = words.get("model", {}), {k: v for k, v in words.get(method.table, {}).items() if k != "search"}
         else:
             method = find_method(str(header["method"]), trusted=False)

@@ -110,13 +110,20 @@ def _drop_gone(found: dict[str, Any], origin: str) -> None:
 
 def _method(found: dict[str, Any]) -> None:
     """`model.method`, the prototypes' options, and `losses` -> `method` and the methods' tables."""
-    model, losses = found.get("model"), found.pop("losses", None)
+    model, losses = found.get("model"), found.get("losses")
     model = model if isinstance(model, dict) else {}
-    losses = losses if isinstance(losses, dict) else {}
+    if isinstance(losses, dict):
+        del found["losses"]
+    else:
+        losses = {}  # what else stands there is told of where the options are checked
     old = model.pop("method", None)
     recam = model.pop("recam", False)
     cnn = model.get("backbone") in CNNS
-    if old is not None:
+    if old is None and recam:  # the method stands in another layer, and only a CNN's CAM had this
+        found["method"] = "recam"
+    if old is not None and not isinstance(old, str):
+        model["method"] = old  # told of where the options are checked
+    if isinstance(old, str):
         found["method"] = {"cam": ("recam" if recam else "cnn-cam") if cnn else "vit-cam"}.get(old, old)
         cnns, vits = ("channels", "frozen_stages"), ("registers", "layer_scale", "drop_path", "weights_pixels", "patch_size")
         _not_of_the_choice(model, vits if cnn else cnns)
@@ -126,12 +133,15 @@ def _method(found: dict[str, Any]) -> None:
     tables: dict[str, dict[str, Any]] = {"mupvss": prototypes, "mctformer": {}, "recam": {}}
     if "attention_skip" in model:
         skip = model.pop("attention_skip")
-        tables["mctformer" if old == "mctformer" else "mupvss"]["attention_skip"] = skip
+        chosen = old or found.get("method")
+        for name in ("mupvss", "mctformer"):
+            if chosen in (None, name):  # where another layer says the method, its table alone will be read
+                tables[name]["attention_skip"] = skip
     for key, table in (("token_contrast", "mctformer"), ("reactivation", "recam")):
         if key in losses:
             tables[table][key] = losses.pop(key)
     for name, moved in tables.items():
-        if moved:
+        if moved and isinstance(found.get(name, {}), dict):
             found[name] = found.get(name, {}) | moved
     if losses:
         found["losses"] = losses  # unknown, and said to be so
@@ -141,7 +151,8 @@ def _search(search: dict[str, Any], found: dict[str, Any]) -> None:
     own = {key: search.pop(key) for key in ("global_prototypes", "decision") if key in search}
     if own:
         table = found.setdefault("mupvss", {})
-        table["search"] = table.get("search", {}) | own
+        if isinstance(table, dict) and isinstance(table.get("search", {}), dict):
+            table["search"] = table.get("search", {}) | own
     if search.get("maps") == "default":
         search["maps"] = "own"
     elif isinstance(search.get("maps"), str):

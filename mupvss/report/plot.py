@@ -26,7 +26,7 @@ class Frame:
     key: bool = True
 
 
-LARGE, SMALL = Frame(640, 340, 52, 190, 14, 42), Frame(300, 170, 52, 10, 8, 40, key=False)
+LARGE, SMALL = Frame(640, 340, 52, 190, 14, 42), Frame(300, 170, 52, 18, 8, 40, key=False)
 
 
 @dataclass(frozen=True)

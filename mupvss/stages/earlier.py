@@ -177,14 +177,17 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
     today."""
     folder = run.folder(stage.name)
     marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
-    if "inputs" in marker or not {"config.toml", "metrics.json"} <= {path.name for path in folder.glob("*")}:
+    # One that was taken over before may have to be known anew: what it builds on may have been taken over since.
+    again = "earlier" in marker
+    made = marker.get("earlier", marker.get("fingerprint"))
+    if ("inputs" in marker and not again) or marker.get("fingerprint") == known:
+        return False
+    if not {"config.toml", "metrics.json"} <= {path.name for path in folder.glob("*")}:
         return False
     old = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     before = [earlier_fingerprint(run.folder(name)) for name in (*stage.after, "train", "seeds")]
     try:
-        if stage_identity(
-            stage.name, old, dataset, dict(zip((*stage.after, "train", "seeds"), before, strict=True))
-        ) != marker.get("fingerprint"):
+        if stage_identity(stage.name, old, dataset, dict(zip((*stage.after, "train", "seeds"), before, strict=True))) != made:
             return False
         asked = build(modern(old, str(folder / "config.toml")), str(folder / "config.toml"), trusted=False)
     except UserError:
@@ -193,10 +196,10 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
     if known_by(stage, asked, dataset, after) != known:
         return False
     scored = marker.get("truth", "")
-    same_truth = not stage.scores or scored in ("", truth_identity(old, dataset))
+    same_truth = not stage.scores or scored in ("", truth if again else truth_identity(old, dataset))
     _rename_maps(folder)
     content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
-    write_json(folder / "stage.json", content | {"version": VERSION, "earlier": marker["fingerprint"]})
+    write_json(folder / "stage.json", content | {"version": VERSION, "earlier": made})
     console.print(f"{stage.name}: a result of version {VERSION}, taken over", highlight=False)
     return True
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from mupvss.config.run import RunConfig
+from mupvss.crf import PRESETS
+from mupvss.errors import ConfigError
+from mupvss.methods import find_method
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
 from mupvss.stages.affinity import AFFINITY
@@ -28,10 +32,23 @@ def run_all(run: Run) -> Metrics:
 
 
 def run_one(run: Run, name: str) -> Metrics:
+    check_names(run.config)
     prepare(run.config.seed, run.config.threads)
     metrics = run_stage(STAGES[name], run)
     gather_metrics(run)
     return metrics
+
+
+def check_names(config: RunConfig) -> None:
+    """ConfigError for maps and CRFs that there are not, before anything is trained."""
+    offered = find_method(config.method).offered()
+    for option, wanted in (("search.maps", (config.search.maps,)), ("search.kinds", config.search.kinds)):
+        for kind in wanted:
+            if kind not in offered and (option, kind) != ("search.maps", "own"):
+                raise ConfigError(f"{option} has '{kind}', and {config.method} offers {', '.join(offered)}")
+    for option, preset in (("masks.crf", config.masks.crf), ("segment.crf", config.segment.crf)):
+        if preset != "none" and preset not in PRESETS:
+            raise ConfigError(f"{option} is '{preset}'; choose one of {', '.join(PRESETS)}, none")
 
 
 HEADLINE = {
