@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import errno
-import lzma
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from mupvss.errors import DownloadError
 from mupvss.files import atomic_path
 from mupvss.runtime.log import progress_bar
-
-DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    ValueError,
-    NotImplementedError,
-    RuntimeError,
-)
-"""What the readers of damaged archives raise; a gzip's are OSErrors without a number."""
 
 
 def unpack(archive: Path, folder: Path) -> list[str]:
@@ -44,11 +30,10 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         holds = sorted(path.name for path in aside.iterdir()) if aside.is_dir() else []
         _move(aside, folder)
         return holds
-    except DAMAGED as error:
-        raise _damaged(archive, error) from None
-    except OSError as error:
-        if error.errno is not None:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's doing, not the archive's
             raise
+        # What readers of damaged archives raise has no common base.
         raise _damaged(archive, error) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
