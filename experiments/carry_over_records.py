@@ -20,7 +20,7 @@ from typing import Any
 
 from mupvss.compare.plan import Identity, Pictures, identify
 from mupvss.compare.results import read_figures
-from mupvss.config.load import load_config, rows_of
+from mupvss.config.load import load_config, merged, rows_of
 from mupvss.data.sample import Dataset
 from mupvss.files import read_json, write_json
 from mupvss.methods.earlier import MAPS
@@ -44,16 +44,8 @@ def as_it_was(commit: str, path: str) -> dict[str, Any]:
         while "/../" in inner:
             head, _, tail = inner.partition("/../")
             inner = f"{head.rpartition('/')[0]}/{tail}"
-        values = over(values, as_it_was(commit, inner))
-    return over(values, own)
-
-
-def over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = over(below[key], value) if both else value
-    return merged
+        values = merged(values, as_it_was(commit, inner))
+    return merged(values, own)
 
 
 def old_place(commit: str, name: str) -> str:
@@ -97,7 +89,7 @@ def main() -> None:
         pictures: Pictures | None = None
         for path in sorted((RESULTS / set_name).glob("*/seed-*.json")):
             record, name, seed = read_json(path), path.parent.name, int(path.stem.split("-")[1])
-            was = over(as_it_was(given.commit, base), as_it_was(given.commit, old_place(given.commit, name))) | {"seed": seed}
+            was = merged(as_it_was(given.commit, base), as_it_was(given.commit, old_place(given.commit, name))) | {"seed": seed}
             config = todays(name, Path(base)).model_copy(update={"seed": seed})
             pictures = pictures or Pictures(config.data, config.limit)
             if old_identity(was, pictures.learned, pictures.searched) != record["identity"]:

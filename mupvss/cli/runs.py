@@ -34,7 +34,7 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
     What decides which options there are (the method, the source of the pictures, ...) is read before the rest.
     """
-    from mupvss.config.load import SELECTORS, build, overlay, read_values
+    from mupvss.config.load import SELECTORS, build, overlay, read_values, run_name
 
     argv = list(argv)
     base = _taken(argv, "base")
@@ -63,13 +63,7 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
         frozen=True,
     )
     parsed: Any = tyro.cli(arguments, prog=f"{prog} CONFIG", args=argv, default=arguments(known))
-    return parsed.config, parsed.out or Path("runs") / ("run" if path is None else _run_name(path))
-
-
-def _run_name(path: Path) -> str:
-    """NAME of a config NAME.toml; TABLE-ROW of a row of a table of configs."""
-    file, colon, row = path.name.rpartition(":")
-    return f"{Path(file).stem}-{row}" if colon and file else path.stem
+    return parsed.config, parsed.out or Path("runs") / ("run" if path is None else run_name(path))
 
 
 def _taken(argv: list[str], name: str) -> str | None:

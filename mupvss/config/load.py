@@ -105,7 +105,7 @@ def _text(table: Mapping[str, Any], key: str, usual: str, origin: str, above: st
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool = True) -> dict[str, Any]:
     """The values of `above` where it has them, those of `below` elsewhere, less the options of what `above` chose otherwise."""
-    return _over(dict(_fitting(below, above, trusted)) if below else {}, above)
+    return merged(dict(_fitting(below, above, trusted)) if below else {}, above)
 
 
 def _fitting(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool) -> Iterator[tuple[str, Any]]:
@@ -141,18 +141,18 @@ def _of_choice(table: Mapping[str, Any], chosen: type[Section], choices: Sequenc
     return {name: value for name, value in table.items() if name not in others}
 
 
-def _over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Table by table, the values of `above` where it has them."""
-    merged = dict(below)
+    found = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
-        merged[key] = _over(below[key], value) if both else value
-    return merged
+        found[key] = merged(below[key], value) if both else value
+    return found
 
 
 def rows_of(path: Path) -> list[str]:
     """The rows of a table of configs; none for a config."""
-    rows = _parsed(_place(path)).get("rows", {})
+    rows = _parsed(_place(_parted(path)[0])).get("rows", {})
     return list(rows) if isinstance(rows, dict) else []
 
 
@@ -161,7 +161,8 @@ def _read(path: Path, trusted: bool = True, above: tuple[Path, ...] = ()) -> dic
 
     above: the files that led here.
     """
-    path, row = _place(path), _row(path)
+    file, row = _parted(path)
+    path = _place(file)
     own = modern(_parsed(path), str(path))
     rows = own.pop("rows", None)
     values: dict[str, Any] = {}
@@ -187,27 +188,31 @@ def _one_row(path: Path, rows: Any, row: str | None) -> dict[str, Any]:
     return {key: value for key, value in modern(rows[row], str(path)).items() if key != "about"}
 
 
-def _row(path: Path) -> str | None:
-    """The row that is named behind the file, as in ablations.toml:ge or ablations:ge; a drive's letter is none."""
+def _parted(path: Path) -> tuple[Path, str | None]:
+    """The file, and the row that is named behind it, as in ablations.toml:ge or ablations:ge; a drive's letter is none."""
     name, colon, row = path.name.rpartition(":")
-    return row if colon and name else None
+    return (path.with_name(name), row) if colon and name else (path, None)
 
 
 def is_row(path: Path) -> bool:
     """Whether it names a row of a table of configs, as in ablations.toml:ge."""
-    return _row(path) is not None
-
-
-def _place(path: Path) -> Path:
-    """The file without a row's name; a preset's, if there is no such file."""
-    if (row := _row(path)) is not None:
-        path = path.with_name(path.name.removesuffix(f":{row}"))
-    return _preset(path) if not path.suffix and not path.is_file() else path
+    return _parted(path)[1] is not None
 
 
 def config_name(path: Path) -> str:
     """What a config is called where it stands beside others: its row, or its file's stem."""
-    return _row(path) or path.stem
+    return _parted(path)[1] or path.stem
+
+
+def run_name(path: Path) -> str:
+    """What the folder of its run is called: NAME for NAME.toml, TABLE-ROW for a row of a table of configs."""
+    file, row = _parted(path)
+    return file.stem if row is None else f"{file.stem}-{row}"
+
+
+def _place(file: Path) -> Path:
+    """The file; a preset's, if there is no such file."""
+    return _preset(file) if not file.suffix and not file.is_file() else file
 
 
 def _parsed(path: Path) -> dict[str, Any]:

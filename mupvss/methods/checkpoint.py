@@ -16,7 +16,7 @@ from mupvss.methods import find_method
 from mupvss.methods.earlier import modern
 from mupvss.methods.method import Method
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
-from mupvss.options import ModelConfig, SearchConfig, Section
+from mupvss.options import SearchConfig, Section
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,6 @@ class ModelInfo:
     def build(self) -> nn.Module:
         """The network without its weights."""
         return self.method.build(self.model, self.options, len(self.classes), False)
-
-
-def info_of(classes: tuple[str, ...], method: str, model: ModelConfig, options: Section) -> ModelInfo:
-    return ModelInfo(tuple(classes), find_method(method), model, options, method)
 
 
 def save_model(path: Path, network: nn.Module, info: ModelInfo) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mupvss.errors import ConfigError
+from mupvss.options import SOURCES
 
 MAPS = {
     "default": "attended_search_refined",
@@ -25,7 +26,7 @@ MAPS = {
 }
 """Kinds of maps; those that are not here have kept their names."""
 CNNS = ("resnet38", "efficientnet-lite0")
-_PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
+PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
 _LOSSES = (
     "ccp",
     "cip",
@@ -39,7 +40,7 @@ _LOSSES = (
     "p2p_dense",
     "ramp",
 )
-_RUN = ("workers", "checkpoint_every", "snapshots", "tensorboard")
+OF_THE_RUN = ("workers", "checkpoint_every", "snapshots", "tensorboard")
 GONE: dict[str, Any] = {
     "losses.classification": 1.0,
     "losses.tagged_only": False,
@@ -80,10 +81,10 @@ def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     for section in ("affinity", "segment"):
         train = found.get(section, {}).get("train") if isinstance(found.get(section), dict) else None
         if isinstance(train, dict):
-            found[section]["train"] = {key: value for key, value in train.items() if key not in _RUN}
+            found[section]["train"] = {key: value for key, value in train.items() if key not in OF_THE_RUN}
     train = found.get("train")
     if isinstance(train, dict):
-        found |= {key: train.pop(key) for key in _RUN if key in train}
+        found |= {key: train.pop(key) for key in OF_THE_RUN if key in train}
     _method(found)
     search = found.get("search")
     if isinstance(search, dict):
@@ -127,7 +128,7 @@ def _method(found: dict[str, Any]) -> None:
         found["method"] = {"cam": ("recam" if recam else "cnn-cam") if cnn else "vit-cam"}.get(old, old)
         cnns, vits = ("channels", "frozen_stages"), ("registers", "layer_scale", "drop_path", "weights_pixels", "patch_size")
         _not_of_the_choice(model, vits if cnn else cnns)
-    prototypes = {key: model.pop(key) for key in _PROTOTYPES if key in model} | {
+    prototypes = {key: model.pop(key) for key in PROTOTYPES if key in model} | {
         key: losses.pop(key) for key in _LOSSES if key in losses
     }
     tables: dict[str, dict[str, Any]] = {"mupvss": prototypes, "mctformer": {}, "recam": {}}
@@ -166,23 +167,8 @@ def _whole_sections(found: dict[str, Any]) -> None:
     sections = {name: found.get(name) for name in ("data", "affinity", "segment")}
     data, affinity, segment = ({} if not isinstance(section, dict) else section for section in sections.values())
     if {"crowd", "other_classes", "scenes", "masks"} <= data.keys():
-        own = {
-            "scenes": ("scenes", "other_classes"),
-            "voc": (
-                "root",
-                "tags",
-                "masks",
-                "other_classes",
-                "train_split",
-                "seed_split",
-                "seed_without",
-                "score_split",
-                "val_split",
-            ),
-            "coco": ("root", "other_classes", "crowd", "train_split", "seed_split", "val_split"),
-            "folder": ("root", "tags", "val_tags", "masks"),
-        }.get(data.get("source", "scenes"), tuple(data))
-        found["data"] = {key: value for key, value in data.items() if key in (*own, "source", "classes", "seed_every")}
+        source = SOURCES.get(data.get("source", "scenes"))
+        found["data"] = data if source is None else {key: value for key, value in data.items() if key in source.model_fields}
     if {"radius", "beta", "steps"} <= affinity.keys():
         if affinity.get("kind") == "none":
             found["affinity"] = {"kind": "none"}

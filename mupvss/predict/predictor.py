@@ -13,14 +13,13 @@ from PIL import Image
 from torch import nn
 
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
-from mupvss.errors import UserError
 from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, search_settings
 from mupvss.model.features import Features
 from mupvss.options import SearchConfig, Section
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
-from mupvss.search.maps import chosen_kind
+from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 
@@ -74,10 +73,7 @@ class Predictor(SharedPredictor, PicturePredictor):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The maps that are made: `search.kinds`, or all that the method offers, its own first."""
-        unknown = [kind for kind in self.config.kinds if kind not in self.maps]
-        if unknown:
-            raise UserError(f"search.kinds has '{unknown[0]}', and this method offers {', '.join(self.maps)}")
-        return self.config.kinds or tuple(self.maps)
+        return asked_kinds(self.maps, self.config.kinds)
 
     @property
     def kind(self) -> str:

@@ -121,6 +121,14 @@ def chosen_kind(offered: Mapping[str, Map], wanted: str) -> str:
     return wanted
 
 
+def asked_kinds(offered: Mapping[str, Map], wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """The kinds that are made: `search.kinds`, or all that the method offers, its own first; UserError for an unknown one."""
+    unknown = [kind for kind in wanted if kind not in offered]
+    if unknown:
+        raise UserError(f"search.kinds has '{unknown[0]}', and this method offers {', '.join(offered)}")
+    return wanted or tuple(offered)
+
+
 def _spread(maps: Tensor, features: Features) -> Tensor:
     return refine(maps, [affinity("attention", features.patches, features.patch_attention, 1.0)])
 

@@ -1,8 +1,7 @@
 """Stages that version 0.1.0 finished, known again: their fingerprints were made otherwise, and their maps had other names.
 
 A folder is taken over if the fingerprint in it is the one that 0.1.0 gave to the config in it and to the pictures as they are
-now, and if
-that config says what is asked for today. Nothing is computed again then; maps get today's names.
+now, and if that config says what is asked for today. Nothing is computed again then; maps get today's names.
 """
 
 from __future__ import annotations
@@ -18,13 +17,30 @@ from mupvss.config.load import build
 from mupvss.data.sample import Dataset
 from mupvss.errors import UserError
 from mupvss.files import read_json, write_json
-from mupvss.methods.earlier import MAPS, modern
+from mupvss.methods.earlier import MAPS, OF_THE_RUN, PROTOTYPES, modern
 from mupvss.model.pretrained import weights_identity
 from mupvss.runtime.log import console
 from mupvss.stages.run_folder import Run, Stage, dataset_identity, known_by, masks_of, stage_fingerprint
 from mupvss.stages.seeds import per_class
 
 VERSION = "0.1.0"
+TRAIN: dict[str, Any] = {
+    "image_steps": 25000,
+    "batch_size": 32,
+    "lr": 0.0001,
+    "new_lr_scale": 5.0,
+    "weight_decay": 0.05,
+    "warmup_steps": 50,
+    "clip_norm": 5.0,
+    "precision": "bf16",
+    "crop_area": [0.3, 1.0],
+    "flip": True,
+    "brightness": 0.3,
+    "workers": None,
+    "checkpoint_every": 100,
+    "snapshots": 0,
+    "tensorboard": False,
+}
 DEFAULTS: dict[str, Any] = {
     "model": {
         "method": "mupvss",
@@ -65,23 +81,7 @@ DEFAULTS: dict[str, Any] = {
         "p2p_dense_start": 0.25,
         "ramp": 0.5,
     },
-    "train": {
-        "image_steps": 25000,
-        "batch_size": 32,
-        "lr": 0.0001,
-        "new_lr_scale": 5.0,
-        "weight_decay": 0.05,
-        "warmup_steps": 50,
-        "clip_norm": 5.0,
-        "precision": "bf16",
-        "crop_area": [0.3, 1.0],
-        "flip": True,
-        "brightness": 0.3,
-        "workers": None,
-        "checkpoint_every": 100,
-        "snapshots": 0,
-        "tensorboard": False,
-    },
+    "train": TRAIN,
     "search": {
         "scales": [1.0],
         "flip": True,
@@ -108,23 +108,7 @@ DEFAULTS: dict[str, Any] = {
         "channels": 1.0,
         "weights": None,
         "crop": 224,
-        "train": {
-            "image_steps": 3200,
-            "batch_size": 8,
-            "lr": 0.001,
-            "new_lr_scale": 1.0,
-            "weight_decay": 0.05,
-            "warmup_steps": 20,
-            "clip_norm": 5.0,
-            "precision": "bf16",
-            "crop_area": [0.3, 1.0],
-            "flip": True,
-            "brightness": 0.3,
-            "workers": None,
-            "checkpoint_every": 100,
-            "snapshots": 0,
-            "tensorboard": False,
-        },
+        "train": {**TRAIN, "image_steps": 3200, "batch_size": 8, "lr": 0.001, "new_lr_scale": 1.0, "warmup_steps": 20},
     },
     "masks": {"crf": "clip-es", "sharpness": 4.0, "crf_steps": 10, "margin": 0.25},
     "segment": {
@@ -140,29 +124,11 @@ DEFAULTS: dict[str, Any] = {
         "unsure": 0.6,
         "scales": [0.75, 1.0, 1.25],
         "crf": "mctformer-test",
-        "train": {
-            "image_steps": 12800,
-            "batch_size": 16,
-            "lr": 0.0002,
-            "new_lr_scale": 5.0,
-            "weight_decay": 0.05,
-            "warmup_steps": 50,
-            "clip_norm": 5.0,
-            "precision": "bf16",
-            "crop_area": [0.3, 1.0],
-            "flip": True,
-            "brightness": 0.3,
-            "workers": None,
-            "checkpoint_every": 100,
-            "snapshots": 0,
-            "tensorboard": False,
-        },
+        "train": {**TRAIN, "image_steps": 12800, "batch_size": 16, "lr": 0.0002},
     },
 }
 """Of every section of 0.1.0 whose options were part of a fingerprint. Options at their defaults were left out of it."""
-NESTED: dict[str, Any] = {"train": DEFAULTS["train"], "pem": DEFAULTS["model"]["pem"]}
-WITHOUT_EFFECT = frozenset({"workers", "checkpoint_every", "tensorboard", "snapshots"})
-PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
+NESTED: dict[str, Any] = {"train": TRAIN, "pem": DEFAULTS["model"]["pem"]}
 UNREAD = {
     "mupvss": (("recam",), ("token_contrast", "reactivation")),
     "mctformer": ((*PROTOTYPES, "recam"), ("reactivation",)),
@@ -242,8 +208,7 @@ def renamed_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 def stage_identity(name: str, values: Mapping[str, Any], dataset: Dataset, upstream: Mapping[str, str]) -> str:
     """The fingerprint that 0.1.0 gave to a stage. values: its config, whole or what differs from the defaults; upstream: the
-    fingerprints
-    of the stages it built on."""
+    fingerprints of the stages it built on."""
     pictures, seed = dataset_identity(dataset), values.get("seed", 0)
     section = {part: _plain(values.get(part, {}), DEFAULTS[part]) for part in ("search", "affinity", "masks", "segment")}
     parts: dict[str, Sequence[Any]] = {
@@ -298,7 +263,7 @@ def _plain(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any
     found: dict[str, Any] = {}
     for name, default in usual.items():
         value = _typed(values.get(name, default), default)
-        if name in WITHOUT_EFFECT:
+        if name in OF_THE_RUN:
             continue
         if isinstance(default, dict):
             # A table that was begun had the defaults of its class, and not those of its place, for what it did not say.

@@ -8,6 +8,7 @@ from mupvss.errors import ConfigError
 from mupvss.methods import find_method
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
+from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.stages.affinity import AFFINITY
 from mupvss.stages.masks import MASKS
 from mupvss.stages.report import REPORT
@@ -40,12 +41,10 @@ def run_one(run: Run, name: str) -> Metrics:
 
 
 def check_names(config: RunConfig) -> None:
-    """ConfigError for maps and CRFs that there are not, before anything is trained."""
+    """UserError for maps and CRFs that there are not, before anything is trained."""
     offered = find_method(config.method).offered()
-    for option, wanted in (("search.maps", (config.search.maps,)), ("search.kinds", config.search.kinds)):
-        for kind in wanted:
-            if kind not in offered and (option, kind) != ("search.maps", "own"):
-                raise ConfigError(f"{option} has '{kind}', and {config.method} offers {', '.join(offered)}")
+    chosen_kind(offered, config.search.maps)
+    asked_kinds(offered, config.search.kinds)
     for option, preset in (("masks.crf", config.masks.crf), ("segment.crf", config.segment.crf)):
         if preset != "none" and preset not in PRESETS:
             raise ConfigError(f"{option} is '{preset}'; choose one of {', '.join(PRESETS)}, none")

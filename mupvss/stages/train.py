@@ -27,9 +27,7 @@ def train_inputs(config: RunConfig) -> TrainInputs:
 
 def cam_inputs(config: RunConfig) -> TrainInputs:
     method = "cnn-cam" if isinstance(config.model, CNNConfig) else "vit-cam"
-    return TrainInputs.model_construct(
-        method=method, model=config.model, options=NoOptions(), train=config.train, seed=config.seed
-    )
+    return train_inputs(config).model_copy(update={"method": method, "options": NoOptions()})
 
 
 def train(work: Work) -> Metrics:

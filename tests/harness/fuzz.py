@@ -199,13 +199,14 @@ def _split_list() -> Reader:
 def _checkpoint() -> Reader:
     import torch
 
-    from mupvss.methods.checkpoint import info_of, load_network, save_model
+    from mupvss.methods.checkpoint import ModelInfo, load_network, save_model
     from mupvss.methods.method import NoOptions
+    from mupvss.methods.vit_cam import VIT_CAM
     from mupvss.options import ViTConfig
 
     model = ViTConfig(backbone="micro", patch_size=8, image_size=16)
     torch.manual_seed(0)
-    info = info_of(("a",), "vit-cam", model, NoOptions())
+    info = ModelInfo(("a",), VIT_CAM, model, NoOptions(), VIT_CAM.name)
     network = info.build()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
