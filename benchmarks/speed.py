@@ -34,7 +34,7 @@ from mupvss.model.features import Features, first_attention_block
 from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.options import PEMConfig, SearchConfig, ViTConfig
 from mupvss.predict.predictor import Predictor
-from mupvss.runtime.device import autocast, computed_in, has_bf16
+from mupvss.runtime.device import autocast, computed_in, float32_product, has_bf16
 from mupvss.search.affinity import refine_by_pixels
 from mupvss.search.multiscale import canvas_size, stretch
 from mupvss.training.classifier import weighted_sum
@@ -49,7 +49,7 @@ def plain_float32() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision("medium")
+        torch.set_float32_matmul_precision(float32_product())
 
 
 class Straightforward(nn.Module):
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--wide", action="store_true", help="also 448 pixels and 80 classes")
     parser.add_argument("--picture", type=Path, help="picture to search; default: noise of 500x375")
     options = parser.parse_args()
-    torch.set_float32_matmul_precision("medium")
+    torch.set_float32_matmul_precision(float32_product())
     peak()
     if options.which in ("all", "training"):
         print("| training | straightforward, images/s | ours, images/s | ratio | times a plain ViT's step | loss | gap | MB |")

@@ -9,7 +9,7 @@ import torch
 from helpers import pretend_bf16
 
 from mupvss.cli.main import main
-from mupvss.runtime.device import UNITS, autocast, computed_in, has_bf16
+from mupvss.runtime.device import UNITS, autocast, computed_in, has_bf16, prepare
 
 CPU = torch.device("cpu")
 
@@ -21,6 +21,13 @@ def test_bf16_is_a_wish(monkeypatch, wish, units, expected):
     with autocast(CPU, wish):
         product = torch.ones(2, 2) @ torch.ones(2, 2)
     assert product.dtype == (torch.bfloat16 if expected == "bf16" else torch.float32)
+
+
+def test_float32_means_float32():
+    """PyTorch would multiply it in bfloat16 on a processor with units for that, if it is allowed to."""
+    prepare(0, 1)
+    a, b = torch.randn(512, 512), torch.randn(512, 512)
+    assert ((a @ b) - (a.double() @ b.double())).abs().max() < 1e-3  # in bfloat16 it is 0.1
 
 
 def asked(monkeypatch, capabilities, older=False, mkldnn=True):
