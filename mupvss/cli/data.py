@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from mupvss.errors import ConfigError
+from mupvss.errors import ConfigError, MissingExtraError
 
 
 def data(argv: Sequence[str]) -> int:
@@ -72,8 +72,10 @@ class DoctorArguments:
 
 
 def _doctor(argv: Sequence[str]) -> int:
-    from mupvss.doctor.run import examine
-
+    try:
+        from mupvss.doctor.run import examine
+    except ImportError as error:
+        raise MissingExtraError(f"the doctor needs the extra 'doctor' ({error}): pip install 'mupvss[doctor]'") from None
     examine(**dataclasses.asdict(tyro.cli(DoctorArguments, prog="mupvss data doctor", args=list(argv))))
     return 0
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.neighbors import NearestNeighbors
 
 from mupvss.doctor.evidence import Evidence
 
@@ -15,26 +17,28 @@ SHARP = 20.0
 """A neighbour counts exp(SHARP x (its cosine - the nearest one's))."""
 PRIOR = 2.0
 """The class's share of all pictures counts as this many neighbours."""
-ROWS = 1024
 
 
 def neighbours_say(features: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """features (n, D), tags (n, C) of 0 and 1 -> log-odds (n, C) that a class is there, from the weighed share of the neighbours
-    that are tagged with it; zeros for a single picture."""
+    """Log-odds that a class is in a picture, from the weighed share of the most similar pictures that are tagged with it.
+
+    Args:
+        features: (n, D), one row per picture.
+        tags: (n, C) of 0 and 1.
+
+    Returns:
+        (n, C), unbounded; zeros for a single picture.
+    """
     n, count = len(features), min(COUNT, len(features) - 1)
     if count < 1:
         return np.zeros(tags.shape)
     centred = features - features.mean(0)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-8)
-    shares = np.empty(tags.shape)
-    for start in range(0, n, ROWS):
-        rows = np.arange(start, min(n, start + ROWS))
-        cosines = unit[rows] @ unit.T
-        cosines[rows - start, rows] = -np.inf
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        close = np.take_along_axis(cosines, nearest, 1)
-        weights = np.exp(SHARP * (close - close.max(1, keepdims=True)))
-        shares[rows] = (weights[:, :, None] * tags[nearest]).sum(1) / weights.sum(1)[:, None]
+    # Asked without a query, it leaves each picture out of its own neighbours.
+    distances, nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(unit).kneighbors()
+    cosines = 1 - distances**2 / 2
+    weights = np.exp(SHARP * (cosines - cosines.max(1, keepdims=True)))
+    shares = (weights[:, :, None] * tags[nearest]).sum(1) / weights.sum(1)[:, None]
     usual = tags.mean(0).clip(0.5 / n, 1 - 0.5 / n)
     likely = (shares * count + usual * PRIOR) / (count + PRIOR)
     return np.log(likely / (1 - likely))
@@ -44,29 +48,26 @@ FOLDS = 5
 
 
 def discriminant(evidence: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """evidence (n, K), given (n,) bool: whether a picture has the tag -> (n,) log-odds before any prior; NaN, unknown, where the
-    other folds lack pictures with or without the tag."""
-    spread = evidence.std(0)
-    x = (evidence - evidence.mean(0)) / np.where(spread > 1e-9, spread, 1.0)
-    fold = np.arange(len(x)) % FOLDS
-    found = np.full(len(x), np.nan)
+    """Log-odds that a picture has a tag, each by a linear discriminant that the picture's own tag had no part in.
+
+    Args:
+        evidence: (n, K), unbounded.
+        given: (n,) bool: whether a picture has the tag.
+
+    Returns:
+        (n,), for as many pictures with the tag as without; NaN, unknown, where the other folds lack pictures of either side.
+    """
+    fold = np.arange(len(evidence)) % FOLDS
+    found = np.full(len(evidence), np.nan)
     for held_out in range(FOLDS):
         learn, judged = fold != held_out, fold == held_out
-        yes, no = x[learn & given], x[learn & ~given]
-        if len(yes) and len(no):
-            direction, middle = _fisher(yes, no)
-            found[judged] = (x[judged] - middle) @ direction
+        yes = int(given[learn].sum())
+        no = int(learn.sum()) - yes
+        if yes and no and judged.any():
+            # The covariance is drawn towards its diagonal, by Ledoit and Wolf's measure of how little the pictures tell of it.
+            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(evidence[learn], given[learn])
+            found[judged] = fitted.decision_function(evidence[judged]) - np.log(yes / no)
     return found
-
-
-def _fisher(yes: np.ndarray, no: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Direction and middle point; the covariance is drawn towards its diagonal the more, the fewer pictures there are."""
-    high, low = yes.mean(0), no.mean(0)
-    within = np.concatenate((yes - high, no - low))
-    covariance = within.T @ within / len(within)
-    share = covariance.shape[0] / (covariance.shape[0] + len(within))
-    shrunk = (1 - share) * covariance + np.diag(share * covariance.diagonal() + 1e-6)
-    return np.linalg.solve(shrunk, high - low), (high + low) / 2
 
 
 STEEP = 4.0
