@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.data.scenes.render import SIX, draw_scene
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.runtime.device import autocast
 
+CLASSES = tuple(SIX)
 K = len(CLASSES) + 1
 TEST_FIRST = 10_000_000
 

@@ -20,8 +20,7 @@ Affine = Literal["patch", "attention", "both"]
 
 def added(default: Any, neutral: Any, **limits: Any) -> Any:
     """The default of an option that came after a release. neutral: the value under which everything is computed as it was before
-    the
-    option, so that finished runs, which do not know it, stay valid (`stages/run_folder.py`)."""
+    the option, so that finished runs, which do not know it, stay valid (`stages/run_folder.py`)."""
     return Field(default=default, json_schema_extra={"neutral": neutral}, **limits)
 
 
@@ -42,6 +41,8 @@ class ScenesConfig(Section):
     """Number of training pictures (drawn when asked for, never stored)."""
     seeds: Positive = 200
     """How many of the training pictures get seeds and are scored."""
+    world: Literal["six", "many"] = added("six", neutral="six")
+    """Which things are drawn: the six of the built-in data set, or the many other kinds that the drawn backbone learned from."""
 
 
 class Pictures(Section):

@@ -1,44 +1,19 @@
-"""Silhouettes of the drawn classes: outlines in the object's own frame, x to the right along its length, in [-1, 1].
-
-Every class has a plain body that varies in proportion and pose, and one place where its small telling part sits.
-"""
+"""Silhouettes of the six things of the built-in data set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-Polygon = np.ndarray
-"""(K, 2) float64 corners."""
-
-
-@dataclass(frozen=True)
-class Silhouette:
-    body: list[Polygon]
-    """Drawn as a union."""
-    part_centre: tuple[float, float]
-    part_radius: float
-
-
-def _ellipse(cx: float, cy: float, rx: float, ry: float, points: int = 32) -> Polygon:
-    angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
-    return np.stack((cx + rx * np.cos(angle), cy + ry * np.sin(angle)), 1)
-
-
-def _strip(path: np.ndarray, half_width: np.ndarray) -> Polygon:
-    """Outline of a path (K, 2) with a half width (K,) at each point."""
-    tangent = np.gradient(path, axis=0)
-    normal = np.stack((-tangent[:, 1], tangent[:, 0]), 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    return np.concatenate((path + normal * half_width[:, None], (path - normal * half_width[:, None])[::-1]))
+from mupvss.data.scenes.things import Silhouette, ellipse, strip
 
 
 def fish(rng: np.random.Generator) -> Silhouette:
     height, fork = rng.uniform(0.32, 0.5), rng.uniform(0.25, 0.45)
     tail = np.array([(-0.45, 0.0), (-1.0, -fork), (-0.82, 0.0), (-1.0, fork)])
     fin = np.array([(-0.1, -height * 0.8), (rng.uniform(-0.35, -0.15), -height - 0.25), (0.3, -height * 0.8)])
-    return Silhouette([_ellipse(0.2, 0, 0.75, height), tail, fin], (0.62, -0.08), 0.2)
+    return Silhouette([ellipse(0.2, 0, 0.75, height), tail, fin], (0.62, -0.08), 0.2)
 
 
 def beetle(rng: np.random.Generator) -> Silhouette:
@@ -48,8 +23,8 @@ def beetle(rng: np.random.Generator) -> Silhouette:
         bend = x + rng.uniform(-0.2, 0.2)
         for side in (-1, 1):
             path = np.array([(x, 0.0), (bend, side * (width + 0.1)), (bend + 0.12, side * (width + 0.34))])
-            legs.append(_strip(path, np.full(3, 0.05)))
-    return Silhouette([_ellipse(-0.12, 0, 0.78, width), _ellipse(0.72, 0, 0.28, 0.28), *legs], (0.72, 0), 0.24)
+            legs.append(strip(path, np.full(3, 0.05)))
+    return Silhouette([ellipse(-0.12, 0, 0.78, width), ellipse(0.72, 0, 0.28, 0.28), *legs], (0.72, 0), 0.24)
 
 
 def mushroom(rng: np.random.Generator) -> Silhouette:
@@ -72,14 +47,14 @@ def snake(rng: np.random.Generator) -> Silhouette:
     path = np.stack((x, rng.uniform(0.25, 0.42) * np.sin(rng.uniform(1.4, 2.0) * np.pi * x + rng.uniform(0, 2 * np.pi))), 1)
     half = rng.uniform(0.15, 0.2) * np.clip((x + 1.0) * 2.5, 0.25, 1)
     head = path[-1]
-    return Silhouette([_strip(path, half), _ellipse(head[0], head[1], 0.24, 0.2)], (float(head[0]), float(head[1])), 0.2)
+    return Silhouette([strip(path, half), ellipse(head[0], head[1], 0.24, 0.2)], (float(head[0]), float(head[1])), 0.2)
 
 
 def kite(rng: np.random.Generator) -> Silhouette:
     waist, wide = rng.uniform(-0.35, -0.05), rng.uniform(0.55, 0.75)
     sail = np.array([(0, -0.95), (wide, waist), (0, 0.6), (-wide, waist)])
     y = np.linspace(0.55, 1.0, 10)
-    tail = _strip(np.stack((0.12 * np.sin(12 * y + rng.uniform(0, 6)), y), 1), np.full(10, 0.06))
+    tail = strip(np.stack((0.12 * np.sin(12 * y + rng.uniform(0, 6)), y), 1), np.full(10, 0.06))
     return Silhouette([sail, tail], (0.0, waist), 0.22)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset, LazySamples, Sample
-from mupvss.data.scenes.render import CLASSES, draw_scene
+from mupvss.data.scenes.render import WORLDS, draw_scene
 from mupvss.data.tags import write_tags
 from mupvss.errors import DataError
 from mupvss.files import save_image
@@ -27,14 +27,15 @@ def load_scenes(config: ScenesData, split: str) -> Dataset:
 
     split train: scenes 0 ... train-1; seeds: the first of them; val: pictures of no other split."""
     scenes = config.scenes
-    classes = config.classes or CLASSES
-    unknown = sorted(set(classes) - set(CLASSES))
+    drawn = tuple(WORLDS[scenes.world])
+    classes = config.classes or drawn
+    unknown = sorted(set(classes) - set(drawn))
     if unknown:
-        raise DataError(f"data.classes: the scenes have no class {unknown}; they have {', '.join(CLASSES)}")
+        raise DataError(f"data.classes: the scenes have no class {unknown}; they have {', '.join(drawn)}")
     first, count = {"train": (0, scenes.train), "seeds": (0, scenes.seeds), "val": (10_000_000, scenes.seeds)}[split]
     table = np.full(256, 0 if config.other_classes == "background" else 255, np.uint8)
     table[0] = 0
-    for class_id, name in enumerate(CLASSES, 1):
+    for class_id, name in enumerate(drawn, 1):
         if name in classes:
             table[class_id] = classes.index(name) + 1
     make = functools.partial(_sample, scenes, tuple(classes), table.tobytes())
@@ -43,7 +44,7 @@ def load_scenes(config: ScenesData, split: str) -> Dataset:
 
 def _sample(config: ScenesConfig, classes: tuple[str, ...], table: bytes, number: int) -> Sample:
     """table: of 256 bytes, from the ids of the drawing to those of `classes`."""
-    scene = (config.seed, number, config.size)
+    scene = (config.seed, number, config.size, config.world)
     return Sample(
         f"scene-{number:08d}",
         f"scene {number} of seed {config.seed}",
@@ -55,20 +56,21 @@ def _sample(config: ScenesConfig, classes: tuple[str, ...], table: bytes, number
 
 
 @functools.cache
-def _tags(seed: int, index: int, size: int) -> frozenset[str]:
-    return frozenset(CLASSES[k - 1] for k in np.unique(_scene(seed, index, size).mask) if k)
+def _tags(seed: int, index: int, size: int, world: str) -> frozenset[str]:
+    classes = tuple(WORLDS[world])
+    return frozenset(classes[k - 1] for k in np.unique(_scene(seed, index, size, world).mask) if k)
 
 
-def _image(seed: int, index: int, size: int) -> Image.Image:
-    return Image.fromarray(_scene(seed, index, size).image)
+def _image(seed: int, index: int, size: int, world: str) -> Image.Image:
+    return Image.fromarray(_scene(seed, index, size, world).image)
 
 
-def _part(seed: int, index: int, size: int) -> np.ndarray:
-    return _scene(seed, index, size).part
+def _part(seed: int, index: int, size: int, world: str) -> np.ndarray:
+    return _scene(seed, index, size, world).part
 
 
-def _mask(seed: int, index: int, size: int, table: bytes) -> np.ndarray:
-    return np.frombuffer(table, np.uint8)[_scene(seed, index, size).mask]
+def _mask(seed: int, index: int, size: int, world: str, table: bytes) -> np.ndarray:
+    return np.frombuffer(table, np.uint8)[_scene(seed, index, size, world).mask]
 
 
 def draw_folder(out: Path, count: int, size: int, seed: int, masks: bool) -> None:

@@ -1,7 +1,4 @@
-"""Surface patterns as functions of position: value in [-1, 1] at points (x, y). Colour is never part of a pattern.
-
-Bodies and grounds use them at low contrast, so that a body is plain; telling parts at full contrast.
-"""
+"""Surface patterns of the six things, and the grounds of all: values in [-1, 1] at points (x, y), of which colour is no part."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-Field = np.ndarray
-Pattern = Callable[[Field, Field, np.random.Generator], Field]
+from mupvss.data.scenes.things import Field, Pattern
 
 
 def smooth_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Field:
@@ -131,4 +127,3 @@ GROUND: dict[str, Pattern] = {
     "mushroom": grass,
     "snake": sand,
 }
-"""Each class has a ground it likes, so that the ground hints at the tag without being the object."""
