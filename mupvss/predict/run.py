@@ -3,6 +3,7 @@ writes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,15 @@ class FinishedRun:
     def pseudo_mask(self, name: str) -> Path | None:
         """The mask after affinity and dense CRF, every pixel decided; None where it is not there."""
         return _there(self.folder / "masks" / "full" / f"{name}.png")
+
+    @property
+    def val_masks(self) -> Callable[[str], Path | None] | None:
+        """From a name to the segmentation network's mask of that picture; None where the network was not tried."""
+        if not self.metrics("val").get("pictures"):
+            return None
+        # Flat, or for VOC as deep as its server wants them.
+        folders = [path for path in (self.folder / "val").rglob("*") if path.is_dir() and any(path.glob("*.png"))]
+        return lambda name: next((found for folder in folders if (found := _there(folder / f"{name}.png"))), None)
 
     def logs(self) -> dict[str, Path]:
         """The log of every training, by its stage."""

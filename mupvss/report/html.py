@@ -17,13 +17,16 @@ td:first-child,th:first-child{text-align:left}.scroll{overflow-x:auto}.big{font-
 svg polyline{fill:none;stroke:var(--mark);stroke-width:1.6}svg .axis{fill:none;stroke:var(--line)}
 svg text{font-size:10px;fill:var(--ink)}pre{overflow-x:auto;border:1px solid var(--line);padding:.8rem}
 .plot{max-width:760px;width:100%}.plot text{font-size:11px}.plot polyline{stroke-width:2}img.wide{max-width:100%}
+h3{font-size:1rem;margin:1.4rem 0 0}.gallery{display:flex;flex-wrap:wrap;gap:1.2rem}.gallery figure{width:auto}
+.gallery img{height:200px;max-width:100%;border-radius:3px;margin-right:3px}.key{margin-right:1em;white-space:nowrap}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
 """
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """Sections are (heading, HTML)."""
-    body = "".join(f"<section><h2>{escape(heading)}</h2>{content}</section>" for heading, content in sections if content)
+    """Sections are (heading, HTML); the first may do without a heading."""
+    headed = [(f"<h2>{escape(heading)}</h2>" if heading else "", content) for heading, content in sections if content]
+    body = "".join(f"<section>{heading}{content}</section>" for heading, content in headed)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(title)}</title><style>{STYLE}</style><body><h1>{escape(title)}</h1>{body}</body></html>\n"

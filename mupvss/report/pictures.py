@@ -36,11 +36,11 @@ def overlay(image: Image.Image, labels: np.ndarray) -> Image.Image:
     return Image.fromarray(np.where((labels > 0)[..., None], mixed, pixels * 0.8).astype(np.uint8))
 
 
-def inline(image: Image.Image) -> str:
-    """The picture at the report's height, as a data URL."""
-    width = max(1, round(image.width * HEIGHT / image.height))
+def inline(image: Image.Image, height: int = HEIGHT) -> str:
+    """The picture at a height in pixels, as a data URL."""
+    width = max(1, round(image.width * height / image.height))
     buffer = io.BytesIO()
-    image.resize((width, HEIGHT), Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=82)
+    image.resize((width, height), Image.Resampling.BICUBIC).save(buffer, "WEBP", quality=82)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 

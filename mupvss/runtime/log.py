@@ -56,18 +56,30 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[A
         yield advance
 
 
+FIRST, SELDOM = 1.5, 60.0
+"""Seconds after which a log file gets its first estimate, and after which it gets a line at the latest."""
+
+
 class _PlainProgress:
-    """A line per tenth, for logs."""
+    """A few lines, for logs: one as soon as the speed can be told, then one per tenth, and one a minute where that is slow."""
 
     def __init__(self, title: str, total: int, unit: str, done: int) -> None:
         self.clock, self.begin = time.monotonic, time.monotonic()
         self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
+        self.told: float | None = None
 
     def advance(self, n: int, note: str) -> None:
         before, self.done = self.done, self.done + n
-        if self.done * 10 // self.total == before * 10 // self.total:
+        spent = self.clock() - self.begin
+        if self.told is None:
+            due = spent >= FIRST or self.done >= self.total
+        else:
+            tenth = self.done * 10 // self.total > before * 10 // self.total
+            due = spent - self.told >= (FIRST if tenth else SELDOM) or self.done >= self.total
+        if not due:
             return
-        rate = (self.done - self.first) / max(self.clock() - self.begin, 1e-9)
+        self.told = spent
+        rate = (self.done - self.first) / max(spent, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         line = f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left {note}"
         console.print(line.rstrip(), highlight=False, soft_wrap=True)

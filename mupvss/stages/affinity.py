@@ -60,4 +60,12 @@ def write_labels(work: Work, crf_steps: int) -> None:
             write_palette_png(path, labels)
 
 
-AFFINITY = Stage("affinity", affinity_inputs, affinity, after=("train", "seeds"), revision=3)
+AFFINITY = Stage(
+    "affinity",
+    affinity_inputs,
+    affinity,
+    after=("train", "seeds"),
+    revision=3,
+    does="learns from {pictures} which neighbouring pixels belong together",
+    idle=lambda inputs: isinstance(inputs, NoAffinity),
+)

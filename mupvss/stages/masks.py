@@ -113,4 +113,5 @@ MASKS = Stage(
     masks,
     after=("seeds", "affinity"),
     scores=True,
+    does="draws the mask of each of {pictures} to its edges",
 )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from mupvss.config.load import dump_config
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
+from mupvss.data.sources import load_dataset
 from mupvss.files import write_text
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import Section
@@ -24,6 +27,9 @@ from mupvss.search.maps import Map
 from mupvss.stages.run_folder import Metrics, Run, Stage, Work
 
 PICTURES = 16
+LARGE, TALL, LOOKED_AT = 6, 220, 200
+"""At the top: pictures of either kind, their height in pixels, and how many are looked at for some that have a tag."""
+MOST_NAMED = 8
 SHOWN = ("train", "seeds", "affinity", "masks", "segment", "val", "cam_train", "cam")
 """Stages whose figures and times the report has."""
 MAPS_SHOWN = 3
@@ -49,14 +55,68 @@ def report(work: Work) -> Metrics:
     network = run.checkpoint("train")
     offered = read_info(network).method.offered() if network.is_file() else {}
     sections = [
-        ("Result", _headline(metrics, offered)),
-        ("Pictures", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
+        ("", f"<p>{_summary(metrics, dataset)}</p>" + _gallery(work)),
+        ("Figures", _headline(metrics, offered)),
+        ("Maps and masks", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
         ("Per class", _classes(dataset, metrics["seeds"])),
         ("Training", _curves(run)),
         ("Config", f"<pre>{escape(work.inputs.config)}</pre>"),
     ]
     write_text(work.folder / "index.html", page(f"MuP-VSS: {run.out.resolve().name}", sections))
     return {"pictures": min(PICTURES, len(dataset.samples))}
+
+
+def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
+    """What happened, in two sentences."""
+    classes = [escape(name) for name in dataset.classes]
+    named = ", ".join(classes) if len(classes) <= MOST_NAMED else f"{len(classes)} classes"
+    found = f"From tags alone, without one outline, a network learned where each of these is: {named}"
+    masks, val = metrics["masks"].get("miou", metrics["seeds"].get("miou")), metrics["val"]
+    if masks is not None:
+        found += f"; the masks that it made of the {len(dataset.samples):,} tagged pictures reach <b>{masks:.1f}</b> mIoU"
+    if "miou" not in val:
+        return f"{found}."
+    seen = f"on {val['pictures']:,} pictures that it has never seen, without their tags, it reaches <b>{val['miou']:.1f}</b>"
+    return f"{found}. A segmentation network learned from those masks: {seen}."
+
+
+def _gallery(work: Work) -> str:
+    """Large: pictures that the segmentation network has not seen with its masks, then tagged ones with theirs."""
+    found, config = FinishedRun(work.run.out), work.run.config
+    parts: list[tuple[str, Dataset, Callable[[str], Path | None]]] = []
+    if (network := found.val_masks) is not None:
+        # The inputs are the whole config, so nothing is read here that the stage does not depend on.
+        unseen = load_dataset(config.data, "val", config.limit)
+        parts.append(("Masks of unseen pictures, by the segmentation network, without tags", unseen, network))
+    parts.append(("Masks of tagged pictures, that it learned from", work.dataset, found.pseudo_mask))
+    text = ""
+    for title, dataset, mask_of in parts:
+        tagged = [sample for sample in evenly(dataset.samples, LOOKED_AT) if sample.tags]
+        figures = "".join(_large(sample, mask_of(sample.name)) for sample in evenly(tagged, LARGE))
+        if figures:
+            text += f'<h3>{title}</h3><div class="gallery">{figures}</div>'
+    return f"<p>{_legend(work.dataset.classes)}</p>{text}" if text else ""
+
+
+def _large(sample: Sample, mask: Path | None) -> str:
+    """The picture, its mask and, where it is known, the true one; nothing where there is no mask."""
+    if mask is None:
+        return ""
+    image = sample.open_image()
+    shown = [("picture", image), ("mask", overlay(image, read_label_image(mask)))]
+    if sample.open_mask is not None:
+        shown.append(("truth", overlay(image, sample.open_mask())))
+    pictures = "".join(picture(inline(part, TALL), name) for name, part in shown)
+    return f"<figure>{pictures}<figcaption>{', '.join(name for name, _ in shown)}</figcaption></figure>"
+
+
+def _legend(classes: Sequence[str]) -> str:
+    colours = voc_palette()
+    return " ".join(f'<span class="key">{_swatch(colours[i])}{escape(name)}</span>' for i, name in enumerate(classes, 1))
+
+
+def _swatch(colour: np.ndarray) -> str:
+    return f'<span class="swatch" style="background:rgb{tuple(int(value) for value in colour)}"></span>'
 
 
 def _headline(metrics: dict[str, dict[str, Any]], offered: Mapping[str, Map]) -> str:
@@ -101,11 +161,7 @@ def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str
     image = sample.open_image()
     truth = sample.open_mask() if sample.open_mask else None
     colours = voc_palette()
-    names = [
-        f'<span class="swatch" style="background:rgb{tuple(int(v) for v in colours[i])}"></span>{escape(name)}'
-        for i, name in enumerate(dataset.classes, 1)
-        if name in sample.tags
-    ]
+    names = [f"{_swatch(colours[i])}{escape(name)}" for i, name in enumerate(dataset.classes, 1) if name in sample.tags]
     cells = [_show(image, sample.name), "<br>".join(names), "" if truth is None else _show(overlay(image, truth), "truth")]
     found = FinishedRun(run.out)
     for title, stage, kind in columns:
@@ -144,4 +200,6 @@ REPORT = Stage(
     report,
     after=SHOWN,
     scores=True,
+    revision=2,
+    does="writes the page with pictures and figures",
 )

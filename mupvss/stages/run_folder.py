@@ -101,6 +101,10 @@ class Stage:
     does not depend on them."""
     revision: int = 1
     """Raised when the same options come to mean another result."""
+    does: str = ""
+    """What it does, said when it begins; {pictures} stands for their number."""
+    idle: Callable[[Any], bool] = lambda inputs: False
+    """Whether there is nothing to do under these inputs, of which nothing is said then."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -158,12 +162,14 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
         from mupvss.stages.earlier import take_over
 
         take_over(stage, run, dataset, known, truth)
+    inputs = stage.inputs(run.config)
     if team.from_main(finished(folder, known, truth)):
-        console.print(f"{stage.name}: up to date", highlight=False)
+        if not stage.idle(inputs):
+            console.print(f"{stage.name}: up to date", highlight=False)
         if team.main:
             _tidy(folder)
         return dict(read_json(folder / "metrics.json"))
-    work = Work(stage.inputs(run.config), dataset, folder, run, known)
+    work = Work(inputs, dataset, folder, run, known)
     return _do(stage, work, truth)
 
 
@@ -172,6 +178,8 @@ def _do(stage: Stage, work: Work, truth: str) -> Metrics:
     if team.main:
         _begin(folder, stage, work, truth)
     team.wait()
+    if stage.does and not stage.idle(work.inputs):
+        console.print(f"{stage.name}: {stage.does.format(pictures=_counted(work.dataset))}", highlight=False, soft_wrap=True)
     reset_peak_memory()
     begin, earlier = time.monotonic(), _earlier_seconds(folder)
     try:
@@ -190,8 +198,14 @@ def _do(stage: Stage, work: Work, truth: str) -> Metrics:
     if team.main:
         _tidy(folder)
     team.wait()
-    console.print(f"{stage.name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
+    if not stage.idle(work.inputs):
+        console.print(f"{stage.name}: done in {seconds:.0f} s, {metrics['peak_mb']:.0f} MB at most", highlight=False)
     return metrics
+
+
+def _counted(dataset: Dataset) -> str:
+    count = len(dataset.samples)
+    return f"{count:,} picture{'' if count == 1 else 's'}"
 
 
 def _tidy(folder: Path) -> None:

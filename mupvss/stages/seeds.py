@@ -119,5 +119,7 @@ def per_class(scored: Mapping[str, Any]) -> Metrics:
     return {**{key: scored[key] for key in apart}, "per_class": {key: scored[key] for key in ("precision", "recall")}}
 
 
-SEEDS = Stage("seeds", seeds_inputs, seeds, after=("train",), scores=True)
-CAM = Stage("cam", cam_inputs, cam, after=("cam_train",), scores=True)
+SEEDS = Stage(
+    "seeds", seeds_inputs, seeds, after=("train",), scores=True, does="searches {pictures} for what they are tagged with"
+)
+CAM = Stage("cam", cam_inputs, cam, after=("cam_train",), scores=True, does="makes the plain CAM's maps of {pictures}")

@@ -118,5 +118,20 @@ def val(work: Work) -> Metrics:
     return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"])}
 
 
-SEGMENT = Stage("segment", segment_inputs, segment, after=("train", "masks"), revision=4)
-VAL = Stage("val", val_inputs, val, pictures="val", after=("segment",), scores=True)
+SEGMENT = Stage(
+    "segment",
+    segment_inputs,
+    segment,
+    after=("train", "masks"),
+    revision=4,
+    does="trains a segmentation network on the masks of {pictures}",
+)
+VAL = Stage(
+    "val",
+    val_inputs,
+    val,
+    pictures="val",
+    after=("segment",),
+    scores=True,
+    does="tries that network on {pictures}, without their tags",
+)

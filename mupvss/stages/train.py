@@ -38,5 +38,7 @@ def train(work: Work) -> Metrics:
     return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name)
 
 
-TRAIN = Stage("train", train_inputs, train, pictures="train")
-CAM_TRAIN = Stage("cam_train", cam_inputs, train, pictures="train")
+TRAIN = Stage("train", train_inputs, train, pictures="train", does="learns from the tags of {pictures}")
+CAM_TRAIN = Stage(
+    "cam_train", cam_inputs, train, pictures="train", does="trains a plain CAM on the tags of {pictures}, to compare with"
+)
