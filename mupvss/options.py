@@ -76,6 +76,8 @@ class VocData(Pictures):
     Annotations/."""
     masks: str = "SegmentationClass"
     """Name of the folder with the masks."""
+    lists: str = "ImageSets/Segmentation"
+    """Folder of the split lists, below root; or package:voc-animals, the lists of a small part of VOC that come with mupvss."""
     other_classes: Literal["background", "ignore"] = "background"
     """What classes of the masks that are not in `classes` count as."""
     train_split: str = "train"

@@ -30,7 +30,7 @@ def load_voc(config: VocData, split: str, scored: str | None = None, without: st
     unknown = [name for name in classes if name not in CLASSES]
     if unknown:
         raise DataError(f"data.classes: VOC has no class {unknown}; it has {', '.join(CLASSES)}")
-    lists = root / "ImageSets" / "Segmentation"
+    lists = _lists(config)
     names = read_split(lists / f"{split}.txt")
     if without is not None:
         left_out = set(read_split(lists / f"{without}.txt"))
@@ -61,6 +61,20 @@ def load_voc(config: VocData, split: str, scored: str | None = None, without: st
             )
         )
     return Dataset(tuple(classes), samples)
+
+
+PACKAGED = Path(__file__).parent / "lists"
+
+
+def _lists(config: VocData) -> Path:
+    """The folder of the split lists."""
+    if not config.lists.startswith("package:"):
+        return config.root / config.lists
+    name = config.lists.removeprefix("package:")
+    known = sorted(path.name for path in PACKAGED.iterdir() if path.is_dir())
+    if name not in known:
+        raise DataError(f"data.lists is '{config.lists}'; of such lists there are {', '.join(f'package:{k}' for k in known)}")
+    return PACKAGED / name
 
 
 def read_split(path: Path) -> list[str]:

