@@ -4,9 +4,8 @@
     python benchmarks/waiting.py --settings as-it-comes spin-1000 spin-10000 passive one-thread --rounds 2
     python benchmarks/waiting.py --avx2                           # as on a processor with AVX2 alone
 
-MuP-VSS on DeiT-Ti, 224 pixels, batches of 32, one process that reads the pictures beside it. Each figure is a process of its own;
-all
-settings take turns, alone and in company, and the medians over the rounds are printed with their range.
+MuP-VSS on DeiT-Ti, 224 pixels, batches of 32, one process that reads the pictures beside it. Each figure is a process of its
+own; all settings take turns, alone and in company, and the medians over the rounds are printed with their range.
 """
 
 from __future__ import annotations

@@ -207,8 +207,11 @@ class DenseTrainConfig(Section):
     image_steps: Positive = 12_800
     """Pictures seen in all; steps = image_steps / batch_size."""
     batch_size: Positive = 32
+    """Pictures per step. With fewer, lower the learning rate too."""
     lr: float = Field(default=1e-4, gt=0)
+    """Highest learning rate, after the warm-up; a cosine brings it to zero."""
     warmup_steps: int = Field(default=50, ge=0)
+    """Steps over which the learning rate rises."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """As `train.precision`."""
 
@@ -219,7 +222,9 @@ class AffinityTrainConfig(DenseTrainConfig):
     image_steps: Positive = 3200
     batch_size: Positive = 8
     lr: float = Field(default=1e-3, gt=0)
+    """Highest learning rate, after the warm-up; a cosine brings it to zero."""
     warmup_steps: int = Field(default=20, ge=0)
+    """Steps over which the learning rate rises."""
 
 
 class TrainConfig(Section):
@@ -228,12 +233,17 @@ class TrainConfig(Section):
     image_steps: Positive = 25_000
     """Pictures seen in all; steps = image_steps / batch_size."""
     batch_size: Positive = 32
+    """Pictures per step. With fewer, lower the learning rate too."""
     lr: float = Field(default=1e-4, gt=0)
+    """Highest learning rate, after the warm-up; a cosine brings it to zero."""
     new_lr_scale: float = Field(default=5.0, gt=0)
     """Factor on the learning rate of what has no pretrained weights."""
     weight_decay: float = Field(default=0.05, ge=0)
+    """AdamW's, on matrices alone."""
     warmup_steps: int = Field(default=50, ge=0)
+    """Steps over which the learning rate rises."""
     clip_norm: float = Field(default=5.0, gt=0)
+    """Gradients are scaled down to this norm."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: bfloat16 autocast where the processor has units for it, else float32; fp32: float32 throughout."""
     crop_area: tuple[float, float] = (0.3, 1.0)
@@ -277,8 +287,7 @@ class NoAffinity(Section):
 
     kind: Literal["none"] = "none"
     """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT;
-    net: PSA's AffinityNet on ResNet38."""
+    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
 
 
 class HeadAffinity(Section):
@@ -286,8 +295,7 @@ class HeadAffinity(Section):
 
     kind: Literal["head"] = "head"
     """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT;
-    net: PSA's AffinityNet on ResNet38."""
+    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
     crop: Positive = 224
     """Side of the training crops in pixels."""
     train: AffinityTrainConfig = AffinityTrainConfig()
@@ -298,8 +306,7 @@ class NetAffinity(HeadAffinity):
 
     kind: Literal["net"] = "net"  # type: ignore[assignment]
     """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT;
-    net: PSA's AffinityNet on ResNet38."""
+    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
     channels: float = Field(default=1.0, gt=0)
     """Factor on ResNet38's channels."""
     weights: str | None = None

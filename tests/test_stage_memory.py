@@ -164,8 +164,7 @@ def test_what_is_declared_is_what_is_read(places, tmp_path, monkeypatch):
     for name, changes in runs(places).items():
         run_all(Run(tiny(changes, SHORT), tmp_path / name))
     # Read of the config itself, and so not declared: how a run is carried out; and what pictures are made of when they are
-    # opened, which
-    # are known by their files, or by the names of the drawn ones.
+    # opened, which are known by their files, or by the names of the drawn ones.
     undeclared = {entry for entry in strays if not (entry[1] == "" and entry[2] in MANNER) and not entry[1].startswith("data")}
     assert undeclared == set()
     unread = {stage: declared[stage] - read[stage] for stage in declared}

@@ -1,9 +1,8 @@
 """What version 0.1.0 wrote still loads, answers as it did, and is not made again: a run, both kinds of checkpoint, ONNX, a
 config.
 
-The fixture holds a tiny run on six pictures, made by that version, with few different weights so that it is small, and what that
-version
-answered with it.
+The fixture holds a tiny run on six pictures, made by that version, with few different weights so that it is small, and what
+that version answered with it.
 """
 
 from __future__ import annotations

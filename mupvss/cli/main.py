@@ -35,17 +35,22 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
 }
 
 
+GROUPS = {
+    "Your own pictures": ("init", "run", "predict", "studio"),
+    "Pictures and tags": ("data",),
+    "Use a trained network elsewhere": ("export", "share"),
+    "Research": ("compare", "evaluate"),
+    "One stage of a run": tuple(name for name in SUMMARIES if name != "run"),
+}
+"""Every command, by what people want."""
+
+
 def usage() -> str:
-    lines = [f"  {name:10s} {(command.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
-    return "\n".join(
-        [
-            "mupvss: segmentation masks from image tags",
-            "",
-            *lines,
-            "",
-            "mupvss COMMAND --help lists a command's options. With --traceback, any command shows where an error arose.",
-        ]
-    )
+    lines = ["mupvss: segmentation masks from image tags. To see it work: mupvss run demo"]
+    for title, names in GROUPS.items():
+        lines += ["", title, *(f"  {name:10s} {(COMMANDS[name].__doc__ or '').strip()}" for name in names)]
+    lines += ["", "mupvss COMMAND --help explains a command. With --traceback, any command shows where an error arose."]
+    return "\n".join(lines)
 
 
 FAULT = 70

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,17 +17,24 @@ if TYPE_CHECKING:
     from mupvss.config.run import RunConfig
 
 SUMMARIES = {
-    "run": "The whole job of a config: train, seeds, affinity, masks, segment, val, report; a plain CAM beside it if asked for.",
-    "train": "Only train the classifier.",
-    "cam_train": "Only train the plain CAM beside it.",
-    "cam": "Only search and score with the plain CAM.",
-    "seeds": "Only search for seeds with a trained classifier, and score them.",
-    "affinity": "Only train the affinity that refines seeds.",
-    "masks": "Only make pseudo masks from seeds: affinity, random walk, dense CRF.",
-    "segment": "Only train the segmentation network on the pseudo masks.",
-    "val": "Only score the segmentation network on the pictures kept for that.",
-    "report": "Only write the report page of what is there.",
+    "run": "Train on tagged pictures, make their masks, train a segmentation network on those, write a report.",
+    "train": "Train the classifier on the tags.",
+    "cam_train": "Train a plain CAM in the same budget, to compare with.",
+    "cam": "Make and score the maps of the plain CAM.",
+    "seeds": "Search the pictures with the trained classifier, and score the maps.",
+    "affinity": "Train the affinity that refines the maps.",
+    "masks": "Make pseudo-masks from the maps: affinity, random walk, dense CRF.",
+    "segment": "Train the segmentation network on the pseudo-masks.",
+    "val": "Score the segmentation network on the pictures of the val split.",
+    "report": "Write the report page from the stages that are finished.",
 }
+COMMON = (
+    "method", "seed", "limit", "baseline", "device", "threads", "workers", "snapshots", "data.source", "data.root", "data.tags",
+    "data.val_tags", "data.masks", "data.classes", "model.backbone", "model.weights", "model.image_size", "train.image_steps",
+    "train.batch_size", "train.lr", "train.precision", "train.flip", "search.scales", "search.maps", "affinity.kind", "masks.crf",
+    "masks.margin", "segment.network", "segment.size", "segment.train.image_steps", "segment.scales", "segment.crf",
+)  # fmt: skip
+"""The options that people change; a config has those of them that its choices read."""
 
 
 def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
@@ -37,6 +45,8 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
     from mupvss.config.load import SELECTORS, build, overlay, read_values, run_name
 
     argv = list(argv)
+    if everything := "--help-all" in argv:
+        argv[argv.index("--help-all")] = "--help"
     base = _taken(argv, "base")
     path = Path(argv.pop(0)) if argv and not argv[0].startswith("-") else None
     if path is None and not {"-h", "--help"} & set(argv):
@@ -50,6 +60,9 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
             *parents, key = name.split(".")
             values = overlay(values, {parents[0]: {key: chosen}} if parents else {key: chosen})
     known = build(values, str(path or "the command line"))
+    if {"-h", "--help"} & set(argv) and not everything:
+        print_common_options(known, prog, path)
+        raise SystemExit(0)
     arguments = dataclasses.make_dataclass(
         "Arguments",
         [
@@ -64,6 +77,32 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
     )
     parsed: Any = tyro.cli(arguments, prog=f"{prog} CONFIG", args=argv, default=arguments(known))
     return parsed.config, parsed.out or Path("runs") / ("run" if path is None else run_name(path))
+
+
+def print_common_options(config: RunConfig, prog: str, path: Path | None) -> None:
+    """What `--help` says: the options in COMMON that the config has, each with its value there."""
+    console = Console(highlight=False, markup=False)
+    of = "the defaults" if path is None else f"of {path}"
+    console.print(
+        f"usage: {prog} CONFIG [--base CONFIG] [--out FOLDER] [--OPTION VALUE ...]\n\n{SUMMARIES[prog.split()[-1]]}\n\n"
+        "CONFIG is a TOML file, or one that comes with mupvss: demo, scenes, voc-animals, voc, coco.\n"
+        "--base: a config whose values hold where CONFIG says nothing. --out: the folder of the run, runs/NAME by default.\n\n"
+        f"The options that people change, with their values ({of}). All options: {prog} {path or 'CONFIG'} --help-all\n",
+        soft_wrap=True,
+    )
+    for option in COMMON:
+        section: Any = config
+        *parents, name = option.split(".")
+        for parent in parents:
+            section = getattr(section, parent, None)
+        kinds = [kind.model_fields for kind in type(section).__mro__ if hasattr(kind, "model_fields")]
+        said = [fields[name].description for fields in kinds if name in fields]
+        if said:
+            value = getattr(section, name)
+            shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            console.print(f"  --{option.replace('_', '-')}  ({'none' if shown in (None, '') else shown})", soft_wrap=True)
+            text = " ".join(next((words for words in said if words), "").split())
+            console.print(textwrap.indent(textwrap.fill(text, max(40, console.width - 9)), " " * 8), soft_wrap=True)
 
 
 def _taken(argv: list[str], name: str) -> str | None:

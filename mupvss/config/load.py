@@ -1,10 +1,8 @@
 """Reading and writing configs as TOML, with errors that name the key and its nearest known neighbour.
 
-Layers lie over each other, table by table: `--base`, the files named in `extends`, the file, the command line. A base may hold a
-table
-for every method; only that of the chosen one is read. Where a layer makes another choice than the one below it, of a method, a
-source,
-an affinity or a network, it takes over from below only those options that its own choice has too.
+Layers lie over each other, table by table: `--base`, the files named in `extends`, the file, the command line. A base may hold
+a table for every method; only that of the chosen one is read. Where a layer makes another choice than the one below it, of a
+method, a source, an affinity or a network, it takes over from below only those options that its own choice has too.
 """
 
 from __future__ import annotations

@@ -4,8 +4,7 @@ Rows of one table may overlap for all the compiler knows; its run-time checks co
 literals and nothing overlaps, so that everything stays in registers.
 
 Measured by itself, beside the same sums as plain loops in numba: the whole CRF (three VOC pictures, 10 steps, two cores with
-AVX-512) is
-1.7 times as fast with 4 labels, 1.2 with 8, 1.5 with 21; 1.4 in the geometric mean. Under 1.3 it would not stay.
+AVX-512) is 1.7 times as fast with 4 labels, 1.2 with 8, 1.5 with 21; 1.4 in the geometric mean. Under 1.3 it would not stay.
 """
 
 from __future__ import annotations

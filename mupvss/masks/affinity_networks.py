@@ -1,9 +1,8 @@
 """The networks that learn which neighbouring cells belong to one object (Ahn & Kwak 2018, PSA), and their checkpoints.
 
-AffinityNet is PSA's own: features of three depths of ResNet38, brought together so that distance means affinity. The head on the
-trained ViT is ours: its blocks already know what belongs together, a little convolution says how much. There the classifier stays
-as it
-is, so that training takes minutes on a CPU; colours at twice the grid's fineness give edges.
+AffinityNet is PSA's own: features of three depths of ResNet38, brought together so that distance means affinity. The head on
+the trained ViT is ours: its blocks already know what belongs together, a little convolution says how much. There the classifier
+stays as it is, so that training takes minutes on a CPU; colours at twice the grid's fineness give edges.
 """
 
 from __future__ import annotations

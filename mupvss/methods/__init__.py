@@ -25,8 +25,8 @@ def find_method(name: str, trusted: bool = True) -> Method:
     """One of METHODS, or NAME of package.module. ConfigError where there is none.
 
     trusted: whether the user asked for it. A checkpoint or a run's folder may come from strangers, and importing a module runs
-    it: what
-    such files name is used only if it is imported already, or its module is listed in the environment variable MUPVSS_METHODS.
+    it: what such files name is used only if it is imported already, or its module is listed in the environment variable
+    MUPVSS_METHODS.
     """
     if name in METHODS:
         return METHODS[name]

@@ -71,9 +71,8 @@ IGNORED = ("affinity.train.crop_area", "affinity.train.new_lr_scale", "segment.t
 
 
 def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option that
-    is no
-    more and had another value than the one that is left."""
+    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option
+    that is no more and had another value than the one that is left."""
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     found.pop("name", None)
     _whole_sections(found)

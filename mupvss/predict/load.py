@@ -21,8 +21,8 @@ def load(
     """A finished run's folder, one that `save_pretrained` wrote, a model.safetensors, or an exported .onnx -> its predictor.
 
     A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
-    threshold. runtime: for .onnx files, onnxruntime or openvino.
-    classifier: of a run, its classifier even where there is a segmentation network.
+    threshold. runtime: for .onnx files, onnxruntime or openvino. classifier: of a run, its classifier even where there is a
+    segmentation network.
     """
     path = Path(run)
     predictor = _load(path, device, runtime, classifier)

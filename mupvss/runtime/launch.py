@@ -7,9 +7,8 @@ from collections.abc import MutableMapping
 
 SPINS = "1000"
 """How often a thread looks for work before it sleeps: a few microseconds. By itself GNU's OpenMP looks 300,000 times, and a
-thread that
-waits for one without a core keeps others from theirs: beside one busy process a training falls to a third. So it costs 7 % alone
-and gains 46 % in company (docs/benchmarks.md, `benchmarks/waiting.py`)."""
+thread that waits for one without a core keeps others from theirs: beside one busy process a training falls to a third. So it
+costs 7 % alone and gains 46 % in company (docs/benchmarks.md, `benchmarks/waiting.py`)."""
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
 """How a user says how threads wait; whoever has set one of them is left alone."""
 

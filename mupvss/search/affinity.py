@@ -4,10 +4,8 @@ Over patches, M_ref = M A (paper, Sec. 3.3): its Figure 4 draws two affinities, 
 self-attention. Rows are normalised, so that a refined value is an average over a patch's like.
 
 Over pixels (ours), so that a map follows the picture's own edges: each cell takes the average of its neighbours at several
-distances,
-weighed by a softmax over how alike their colours are relative to the contrast around it; repeated. The idea is that of
-pixel-adaptive
-refinement (Araslanov & Roth 2020).
+distances, weighed by a softmax over how alike their colours are relative to the contrast around it; repeated. The idea is that
+of pixel-adaptive refinement (Araslanov & Roth 2020).
 """
 
 from __future__ import annotations

@@ -2,11 +2,9 @@
 is.
 
 Their names follow one rule. What is looked for: `search` (prototypes against patches), `cam` (the patch classifier), `recam`,
-`attention`
-(what prototypes or class tokens attend to in the blocks); `attended_` before it: times that attention. What is done with it:
-nothing;
-`_spread`: averaged once over self-attention, the usual transformer refinement; `_refined`: over patches by affinity, and over
-pixels.
+`attention` (what prototypes or class tokens attend to in the blocks); `attended_` before it: times that attention. What is done
+with it: nothing; `_spread`: averaged once over self-attention, the usual transformer refinement; `_refined`: over patches by
+affinity, and over pixels.
 """
 
 from __future__ import annotations

@@ -56,11 +56,9 @@ def search_maps(
         shared: see `Method.shared`.
 
     Returns:
-        Per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas. The picture and its mirror
-        share a
-        batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched once more. Joined
-        kinds
-        are made of the finished ones, at last.
+        Per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas. The picture and its
+        mirror share a batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched
+        once more. Joined kinds are made of the finished ones, at last.
     """
     size = canvas_size(*image.size, search.canvas_stride)
     if not classes:

@@ -1,12 +1,9 @@
 """What teaches a segmentation network: pixels, and which classes a picture holds at all.
 
 Pixels: cross-entropy that leaves out what is unsure and weighs the rest by its confidence. Presence (ours) is one decision for
-the whole
-picture, which the scores of all its pixels then bear: a classifier's tags rule classes out before its maps are looked at; the
-segmentation
-network has no tags, so it learns to say what is there, and a class it finds absent is unlikely at every pixel: p(c at a pixel) is
-weighed
-by p(c in the picture).
+the whole picture, which the scores of all its pixels then bear: a classifier's tags rule classes out before its maps are looked
+at; the segmentation network has no tags, so it learns to say what is there, and a class it finds absent is unlikely at every
+pixel: p(c at a pixel) is weighed by p(c in the picture).
 """
 
 from __future__ import annotations

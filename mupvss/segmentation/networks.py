@@ -2,8 +2,7 @@
 classifier's ViT.
 
 The light decoder reads tokens of several depths. Tokens live on a grid of patches; a few convolutions over the picture at a
-quarter of
-its size bring back where objects end.
+quarter of its size bring back where objects end.
 """
 
 from __future__ import annotations

@@ -24,9 +24,8 @@ def run_curve(run: Run, pictures: int) -> Metrics:
     """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of": the
     fingerprint of the search whose networks these are, and what scored it.
 
-    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still high, so
-    the
-    points before the last are lower than a training of that length would be.
+    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still high,
+    so the points before the last are lower than a training of that length would be.
     """
 
     def inputs(config: RunConfig) -> CurveInputs:

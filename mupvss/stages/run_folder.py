@@ -1,11 +1,9 @@
 """What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing it reads has changed.
 
 A stage declares one frozen model of exactly what its work reads (`Stage.inputs`); its work gets that and no config. Its
-fingerprint is
-over the full values of it, what the stage builds on, its pictures, and its revision. No version of the product is in it: a
-release makes
-nobody's finished run void. A stage is done when its metrics.json exists (written last) and its fingerprint is the one it was made
-with.
+fingerprint is over the full values of it, what the stage builds on, its pictures, and its revision. No version of the product
+is in it: a release makes nobody's finished run void. A stage is done when its metrics.json exists (written last) and its
+fingerprint is the one it was made with.
 """
 
 from __future__ import annotations
@@ -96,9 +94,8 @@ class Stage:
     after: tuple[str, ...] = ()
     """The stages whose results it reads."""
     scores: bool = False
-    """Whether it scores against true masks. Where those alone have changed, the work is done again in the same folder, and finds
-    there what
-    does not depend on them."""
+    """Whether it scores against true masks. Where those alone have changed, the work is done again in the same folder, and
+    finds there what does not depend on them."""
     revision: int = 1
     """Raised when the same options come to mean another result."""
     does: str = ""

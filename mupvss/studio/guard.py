@@ -1,6 +1,5 @@
 """What may come in: requests of this computer's own page, or, on any other address, of whoever has the token; and pictures that
-are small
-enough, really pictures, and never outside their folder."""
+are small enough, really pictures, and never outside their folder."""
 
 from __future__ import annotations
 

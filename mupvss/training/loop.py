@@ -71,13 +71,11 @@ class Loop:
 
         with Loop(network, optimizer, ...) as loop:
             for batch in loop.over(batches(..., loop.first, loop.steps)):
-                loss, figures = ...
-                loop.learn(loss, figures, batch.origins)
+                loss, figures = ... loop.learn(loss, figures, batch.origins)
         loop.figures
 
     It trains into FOLDER/model.safetensors, and goes on from FOLDER/state.safetensors if that is a checkpoint of this very
-    training.
-    The state stays: whoever has written down the result removes it (`remove_states`).
+    training. The state stays: whoever has written down the result removes it (`remove_states`).
     """
 
     def __init__(
@@ -112,8 +110,7 @@ class Loop:
     @property
     def figures(self) -> dict[str, Any]:
         """The last figures, the precision computed in (fp32 or bf16) and the device (`device_name`), either "mixed" if the
-        training was
-        resumed where another is used."""
+        training was resumed where another is used."""
         return {**self.entry, **self.computed}
 
     def __enter__(self) -> Loop:

@@ -1,7 +1,6 @@
 """Feeds every reader of users' files with damaged ones: each must be read, or refused with a message that names the file.
 
-    python tests/harness/fuzz.py --inputs 100000
-    python tests/harness/fuzz.py --inputs 5000 --only csv seeds
+    python tests/harness/fuzz.py --inputs 100000 python tests/harness/fuzz.py --inputs 5000 --only csv seeds
 
 Each reader runs in a process of its own under atheris (libFuzzer), from valid examples, guided by the branches of our readers.
 Half of the inputs are bytes, changed anyhow; in the other half a value somewhere in a valid document is exchanged, so that what

@@ -18,8 +18,8 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     """Unpacks a .zip, .tar or .tgz into `folder`: first beside it under a temporary name, then moved, file by file.
 
     -> the names of what lies at its top. DownloadError for what `tarfile`'s filter "data" refuses (a path or a link outside the
-    folder, a
-    device), and for an archive that cannot be read; nothing of it then lies in `folder`. That it is whole, its hash must say.
+    folder, a device), and for an archive that cannot be read; nothing of it then lies in `folder`. That it is whole, its hash
+    must say.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{archive.name}.unpacking"
