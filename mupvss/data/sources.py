@@ -17,12 +17,12 @@ Purpose = Literal["train", "seeds", "val"]
 def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None) -> Dataset:
     """The pictures that train the classifier, those that get seeds and masks, or those the segmentation network is scored on;
     `limit` keeps the first few."""
-    dataset = _load(config, purpose)
+    dataset = _load(config, purpose, limit)
     every = config.seed_every if purpose == "seeds" else 1
     return Dataset(dataset.classes, dataset.samples[:limit:every])
 
 
-def _load(config: DataConfig, purpose: Purpose) -> Dataset:
+def _load(config: DataConfig, purpose: Purpose, limit: int | None) -> Dataset:
     if isinstance(config, ScenesData):
         return load_scenes(config, purpose)
     if isinstance(config, FolderData):
@@ -31,8 +31,8 @@ def _load(config: DataConfig, purpose: Purpose) -> Dataset:
         return load_coco(config, _split(config, purpose))
     split = _split(config, purpose)
     if purpose != "seeds":
-        return load_voc(config, split)
-    return load_voc(config, split, config.score_split, config.seed_without)
+        return load_voc(config, split, limit=limit)
+    return load_voc(config, split, config.score_split, config.seed_without, limit)
 
 
 def _split(config: VocData | CocoData, purpose: Purpose) -> str:
