@@ -117,6 +117,6 @@ def test_files_that_are_not_ours(exported_segmenter, tmp_path):
             entry.value = json.dumps({**json.loads(entry.value), "format": 99})
     onnx.save(model, str(tmp_path / "later.onnx"))
     (tmp_path / "cut.onnx").write_bytes(path.read_bytes()[:1000])
-    for name, message in (("bare", "not one of ours"), ("later", "format 99"), ("cut", "not a readable"), ("absent", "no such")):
+    for name, message in (("bare", "not written by"), ("later", "format 99"), ("cut", "not a readable"), ("absent", "no such")):
         with pytest.raises(CheckpointError, match=message):
             load(tmp_path / f"{name}.onnx")

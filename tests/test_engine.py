@@ -212,7 +212,7 @@ def test_checkpoints_of_the_wrong_kind(tmp_path, training):
     from safetensors.torch import save_file
 
     save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="not one of ours"):
+    with pytest.raises(CheckpointError, match="not written by mupvss"):
         read_model(tmp_path / "x.safetensors")
     save_tensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"format": 99})
     with pytest.raises(CheckpointError, match="format 99"):

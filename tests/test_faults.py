@@ -226,7 +226,7 @@ def test_a_checkpoint_that_is_cut_off(config, tmp_path, capsys, monkeypatch):
     assert main(["train", str(config), "--out", str(out)]) == 1
     said = " ".join(capsys.readouterr().err.split())
     assert "state.safetensors: not a readable checkpoint" in said
-    assert "Delete it, and this training begins anew" in said
+    assert "Delete it, and this training starts over" in said
     state.unlink()
     assert main(["train", str(config), "--out", str(out)]) == 0
     model = out / "train" / "model.safetensors"
@@ -256,7 +256,7 @@ def test_too_little_memory_elsewhere_is_told_too(config, tmp_path, capsys, monke
 
     monkeypatch.setattr(torch.optim.AdamW, "__init__", exhausted)
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
-    assert capsys.readouterr().err.endswith("error: out of memory; make the pictures or train.batch_size smaller\n")
+    assert capsys.readouterr().err.endswith("error: out of memory; reduce model.image_size or train.batch_size\n")
 
 
 def test_what_fails_for_lack_of_memory_does_not_hide_it(config, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ def test_init_writes_what_run_reads(project, capsys):
     assert (config.model.backbone, config.affinity.kind) == ("micro", "none"), "without pretrained weights"
     arguments = ["init", str(project / "pictures"), "--tags", str(project / "tags.csv"), "--out", str(project / "mine.toml")]
     assert main(arguments) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     other = project / "hub.toml"
     assert main([*arguments[:-1], str(other), "--quick", "--backbone", "small"]) == 0
     said = capsys.readouterr().out

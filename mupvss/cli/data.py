@@ -13,7 +13,7 @@ from mupvss.errors import ConfigError, MissingExtraError
 
 
 def data(argv: Sequence[str]) -> int:
-    """Look at a data set (check), part it (split), find doubtful tags (doctor), draw one (draw), fetch a known one (download)."""
+    """Check a data set (check), split it (split), find doubtful tags (doctor), draw one (draw), download one (download)."""
     parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw, "download": _download}
     if not argv or argv[0] not in parts:
         raise ConfigError("usage: mupvss data check|split|doctor|draw|download ...; each has --help")

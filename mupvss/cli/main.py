@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
         if any(map(is_out_of_memory, _and_what_led_to_it(error))):
-            return _out_of_memory("out of memory; make the pictures or train.batch_size smaller")
+            return _out_of_memory("out of memory; reduce model.image_size or train.batch_size")
         return _fault(error, given)
 
 

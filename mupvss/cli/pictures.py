@@ -81,13 +81,13 @@ class PredictArguments:
     """Use the run's classifier and its search even where there is a segmentation network."""
     device: str = "auto"
     min_pixels: int = 16
-    """Smaller regions are left out of objects and outlines."""
+    """Ignore regions smaller than this in objects and outlines."""
     tolerance: float = 1.0
-    """Polygons may leave the mask's edge by this many pixels."""
+    """Polygon tolerance in pixels."""
 
 
 def predict(argv: Sequence[str]) -> int:
-    """Masks of your pictures with a trained run: PNG, overlays, cut-outs, COCO, VOC, LabelMe, Label Studio, CVAT, YOLO."""
+    """Make masks of pictures with a trained run: PNG, overlays, cut-outs, COCO, VOC, LabelMe, Label Studio, CVAT, YOLO."""
     arguments = tyro.cli(PredictArguments, prog="mupvss predict", args=list(argv))
     if not arguments.pictures:
         raise ConfigError("mupvss predict needs a run and pictures, as in: mupvss predict runs/mine pictures/")

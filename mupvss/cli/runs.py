@@ -160,7 +160,7 @@ class CompareArguments:
 
 
 def compare(argv: Sequence[str]) -> None:
-    """Several configs, several seeds, one table with pictures: trains what is missing."""
+    """Compare configs over several seeds, in one table with pictures; trains what is missing."""
     arguments = tyro.cli(CompareArguments, prog="mupvss compare", args=list(argv))
     from mupvss.compare.run import Comparison
     from mupvss.compare.run import compare as run_comparison

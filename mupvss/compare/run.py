@@ -69,12 +69,12 @@ def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
     known = stored_record(folder, entry)
     if known is not None and (known.curve or not curve):
         note = f", with a learning curve on {known.curve_pictures} pictures" if curve not in (0, known.curve_pictures) else ""
-        console.print(f"its figures are in {folder}{note}", highlight=False, soft_wrap=True)
+        console.print(f"already in {folder}{note}", highlight=False, soft_wrap=True)
         return True
     if known is not None:
-        message = f"{folder} has its figures, but no learning curve, for which it is made again (--curve 0 leaves it)"
+        message = f"{folder} has results but no learning curve; training again (skip with --curve 0)"
     elif there := others(folder, entry):
-        message = f"{there[-1]} was made with other settings or pictures, and does not count"
+        message = f"{there[-1]} was made with other settings or pictures; ignored"
     else:
         return False
     console.print(message, highlight=False, soft_wrap=True)

@@ -77,11 +77,11 @@ def _check_together(method: Method, values: Mapping[str, Any], origin: str) -> N
         return
     if _choice(values, "affinity", "none", origin) == "head":
         raise ConfigError(
-            f'{origin}: affinity.kind = "head" stands on a ViT, and {method.name} has none; set affinity.kind = "net" or "none"'
+            f'{origin}: affinity.kind = "head" needs a ViT, and {method.name} has none; set affinity.kind = "net" or "none"'
         )
     if _choice(values, "segment", "resnet38", origin) == "vit":
         raise ConfigError(
-            f'{origin}: segment.network = "vit" stands on a ViT, and {method.name} has none; set segment.network = "resnet38"'
+            f'{origin}: segment.network = "vit" needs a ViT, and {method.name} has none; set segment.network = "resnet38"'
         )
 
 
@@ -225,7 +225,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
     if _deeper_than(DEEPEST, values):
-        raise ConfigError(f"{path}: tables within tables within tables; expected a config, as those in configs/")
+        raise ConfigError(f"{path}: nested too deeply; expected a config like those in configs/")
     return values
 
 

@@ -42,7 +42,7 @@ def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"{origin}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read: make it smaller") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise DataError(f"{origin}: cannot be read as a picture ({error}); replace it or take it out") from None
+        raise DataError(f"{origin}: cannot be read as a picture ({error}); replace or remove it") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -64,7 +64,7 @@ def read_label_image(path: Path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path}: cannot be read as a mask ({error}); replace it or take it out") from None
+        raise DataError(f"{path}: cannot be read as a mask ({error}); replace or remove it") from None
 
 
 def bounding_box(mask: np.ndarray) -> Box:

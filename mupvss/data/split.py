@@ -25,7 +25,7 @@ def split_data(pictures: Path, out: Path, tags: Path | None, parts: Sequence[str
     found = split_by_tag(known, shares, seed)
     existing = [out / f"{name}{suffix}" for name in found if (out / f"{name}{suffix}").exists()]
     if existing:
-        raise DataError(f"{existing[0]}: is there already; give another folder")
+        raise DataError(f"{existing[0]}: already exists; give another folder")
     for name, part in found.items():
         write_tags(out / f"{name}{suffix}", part)
     _print(found, dataset.classes, out)
@@ -43,7 +43,7 @@ def parse_parts(parts: Sequence[str]) -> dict[str, float]:
         if not name or Path(name).name != name or shares[name] <= 0:
             raise UserError(f"'{part}': expected a plain name and a share over 0, as in train=0.8")
     if len(shares) != len(parts) or abs(sum(shares.values()) - 1) > 1e-6:
-        raise UserError(f"{' '.join(parts)}: names must differ and shares sum to 1")
+        raise UserError(f"{' '.join(parts)}: the names must differ, and the shares must sum to 1")
     return shares
 
 

@@ -36,7 +36,7 @@ def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> Non
     config = FinishedRun(run).config()
     dataset = load_dataset(config.data, "train", config.limit)
     if fix is not None and fix.exists():
-        raise DataError(f"{fix}: is there already, and no tag table is ever written over; give another name")
+        raise DataError(f"{fix}: already exists, and tag tables are never overwritten; give another name")
     identity = fingerprint("doctor", stage_fingerprint(run / "train"), dataset_identity(dataset))
     evidence = gather_evidence(_networks(run), dataset, folder / "evidence.jsonl", identity)
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])

@@ -88,7 +88,7 @@ def find_pictures(given: Sequence[str]) -> list[Source]:
                 raise DataError(f"{text}: no such picture, folder or match of a pattern")
             found += [Source(p.relative_to(root).as_posix(), p) for p in matches if p.suffix.lower() in SUFFIXES]
     if not found:
-        raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) in there")
+        raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) found there")
     seen: dict[str, Path] = {}
     for source in found:
         other = seen.setdefault(source.stem, source.path)

@@ -115,7 +115,7 @@ def build_affinity(config: HeadAffinity, classifier: Path, pretrained: bool = Tr
         return AffinityNet(backbone)
     network, _ = load_network(classifier)
     if not isinstance(network.backbone, VisionTransformer):
-        raise UserError('affinity.kind = "head" stands on a ViT, and this classifier is a CNN; set affinity.kind = "net"')
+        raise UserError('affinity.kind = "head" needs a ViT, and this classifier is a CNN; set affinity.kind = "net"')
     return ViTAffinity(network)
 
 

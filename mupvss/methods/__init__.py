@@ -38,7 +38,8 @@ def find_method(name: str, trusted: bool = True) -> Method:
     allowed = [entry.strip() for entry in os.environ.get(ALLOWED, "").split(",")]
     if not (trusted or module in sys.modules or module in allowed):
         raise ConfigError(
-            f"the method '{name}' is another package's, which is not imported unasked; set {ALLOWED}={module} if you trust it"
+            f"the method '{name}' belongs to another package, which is imported only if you allow it; if you trust it, "
+            f"set {ALLOWED}={module}"
         )
     try:
         found = getattr(importlib.import_module(module), attribute)

@@ -104,7 +104,7 @@ def _drop_gone(found: dict[str, Any], origin: str) -> None:
         value = table.pop(name)
         if path in GONE and value != GONE[path]:
             raise ConfigError(
-                f"{origin}: {path} is {value!r}, but it is no longer an option: {GONE[path]!r} is all there is; take it out"
+                f"{origin}: {path} is {value!r}, but this option was removed, and its value is always {GONE[path]!r}; remove it"
             )
 
 

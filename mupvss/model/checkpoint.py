@@ -56,7 +56,7 @@ def read_header(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from None
     if KEY not in metadata:
-        raise CheckpointError(f"{path}: a safetensors file, but not one of ours; use it as model.weights instead")
+        raise CheckpointError(f"{path}: a safetensors file, but not written by mupvss; use it as model.weights instead")
     return parse_header(metadata[KEY], path)
 
 
@@ -74,7 +74,8 @@ def parse_header(text: str, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
     if written != FORMAT:
         raise CheckpointError(
-            f"{path}: format {written} (written by {by}), this version reads {FORMAT}; use the one that wrote it, or write anew"
+            f"{path}: format {written} (written by version {by}), this version reads {FORMAT}; use that version, or create the file "
+            "again"
         )
     return header
 
@@ -95,7 +96,7 @@ def fitting(path: Path) -> Iterator[None]:
         if isinstance(error, CheckpointError) or is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: its tensors and what it says of its network do not fit ({said})") from None
+        raise CheckpointError(f"{path}: the weights do not match the model description in this file ({said})") from None
 
 
 def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str, header: dict[str, Any]) -> None:

@@ -136,5 +136,5 @@ def read_settings(folder: Path) -> dict[str, Any]:
     except (OSError, json.JSONDecodeError, UnicodeDecodeError):
         known = False
     if not known:
-        raise CheckpointError(f"{folder}: no {SETTINGS} of ours in there; expected what save_pretrained wrote")
+        raise CheckpointError(f"{folder}: no {SETTINGS} in there that mupvss wrote; expected a folder that save_pretrained wrote")
     return dict(found)

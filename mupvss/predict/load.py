@@ -27,7 +27,9 @@ def load(
     path = Path(run)
     predictor = _load(path, device, runtime, classifier)
     if classifier and isinstance(predictor, SegmentationPredictor):
-        raise UserError(f"{path}: a segmentation network, and a classifier is asked for; give the folder of a run that has one")
+        raise UserError(
+            f"{path}: this is a segmentation network, but a classifier was asked for; give the folder of a run that has one"
+        )
     predictor.run = path if path.is_dir() else None
     return predictor
 

@@ -37,7 +37,7 @@ class FinishedRun:
         path = self.folder / stage / "config.toml"
         if not path.is_file():
             raise CheckpointError(
-                f"{self.folder}: not the folder of a run (no {stage}/config.toml); give what --out of 'mupvss run' was"
+                f"{self.folder}: not the folder of a run (no {stage}/config.toml); give the folder that 'mupvss run' wrote"
             )
         return load_config(path, trusted=False)
 

@@ -115,7 +115,7 @@ def read_onnx_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: not a readable ONNX file ({error}); export it again") from None
     found = {entry.key: entry.value for entry in model.metadata_props}
     if KEY not in found:
-        raise CheckpointError(f"{path}: an ONNX file, but not one of ours; write it with 'mupvss export'")
+        raise CheckpointError(f"{path}: an ONNX file, but not written by mupvss; write one with 'mupvss export'")
     return parse_header(found[KEY], path)
 
 

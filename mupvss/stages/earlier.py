@@ -166,7 +166,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
     _rename_maps(folder)
     content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
     write_json(folder / "stage.json", content | {"version": VERSION, "earlier": made})
-    console.print(f"{stage.name}: a result of version {VERSION}, taken over", highlight=False)
+    console.print(f"{stage.name}: taken over from version {VERSION}", highlight=False)
     return True
 
 

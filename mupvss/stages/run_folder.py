@@ -218,7 +218,7 @@ def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
     if folder.is_dir():
         remove_leftovers(folder, below=marker.is_file())
         if not marker.is_file() and any(folder.iterdir()):
-            raise DataError(f"{folder}: holds files, but none of a stage; give another --out or empty it yourself")
+            raise DataError(f"{folder}: contains files that no stage wrote; give another --out, or empty the folder")
         if marker.is_file() and read_json(marker)["fingerprint"] != work.identity:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
@@ -241,7 +241,7 @@ def _set_aside(folder: Path) -> None:
     aside = folder.with_name(folder.name + EARLIER)
     shutil.rmtree(aside, ignore_errors=True)
     folder.replace(aside)
-    console.print(f"{folder.name}: settings or data have changed; the earlier result is kept in {aside}", highlight=False)
+    console.print(f"{folder.name}: settings or data have changed; the old result is kept in {aside}", highlight=False)
 
 
 def _earlier_seconds(folder: Path) -> float:

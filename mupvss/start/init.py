@@ -47,7 +47,7 @@ class Wishes:
 def initialise(wishes: Wishes) -> None:
     """Writes the config and prints what was found, how long it will take, and what to type next."""
     if wishes.out.exists() and not wishes.force:
-        raise DataError(f"{wishes.out}: is there already; give another --out, or --force to replace it")
+        raise DataError(f"{wishes.out}: already exists; give another --out, or replace it with --force")
     tags, val_tags = (None if path is None else _relative(path) for path in (wishes.tags, wishes.val_tags))
     data = FolderData(root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
     dataset = load_folder(data, "train")
@@ -78,9 +78,9 @@ def _tell(dataset: Dataset) -> None:
         console.print(f"  {name:24s} {counts[name]:6d}", highlight=False)
     few = [name for name in dataset.classes if counts[name] < FEW]
     if few:
-        console.print(f"few pictures of {', '.join(few)}: expect poor masks of it; {FEW} and more are better")
+        console.print(f"fewer than {FEW} pictures of {', '.join(few)}: masks will be poor")
     if len(dataset.classes) == 1 and not untagged:
-        console.print("every picture has the one tag: add pictures without it, or there is nothing to tell it from")
+        console.print("all pictures have the same tag; add some without it, or nothing can be learned")
 
 
 def _tell_time(estimate: Estimate) -> None:

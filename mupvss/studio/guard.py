@@ -85,16 +85,16 @@ class TooLargeError(ValueError):
 def checked_name(name: str) -> str:
     """A plain file name with a picture's suffix. ValueError for anything that could lead elsewhere, or is no picture."""
     if not NAME.fullmatch(name) or ".." in name:
-        raise UserError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are taken")
+        raise UserError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are accepted")
     if Path(name).suffix.lower() not in SUFFIXES:
-        raise UserError(f"'{name}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are taken")
+        raise UserError(f"'{name}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are accepted")
     return name
 
 
 def check_length(announced: str | None) -> None:
     """TooLargeError before a byte is read, if the sender says how much is to come."""
     if announced is not None and announced.isdigit() and int(announced) > MAX_BYTES:
-        raise TooLargeError(f"{int(announced) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB per picture are taken")
+        raise TooLargeError(f"{int(announced) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB per picture are accepted")
 
 
 async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
@@ -108,7 +108,7 @@ async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
             async for part in body:
                 size += len(part)
                 if size > MAX_BYTES:
-                    raise TooLargeError(f"over {MAX_BYTES // 2**20} MB; no larger picture is taken")
+                    raise TooLargeError(f"over {MAX_BYTES // 2**20} MB; no larger picture is accepted")
                 stream.write(part)
         try:
             read_image(temporary)

@@ -61,7 +61,7 @@ def _errors(app: FastAPI) -> None:
     for kind, status in ((TooLargeError, 413), (DataError, 422), (CheckpointError, 422), (ValueError, 422)):
         app.add_exception_handler(kind, answer(status))
     app.add_exception_handler(HTTPException, lambda request, error: JSONResponse({"error": error.detail}, error.status_code))
-    app.add_exception_handler(OSError, lambda request, error: JSONResponse({"error": f"the disk says: {error}"}, 507))
+    app.add_exception_handler(OSError, lambda request, error: JSONResponse({"error": f"disk error: {error}"}, 507))
 
 
 def _reading(app: FastAPI, workspace: Workspace) -> None:

@@ -239,7 +239,7 @@ class DenseViews(TorchDataset):
         if labels.shape != (picture.height, picture.width) or confidence.shape != labels.shape:
             raise DataError(
                 f"{sample.origin}: the picture is {picture.height}x{picture.width} pixels, its labels {labels.shape[0]}x"
-                f"{labels.shape[1]}, their confidence {confidence.shape[0]}x{confidence.shape[1]}; make the masks again"
+                f"{labels.shape[1]}, their confidence {confidence.shape[0]}x{confidence.shape[1]}; run 'masks' again"
             )
         parts = (picture, Image.fromarray(labels), Image.fromarray(confidence))
         return self._view(parts, sample, rng)

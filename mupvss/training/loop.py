@@ -190,7 +190,7 @@ class Loop:
         try:
             header = load_state(state, self.network, self.optimizer, self.identity) if state.is_file() else {}
         except CheckpointError as error:
-            raise CheckpointError(f"{error}. Delete it, and this training begins anew") from None
+            raise CheckpointError(f"{error}. Delete it, and this training starts over") from None
         processes().wait()
         first = int(header["step"]) if header else 0
         device = next(self.network.parameters()).device

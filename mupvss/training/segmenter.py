@@ -78,5 +78,7 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
             open_labels, tags = functools.partial(read_label_image, labels), dataset.tag_vector(sample) > 0
             found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:
-        raise DataError(f"{masks / 'labels'}: every mask is unsure throughout; lower masks.margin and run 'masks' again")
+        raise DataError(
+            f"{masks / 'labels'}: every pixel of every mask is unsure (255); lower masks.margin and run 'masks' again"
+        )
     return found

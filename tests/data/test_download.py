@@ -308,7 +308,7 @@ def test_a_mirror_is_verified_too(official, tmp_path, capsys):
     assert (tmp_path / "voc.tar").is_file()
     official.files["sbd.tgz"] = b"something else"
     assert main(["data", "download", "sbd", str(tmp_path)]) == 1
-    assert "the file was thrown away" in capsys.readouterr().err
+    assert "the file was deleted" in capsys.readouterr().err
 
 
 def test_stopped_while_unpacking(official, tmp_path, monkeypatch):

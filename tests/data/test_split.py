@@ -59,4 +59,4 @@ def test_the_command(picture_folder, tmp_path, capsys):
     assert set(parts[0]) | set(parts[1]) == {"cat/1.jpg", "cat/2.png", "dog/3.jpg", "none/4.jpg"}
     assert all(any("cat" in entry for entry in part.values()) for part in parts)
     assert main(["data", "split", str(picture_folder), str(out)]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err

@@ -99,7 +99,7 @@ class CocoIndex:
         try:
             return self._opened[1].execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise DataError(f"{self.path}: a damaged index ({error}); delete it, and it is made anew") from None
+            raise DataError(f"{self.path}: a damaged index ({error}); delete it, and it is built again") from None
 
 
 def open_index(annotations: Path) -> CocoIndex:

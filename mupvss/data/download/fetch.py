@@ -47,7 +47,7 @@ def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
         actual = _fetch_all(url, sha256.lower(), partial)
     if actual != sha256.lower():
         partial.unlink()
-        raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was thrown away")
+        raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was deleted")
     with partial.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
         os.fsync(stream.fileno())
     partial.replace(target)
@@ -97,7 +97,7 @@ def _fetch_on(url: str, partial: Path) -> bool:
             stream.seek(at)
             while chunk := response.read(CHUNK):
                 if at + len(chunk) > MAX_BYTES:
-                    raise DownloadError(f"{url}: larger than {MAX_BYTES >> 30} GB, which no file of ours is; stopped")
+                    raise DownloadError(f"{url}: larger than {MAX_BYTES >> 30} GB, which none of the known data sets is; stopped")
                 stream.write(chunk)
                 advance(((at + len(chunk)) >> 20) - (at >> 20))
                 at += len(chunk)
