@@ -1,6 +1,6 @@
 """Dense CRF against pydensecrf2, interleaved in one run: argmax agreement and ratio of times, every preset, 3 and 21 labels.
 
-Then three questions of one picture, as a pseudo mask with a margin asks them, at once and one after the other.
+Then three questions of one picture, as a pseudo-mask with a margin asks them, at once and one after the other.
 
 python benchmarks/dense_crf.py FOLDER_OF_PICTURES [--pictures 5] [--repeat 3]
 """

@@ -42,7 +42,7 @@ NEIGHBOURS, PER_CLASS = 4, 8
 
 
 def search_figure(predictor: Predictor, dataset: Dataset, config: RunConfig) -> Image.Image:
-    """One scene per row, from attention to the pseudo mask."""
+    """One scene per row, from attention to the pseudo-mask."""
     rows = []
     for number in SCENES:
         sample = dataset.samples[number]
@@ -54,7 +54,7 @@ def search_figure(predictor: Predictor, dataset: Dataset, config: RunConfig) -> 
         truth = sample.open_mask() if sample.open_mask is not None else np.zeros_like(mask)
         maps = [heat(image, found[kind].full()[0]) for kind in KINDS]
         rows.append((tag, [image, *maps, overlay(image, mask), overlay(image, truth)]))
-    return grid(["picture", *KINDS.values(), "pseudo mask", "truth"], rows)
+    return grid(["picture", *KINDS.values(), "pseudo-mask", "truth"], rows)
 
 
 def neighbours_figure(predictor: Predictor, dataset: Dataset) -> Image.Image:

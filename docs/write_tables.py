@@ -60,7 +60,7 @@ def spread(values: list[float]) -> str:
 
 
 def written(text: str) -> str:
-    """The text with its tables made anew."""
+    """The text with its tables written again."""
     pattern = re.compile(r"(<!-- table (\w+) -->\n)(.*?)(<!-- end -->)", re.S)
     return pattern.sub(lambda found: f"{found[1]}\n{table(found[2])}\n\n{found[4]}", text)
 

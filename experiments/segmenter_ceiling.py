@@ -2,7 +2,7 @@
 
     python experiments/segmenter_ceiling.py configs/voc-animals.toml --classifier runs/voc-animals/train/model.safetensors
 
-The stage `segment` as it is, on the data set's own masks of `data.seed_split` in the pseudo masks' place, then the stage `val`.
+The stage `segment` as it is, on the data set's own masks of `data.seed_split` in the pseudo-masks' place, then the stage `val`.
 Never a result of the method.
 """
 

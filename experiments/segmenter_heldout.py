@@ -1,10 +1,10 @@
 """Tuning the segmentation network without `val`.
 
-It learns from the pseudo masks of pictures without true masks, and is tried, without tags, on those that have one.
+It learns from the pseudo-masks of pictures without true masks, and is tried, without tags, on those that have one.
 
     python experiments/segmenter_heldout.py runs/voc-animals [--every 2] [--set size=0 train.image_steps=6400 ...]
 
-Needs a run finished up to its pseudo masks, with `data.score_split` a part of `data.seed_split`; --set overrides its [segment].
+Needs a run finished up to its pseudo-masks, with `data.score_split` a part of `data.seed_split`; --set overrides its [segment].
 Printed: mIoU at one scale, with scales and mirror, with the dense CRF too, each also without the image-level head's word;
 and what the tags, were they given, would add.
 """
@@ -55,7 +55,7 @@ def main() -> None:
         fit(Work(inputs, learned, given.out, Run(config, given.run), identity), learned, given.run / "masks", given.out)
         remove_states(given.out)
     found = score(given.out / "model.safetensors", scored)
-    print(f"{len(learned.samples)} pseudo masks learned from, {len(scored.samples)} pictures scored")
+    print(f"{len(learned.samples)} pseudo-masks learned from, {len(scored.samples)} pictures scored")
     for name, value in found.items():
         print(f"{name:40s} {value:.1f}")
     write_json(given.out / "heldout.json", found)

@@ -1,6 +1,6 @@
 """What the user can mend. Every message says what came, what was expected and what to do, and names the file.
 
-The command shows a `UserError` as one line. Anything else is a fault of ours: it shows its traceback and asks for a report.
+The command shows a `UserError` as one line. Anything else is a fault of mupvss: it shows its traceback and asks for a report.
 """
 
 

@@ -40,7 +40,7 @@ class ScenesConfig(Section):
     train: Positive = 8000
     """Number of training pictures (drawn when asked for, never stored)."""
     seeds: Positive = 200
-    """How many of the training pictures get seeds and are scored."""
+    """Number of training pictures that get masks and are scored."""
     world: Literal["six", "many"] = added("six", neutral="six")
     """Which things are drawn: the six of the built-in data set, or the many other kinds that the drawn backbone learned from."""
 
@@ -51,7 +51,7 @@ class Pictures(Section):
     classes: tuple[str, ...] = ()
     """Class names, in order of the class ids 1, 2, ... Empty: all classes of the source."""
     seed_every: Positive = 1
-    """Give seeds to every n-th picture only, for quick comparisons."""
+    """Search only every n-th picture, for quick comparisons."""
 
 
 class ScenesData(Pictures):
@@ -60,7 +60,7 @@ class ScenesData(Pictures):
     source: Literal["scenes"] = "scenes"
     """scenes: drawn by the product; voc and coco: the folder layouts of these data sets; folder: your own pictures."""
     other_classes: Literal["background", "ignore"] = "background"
-    """What classes of the masks that are not in `classes` count as."""
+    """How to treat classes of the masks that are not in `classes`."""
     scenes: ScenesConfig = ScenesConfig()
 
 
@@ -79,13 +79,13 @@ class VocData(Pictures):
     lists: str = "ImageSets/Segmentation"
     """Folder of the split lists, below root; or package:voc-animals, the lists of a small part of VOC that come with mupvss."""
     other_classes: Literal["background", "ignore"] = "background"
-    """What classes of the masks that are not in `classes` count as."""
+    """How to treat classes of the masks that are not in `classes`."""
     train_split: str = "train"
     """Split whose pictures train the classifier."""
     seed_split: str = "train"
-    """Split whose pictures get seeds and pseudo masks."""
+    """Split whose pictures get maps and pseudo-masks."""
     seed_without: str | None = None
-    """Exclude the pictures of this split from them, so that you can tune on it."""
+    """Exclude the pictures of this split from seed_split, so that you can tune on them."""
     score_split: str | None = None
     """Score only pictures of this split (a subset of seed_split). Default: every picture that has a mask."""
     val_split: str = "val"
@@ -100,13 +100,13 @@ class CocoData(Pictures):
     root: Path = Path()
     """The folder that holds annotations/ and the folders of pictures."""
     other_classes: Literal["background", "ignore"] = "background"
-    """What categories that are not in `classes` count as in the masks."""
+    """How to treat categories that are not in `classes` in the masks."""
     crowd: Literal["ignore", "class"] = "ignore"
-    """What crowd regions count as in the masks: nothing, or their class."""
+    """How to treat crowd regions in the masks: ignore them, or count them as their class."""
     train_split: str = "train2014"
     """Split whose pictures train the classifier: train2014 or train2017."""
     seed_split: str = "train2014"
-    """Split whose pictures get seeds and pseudo masks."""
+    """Split whose pictures get maps and pseudo-masks."""
     val_split: str = "val2014"
     """Split that the segmentation network is scored on."""
 
@@ -122,10 +122,10 @@ class FolderData(Pictures):
     """Tags: .csv or .jsonl (picture, tags), COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML. Default: one folder per
     tag."""
     val_tags: Path | None = None
-    """Tags of pictures kept back, like `tags`: the segmentation network is tried on them. Default: on the pictures that have a
-    mask."""
+    """Tags of a validation set, in the forms of `tags`: the segmentation network is tried on its pictures. Default: on those with
+    a mask."""
     masks: str = "SegmentationClass"
-    """Folder with palette PNGs of true masks, if there are any."""
+    """Folder with palette PNGs of true masks, if you have any; used for scores only."""
 
 
 DataConfig = ScenesData | VocData | CocoData | FolderData
@@ -141,30 +141,31 @@ class ModelConfig(Section):
     """What every network has."""
 
     image_size: Positive = 224
-    """Side of the pictures during training, in pixels; any size works afterwards."""
+    """Side of the training pictures in pixels; any size works afterwards."""
     gwrp_decay: Annotated[float, Field(gt=0, le=1)] = 0.995
-    """Decay per rank of the global weighted rank pooling, at `gwrp_patches` patches. 1: the mean."""
+    """Decay per rank of the global weighted rank pooling, for `gwrp_patches` patches. 1: the mean."""
     gwrp_patches: int = Field(default=784, ge=0)
-    """Number of patches the decay is given for; it is rescaled to the patches there are. 0: never rescaled."""
+    """Number of patches that `gwrp_decay` is given for; it is rescaled for other numbers. 0: never rescaled."""
 
 
 class ViTConfig(ModelConfig):
     """A vision transformer."""
 
     backbone: str = "tiny"
-    """tiny, small, base (ViT-Ti/S/B), or micro (for training from scratch on a CPU)."""
+    """tiny, small, base (ViT-Ti/S/B), or micro (for drawings and for training from scratch on a CPU)."""
     patch_size: Positive = 16
     """Side of a patch in pixels."""
     weights: str | None = None
-    """Pretrained weights: a path, a URL (https://...#sha256=...), or a hub name (timm/deit_...). An empty text: from scratch."""
+    """Pretrained weights: a path, a URL (https://...#sha256=...), a hub name (timm/deit_...), or package:drawn (a micro ViT that
+    learned from drawings). Empty: train from scratch."""
     weights_pixels: Literal["imagenet", "half"] = "imagenet"
-    """How the weights' pixels were normalised: ImageNet's mean and deviation, or half: 0.5 and 0.5, as AugReg's were."""
+    """How pixels were normalised when the weights were trained: by ImageNet's mean and deviation, or by 0.5 and 0.5 (AugReg)."""
     registers: int = Field(default=0, ge=0)
-    """Register tokens, as the weights have them."""
+    """Number of register tokens; must match the weights."""
     layer_scale: bool = False
-    """Whether residual branches have a learned factor per channel, as those of DINOv2 have."""
+    """LayerScale, a learned factor per channel on residual branches; must match the weights (DINOv2 has it)."""
     drop_path: Fraction = 0.1
-    """Stochastic depth, rising linearly over the blocks."""
+    """Stochastic depth: rate in the last block, rising linearly from 0."""
 
 
 class CNNConfig(ModelConfig):
@@ -176,7 +177,7 @@ class CNNConfig(ModelConfig):
     channels: float = Field(default=1.0, gt=0)
     """resnet38: factor on every number of channels; 0.125 runs on a CPU."""
     frozen_stages: int = Field(default=0, ge=0)
-    """This many first stages keep their pretrained weights."""
+    """Number of first stages that are not trained."""
 
     @property
     def patch_size(self) -> int:
@@ -188,24 +189,24 @@ class PEMConfig(Section):
     """Prototype Embedding Module: how prototypes and patches enrich each other in a block."""
 
     blocks: Literal["all", "late", "none"] = "none"
-    """Which blocks have one; late: the last third."""
+    """Blocks with a PEM; late: the last third."""
     logits: Literal["cosine", "dot"] = "cosine"
     """Similarity of two tokens; dot is the paper's."""
     temperature: float = Field(default=0.1, gt=0)
-    """Logits are divided by it before the softmax."""
+    """Divisor of the logits before the softmax."""
     threshold: float = 0.0
     """Ignore similarities at or under it (tau_PEM)."""
     gate: Literal["learned", "open"] = "learned"
     """learned: one factor per block, starting at zero; open: full strength, as printed."""
     enriched: Literal["both", "prototypes", "patches"] = "both"
-    """What is added to: both, as printed, or one side alone."""
+    """Which tokens are enriched: both, as printed, or one side."""
 
 
 class DenseTrainConfig(Section):
     """Learning from a label per pixel. Whether pictures are mirrored is `train.flip`."""
 
     image_steps: Positive = 12_800
-    """Pictures seen in all; steps = image_steps / batch_size."""
+    """Number of pictures seen during training; steps = image_steps / batch_size."""
     batch_size: Positive = 32
     """Pictures per step. With fewer, lower the learning rate too."""
     lr: float = Field(default=1e-4, gt=0)
@@ -231,13 +232,13 @@ class TrainConfig(Section):
     """Training the classifier from tags."""
 
     image_steps: Positive = 25_000
-    """Pictures seen in all; steps = image_steps / batch_size."""
+    """Number of pictures seen during training; steps = image_steps / batch_size."""
     batch_size: Positive = 32
     """Pictures per step. With fewer, lower the learning rate too."""
     lr: float = Field(default=1e-4, gt=0)
     """Highest learning rate, after the warm-up; a cosine brings it to zero."""
     new_lr_scale: float = Field(default=5.0, gt=0)
-    """Factor on the learning rate of what has no pretrained weights."""
+    """Factor on the learning rate of layers without pretrained weights."""
     weight_decay: float = Field(default=0.05, ge=0)
     """AdamW's, on matrices alone."""
     warmup_steps: int = Field(default=50, ge=0)
@@ -247,28 +248,28 @@ class TrainConfig(Section):
     precision: Literal["bf16", "fp32"] = "bf16"
     """bf16: bfloat16 autocast where the processor has units for it, else float32; fp32: float32 throughout."""
     crop_area: tuple[float, float] = (0.3, 1.0)
-    """Random crop, share of the picture's area."""
+    """Range of the random crop, as a share of the picture's area."""
     flip: bool = True
-    """Mirror pictures at random, in every training. Turn it off where left and right mean something."""
+    """Mirror pictures at random, in every training. Turn it off if left and right have a meaning."""
 
 
 class SearchOptions(Section):
     """How a picture is searched, whichever maps are asked for."""
 
     scales: Scales = (0.5, 0.75, 1.0)
-    """Sizes the picture is searched at, relative to its own, rounded to whole patches; each mirrored too."""
+    """Scales of the picture at which it is searched; each is also mirrored."""
     affinity: tuple[Affine, ...] = ("attention", "patch")
-    """What spreads a map over similar patches, one after the other: patch affinity, self-attention, or their product."""
+    """Affinities that refine a map, in turn: patch (similar patches), attention (self-attention), or both (product)."""
     affinity_power: float = Field(default=6.0, gt=0)
-    """Power of the patch affinity before its rows are normalised."""
+    """Power of the patch affinity, before its rows are normalised."""
     pixel_steps: int = Field(default=10, ge=0)
-    """How often refined maps are averaged over neighbouring pixels of similar colour; 0: never."""
+    """Number of times that refined maps are averaged over neighbouring pixels of similar colour. 0: never."""
     pixel_distances: tuple[Positive, ...] = (1, 2, 4, 8)
-    """How far away those neighbours are, in cells of the canvas."""
+    """Distances of those neighbours, in cells of the canvas."""
     gamma: float = Field(default=1.0, gt=0)
-    """Power of the finished maps; under 1 it lifts the body of an object that one telling part outshines."""
+    """Power of the finished maps. Below 1 it lifts the body of an object that one salient part outshines."""
     canvas_stride: Positive = 4
-    """Maps of all scales meet, and are stored, at one cell per this many pixels in either direction."""
+    """Maps are merged and stored at one cell per this many pixels, in both directions."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """As `train.precision`."""
 
@@ -277,25 +278,23 @@ class SearchConfig(SearchOptions):
     """Turning a trained network into seeds."""
 
     maps: str = "own"
-    """Which maps become masks; own: the method's own."""
+    """Maps that become masks; own: the default of the method."""
     kinds: tuple[str, ...] = ()
-    """Which maps are made and scored; empty: all that the method offers."""
+    """Maps to make and score; empty: all that the method offers."""
 
 
 class NoAffinity(Section):
     """Seeds as they are; pixel affinity has refined them already."""
 
     kind: Literal["none"] = "none"
-    """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
+    """Learned pixel affinity, which refines the maps. none; head: a small head on the classifier's ViT; net: PSA's."""
 
 
 class HeadAffinity(Section):
     """A small head, trained on the classifier's ViT."""
 
     kind: Literal["head"] = "head"
-    """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
+    """Learned pixel affinity, which refines the maps. none; head: a small head on the classifier's ViT; net: PSA's."""
     crop: Positive = 224
     """Side of the training crops in pixels."""
     train: AffinityTrainConfig = AffinityTrainConfig()
@@ -305,8 +304,7 @@ class NetAffinity(HeadAffinity):
     """PSA's AffinityNet."""
 
     kind: Literal["net"] = "net"  # type: ignore[assignment]
-    """Learned pixel affinity, from seeds to maps that end where objects end. none: not used; head: a small head on the
-    classifier's ViT; net: PSA's AffinityNet on ResNet38."""
+    """Learned pixel affinity, which refines the maps. none; head: a small head on the classifier's ViT; net: PSA's."""
     channels: float = Field(default=1.0, gt=0)
     """Factor on ResNet38's channels."""
     weights: str | None = None
@@ -318,12 +316,12 @@ AFFINITIES: dict[str, type[Section]] = {"none": NoAffinity, "head": HeadAffinity
 
 
 class MasksConfig(Section):
-    """From maps to pseudo masks."""
+    """From maps to pseudo-masks."""
 
     crf: str = "clip-es"
     """Dense-CRF preset: psa, mctformer-test, irn, clip-es, toco, or none."""
     crf_steps: int = Field(default=10, ge=0)
-    """Steps of that CRF, and of the one for the labels that the affinity learns from."""
+    """Iterations of that CRF, and of the CRF for the affinity's labels."""
     margin: Fraction = 0.25
     """Ignore pixels (255) whose label changes when the background threshold moves by this fraction. 0: ignore none."""
 
@@ -332,34 +330,34 @@ class SegmenterTrainConfig(DenseTrainConfig):
     """Training the segmentation network."""
 
     new_lr_scale: float = Field(default=5.0, gt=0)
-    """Factor on the learning rate of what has no pretrained weights."""
+    """Factor on the learning rate of layers without pretrained weights."""
 
 
 class SegmentConfig(Section):
-    """The segmentation network, learned from pseudo masks."""
+    """The segmentation network, learned from pseudo-masks."""
 
     size: int = Field(default=320, ge=0)
-    """Resize pictures to size x size pixels in area, in training and afterwards; 0: their own size, as published."""
+    """Resize pictures to an area of size x size pixels, in training and at test time. 0: keep their size, as published."""
     crop: Positive = 224
     """Side of the training crops in pixels."""
     resize: tuple[float, float] = (0.6, 1.4)
-    """Random scale of the pictures, relative to that size, before the crop."""
+    """Range of the random scale, relative to that size, before the crop."""
     weights: str | None = None
-    """Backbone to start from. Default: the trained classifier's (vit), from scratch (resnet38)."""
+    """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38)."""
     rounds: Positive = 1
-    """2 and more: train again on the network's own masks of the training pictures (self-training)."""
+    """Rounds of training; 2 or more: self-training on the network's own masks."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()
     scales: Scales = (0.75, 1.0, 1.25)
-    """At the test: scales relative to that size, each mirrored too. Changing it trains nothing again."""
+    """Scales at test time, relative to that size; each is also mirrored. Changing it retrains nothing."""
     crf: str = "mctformer-test"
-    """At the test: CRF preset, or none. Changing it trains nothing again."""
+    """Dense-CRF preset at test time, or none. Changing it retrains nothing."""
 
 
 class ViTSegment(SegmentConfig):
     network: Literal["vit"] = "vit"
     """vit: a light decoder on the classifier's ViT; resnet38: DeepLab-V1, as the paper has it."""
     presence: float = Field(default=1.0, ge=0)
-    """Weight of the loss that teaches which classes a picture holds at all; 0: no such head."""
+    """Weight of the image-level loss (which classes are in the picture). 0: no image-level head."""
 
 
 class DeepLabSegment(SegmentConfig):

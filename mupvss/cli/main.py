@@ -54,14 +54,14 @@ def usage() -> str:
 
 
 FAULT = 70
-"""Exit status after a fault of ours."""
+"""Exit status after a fault of mupvss."""
 TRACEBACK = "MUPVSS_TRACEBACK"
 """Environment variable: set to anything, it does what --traceback does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit status. What the user can mend is one clear line, with the traceback only if `--traceback` is among the
-    arguments; anything else is a fault of ours, and shown whole."""
+    arguments; anything else is a fault of mupvss, and shown whole."""
     given = list(sys.argv[1:] if argv is None else argv)
     argv = [word for word in given if word != "--traceback"]
     shown = len(argv) < len(given) or bool(os.environ.get(TRACEBACK))

@@ -47,7 +47,7 @@ def compare(comparison: Comparison) -> None:
     if comparison.reference not in configs:
         raise ConfigError(f"--reference is '{comparison.reference}'; choose one of {', '.join(configs)}")
     entries = plan(configs, comparison.seeds, comparison.out)
-    for entry in entries:  # a damaged record is told of before hours of training, not after
+    for entry in entries:  # a damaged record is reported before hours of training, not after
         stored_record(comparison.records, entry)
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")

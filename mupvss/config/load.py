@@ -107,7 +107,7 @@ def overlay(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool = 
 
 
 def _fitting(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool) -> Iterator[tuple[str, Any]]:
-    """Of `below` what still has a place. An option that no choice knows stays, so that it is told of."""
+    """Of `below` what still has a place. An option that no choice knows stays, so that it is reported."""
     before = str(below.get("method", "mupvss"))
     method, former = find_method(str(above.get("method", before)), trusted), find_method(before, trusted)
     for section, table in below.items():

@@ -35,24 +35,23 @@ class RunConfig(Section):
     method: str = "mupvss"
     """mupvss, mctformer, vit-cam, cnn-cam, recam, or another package's as package.module:NAME."""
     seed: int = 0
-    """Seed of everything random but the drawings."""
+    """Seed of everything random, except the drawings."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only this many pictures of each split (for a quick look)."""
+    """Use only the first pictures of each split, this many, for a quick look."""
     baseline: bool = False
-    """Also train a plain CAM on the same backbone in the same budget, and score it."""
+    """Also train and score a plain CAM with the same backbone and number of steps."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, cuda:1, mps, ..."""
     threads: int = Field(default=0, ge=0)
-    """CPU threads; 0: as many as there are cores."""
+    """CPU threads; 0: one per core."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that read pictures for a training. Default: one beside a processor, as many as there are cores beside a GPU, 8 at
-    most."""
+    """Processes that read training pictures. Default: one on a CPU; one per core, at most 8, with a GPU."""
     checkpoint_every: Positive = 100
     """Steps between resumable checkpoints of a training."""
     snapshots: int = Field(default=0, ge=0)
-    """Networks to keep along the classifier's training, evenly spaced, to measure a learning curve afterwards."""
+    """Number of networks to keep during the classifier's training, evenly spaced, for a learning curve."""
     tensorboard: bool = False
-    """Also log trainings for TensorBoard (needs the extra `tensorboard`)."""
+    """Also log for TensorBoard (needs the extra `tensorboard`)."""
     data: Annotated[DataConfig, Field(discriminator="source")] = ScenesData()
     model: ViTConfig | CNNConfig = ViTConfig()
     train: TrainConfig = TrainConfig()

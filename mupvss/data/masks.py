@@ -16,7 +16,7 @@ from mupvss.errors import DataError
 from mupvss.files import save_image
 
 IGNORE = 255
-"""Void in true masks, unsure in pseudo masks: no metric counts it and no network learns from it."""
+"""Void in true masks, unsure in pseudo-masks: no metric counts it and no network learns from it."""
 Box = tuple[int, int, int, int]
 """(left, top, right, bottom), right and bottom excluded."""
 

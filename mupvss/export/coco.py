@@ -47,7 +47,7 @@ class CocoWriter:
 
     def close(self) -> None:
         categories = [{"id": i, "name": name, "supercategory": ""} for i, name in enumerate(self.options.classes, 1)]
-        info = {"description": "pseudo masks from image tags", "version": VERSION}
+        info = {"description": "pseudo-masks from image tags", "version": VERSION}
         write_json(
             self.path,
             {"info": info, "licenses": [], "images": self.images, "annotations": self.annotations, "categories": categories},

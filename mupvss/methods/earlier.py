@@ -115,14 +115,14 @@ def _method(found: dict[str, Any]) -> None:
     if isinstance(losses, dict):
         del found["losses"]
     else:
-        losses = {}  # what else stands there is told of where the options are checked
+        losses = {}  # what else stands there is reported where the options are checked
     old = model.pop("method", None)
     recam = model.pop("recam", False)
     cnn = model.get("backbone") in CNNS
     if old is None and recam:  # the method stands in another layer, and only a CNN's CAM had this
         found["method"] = "recam"
     if old is not None and not isinstance(old, str):
-        model["method"] = old  # told of where the options are checked
+        model["method"] = old  # reported where the options are checked
     if isinstance(old, str):
         found["method"] = {"cam": ("recam" if recam else "cnn-cam") if cnn else "vit-cam"}.get(old, old)
         cnns, vits = ("channels", "frozen_stages"), ("registers", "layer_scale", "drop_path", "weights_pixels", "patch_size")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 class MctformerOptions(Section):
     attention_skip: Fraction = 0.25
-    """Share of the blocks, from the first on, left out of the class attention."""
+    """Fraction of the blocks, from the first, that the class attention leaves out."""
     token_contrast: float = Field(default=0.0, ge=0)
     """Weight of MCTformer+'s contrast between class tokens."""
 

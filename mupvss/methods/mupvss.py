@@ -31,32 +31,32 @@ class MupvssOptions(Section):
     """The prototypes, and the losses that shape them."""
 
     global_embedding: Literal["flatten", "pool", "copy"] = "flatten"
-    """Reading of the per-class convolution; copy: no global embedding, copied class tokens (Base-R)."""
+    """How the per-class convolution becomes a vector. copy: no global embedding, copied class tokens (Base-R)."""
     token_start: Literal["class_token", "zero"] = "class_token"
-    """What the global embedding is added to."""
+    """Token that the global embedding is added to."""
     global_scale: float = 0.1
-    """Factor on the global embedding when it is added."""
+    """Factor on the global embedding."""
     attention_skip: Fraction = 0.25
-    """Share of the blocks, from the first on, left out of the class attention."""
+    """Fraction of the blocks, from the first, that the class attention leaves out."""
     pem: PEMConfig = PEMConfig()
     ccp: float = Field(default=0.1, ge=0)
     """Weight of CCP: the prototypes of one picture exclude each other."""
     cip: float = Field(default=0.1, ge=0)
     """Weight of CIP: one class's prototype agrees across pictures."""
     p2p: float = Field(default=1.0, ge=0)
-    """Weight of P2P: the search itself classifies."""
+    """Weight of P2P: the pooled search must predict the tags."""
     reduction: Literal["mean", "sum"] = "mean"
-    """Over the pairs of CCP and CIP; sum is the paper's."""
+    """Reduction over the pairs of CCP and CIP; sum is the paper's."""
     cip_form: Literal["shifted", "literal"] = "shifted"
     """shifted: log((1+cos)/2), defined everywhere; literal: log cos, the paper's."""
     p2p_pool: Literal["gwrp", "mean", "sum"] = "gwrp"
     """Pooling of the patch similarities; sum is the paper's."""
     p2p_threshold: float | None = None
-    """Similarities at or under it count as zero (tau_P2P). Default: no threshold."""
+    """Similarities at or below it count as zero (tau_P2P). Default: no threshold."""
     p2p_affine: bool = True
     """Learned scale and bias on the pooled similarity."""
     p2p_cross: Fraction = 0.5
-    """Share of P2P in which a picture is searched with another picture's prototypes instead of its own."""
+    """Fraction of P2P that searches a picture with the prototypes of another picture."""
     p2p_dense: float = Field(default=0.0, ge=0)
     """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
     ramp: Fraction = 0.5
@@ -67,8 +67,8 @@ class MupvssSearch(Section):
     """How the prototypes are searched for."""
 
     global_prototypes: bool = True
-    """Take the prototypes from one pass at the training's number of patches, and search every scale with them. Otherwise each
-    scale uses its own, which fail on pictures much larger than those trained on."""
+    """Take the prototypes from one pass at the training size, and search every scale with them. Otherwise each scale uses its
+    own, which fail on pictures much larger than the training pictures."""
     decision: Literal["learned", "zero"] = "learned"
     """How to decide that a patch does not match: P2P's learned scale and bias, or a cosine of zero."""
 

@@ -47,7 +47,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What the file says of itself, without its tensors; CheckpointError if it is not one of ours."""
+    """What the file says of itself, without its tensors; CheckpointError if it is not one that mupvss wrote."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first, or give the folder of a finished run")
     try:
@@ -74,8 +74,8 @@ def parse_header(text: str, path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: its header cannot be understood ({type(error).__name__}: {error})") from None
     if written != FORMAT:
         raise CheckpointError(
-            f"{path}: format {written} (written by version {by}), this version reads {FORMAT}; use that version, or create the file "
-            "again"
+            f"{path}: format {written} (written by version {by}), this version reads {FORMAT}; use that version, or write "
+            "it again"
         )
     return header
 

@@ -23,7 +23,7 @@ from mupvss.version import VERSION
 FIGURES = {
     "seeds/miou": "seeds on the training pictures, threshold chosen without masks",
     "seeds/miou_oracle": "seeds on the training pictures, oracle threshold",
-    "masks/miou": "pseudo masks of the training pictures",
+    "masks/miou": "pseudo-masks of the training pictures",
     "val/miou_single": "segmentation network on the pictures of val, one scale",
     "val/miou": "segmentation network on the pictures of val",
 }

@@ -101,7 +101,7 @@ def load_runtime(path: Path, runtime: Runtime) -> tuple[RuntimeSegmenter | Runti
 
 
 def read_onnx_header(path: Path) -> dict[str, Any]:
-    """What an exported file says of itself; CheckpointError if it is not one of ours."""
+    """What an exported file says of itself; CheckpointError if it is not one that mupvss wrote."""
     try:
         import onnx
         from google.protobuf.message import DecodeError

@@ -1,1 +1,1 @@
-"""The segmentation network: learned from pseudo masks, needs no tags."""
+"""The segmentation network: learned from pseudo-masks, needs no tags."""

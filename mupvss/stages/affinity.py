@@ -48,7 +48,7 @@ def affinity(work: Work) -> Metrics:
 
 
 def write_labels(work: Work, crf_steps: int) -> None:
-    """Those that are there already stay."""
+    """Those that already exist stay."""
     seeds, config = work.run.folder("seeds"), MasksConfig(crf=CRF, crf_steps=crf_steps, margin=MARGIN)
     found = read_json(seeds / "metrics.json")
     for sample in each("affinity labels", work.dataset.samples):

@@ -143,7 +143,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
     today."""
     folder = run.folder(stage.name)
     marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
-    # One that was taken over before may have to be known anew: what it builds on may have been taken over since.
+    # One that was taken over before may have to be recognised again: what it builds on may have been taken over since.
     again = "earlier" in marker
     made = marker.get("earlier", marker.get("fingerprint"))
     if ("inputs" in marker and not again) or marker.get("fingerprint") == known:
@@ -157,7 +157,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
             return False
         asked = build(modern(old, str(folder / "config.toml")), str(folder / "config.toml"), trusted=False)
     except UserError:
-        return False  # of options that are no more: another result, which is made anew
+        return False  # of options that are no more: another result, which is made again
     after = [stage_fingerprint(run.folder(name)) for name in stage.after]
     if known_by(stage, asked, dataset, after) != known:
         return False

@@ -1,4 +1,4 @@
-"""Stage `masks`: pseudo masks from seeds, through affinity and the dense CRF, with a confidence per pixel."""
+"""Stage `masks`: pseudo-masks from seeds, through affinity and the dense CRF, with a confidence per pixel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KIND = "walked"
 
 
 class MasksInputs(Section):
-    """What pseudo masks depend on beside seeds and affinity network."""
+    """What pseudo-masks depend on beside seeds and affinity network."""
 
     affinity: Section
     """Only its kind is read here; the rest shaped the affinity network."""
@@ -57,7 +57,7 @@ def masks(work: Work) -> Metrics:
 
 
 def walk_all(work: Work) -> None:
-    """-> maps/walked/NAME.npz; those that are there already stay."""
+    """-> maps/walked/NAME.npz; those that already exist stay."""
     seeds = work.run.folder("seeds")
     kind, walk = read_json(seeds / "metrics.json")["maps"], _walker(work)
     for sample in each("affinity walk", work.dataset.samples):

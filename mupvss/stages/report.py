@@ -126,7 +126,7 @@ def _headline(metrics: dict[str, dict[str, Any]], offered: Mapping[str, Map]) ->
         ("<b>Seeds</b>, threshold chosen without masks", seeds.get("miou")),
         ("Seeds, <i>oracle</i> threshold", seeds.get("miou_oracle")),
         *((f"Other maps: {escape(offered[kind].title)}, <i>oracle</i>", seeds.get(f"{kind}_oracle")) for kind in others),
-        ("Pseudo masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
+        ("Pseudo-masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
         ("<b>Segmentation network</b> on <i>val</i>, without tags", metrics["val"].get("miou")),
         ("The same at one scale, without mirror and CRF", metrics["val"].get("miou_single")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),
@@ -153,7 +153,7 @@ def _pictures(run: Run, dataset: Dataset, maps: str, offered: Mapping[str, Map])
         *((offered[kind].title, "seeds", kind) for kind in unrefined[:MAPS_SHOWN]),
     ]
     columns.append((offered[maps].title if maps in offered else maps, "seeds", maps))
-    header = ["picture", "tags", "truth", *(title for title, _, _ in columns), "seed mask", "pseudo mask"]
+    header = ["picture", "tags", "truth", *(title for title, _, _ in columns), "seed mask", "pseudo-mask"]
     return table(header, [_row(run, dataset, sample, columns) for sample in evenly(tagged, PICTURES)], "pictures")
 
 
@@ -167,7 +167,7 @@ def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str
     for title, stage, kind in columns:
         seeds = found.seeds(sample.name, kind, stage)
         cells.append("" if seeds is None else _show(heat(image, seeds.best()[0]), title))
-    for title, path in (("seed mask", found.seed_mask(sample.name)), ("pseudo mask", found.pseudo_mask(sample.name))):
+    for title, path in (("seed mask", found.seed_mask(sample.name)), ("pseudo-mask", found.pseudo_mask(sample.name))):
         cells.append("" if path is None else _show(overlay(image, read_label_image(path)), title))
     return cells
 

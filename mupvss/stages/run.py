@@ -55,7 +55,7 @@ HEADLINE = {
     "seeds/miou_oracle": "seeds (oracle threshold)",
     "seeds/search_refined_oracle": "prototype search alone (oracle)",
     "seeds/attention_refined_oracle": "seeds without the prototypes (oracle)",
-    "masks/miou": "pseudo masks",
+    "masks/miou": "pseudo-masks",
     "val/miou_single": "segmentation network on val, one scale",
     "val/miou": "segmentation network on val",
     "cam/oracle": "plain CAM (oracle)",

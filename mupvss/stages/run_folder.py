@@ -222,7 +222,7 @@ def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
         if marker.is_file() and read_json(marker)["fingerprint"] != work.identity:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
-    # The marker first: whatever stops this, a folder of ours is known by it.
+    # The marker first: whatever stops this, a stage's folder is known by it.
     made_of = {"revision": stage.revision, "inputs": _plain(work.inputs), "version": VERSION}
     write_json(marker, {"fingerprint": work.identity, "truth": truth, **made_of})
     save_config(folder / "config.toml", work.run.config)

@@ -1,4 +1,4 @@
-"""Stages `segment` and `val`: the segmentation network learns from the pseudo masks, and is tried on pictures that it has not
+"""Stages `segment` and `val`: the segmentation network learns from the pseudo-masks, and is tried on pictures that it has not
 seen."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNSURE = 0.6
 
 
 class SegmentInputs(Section):
-    """What the segmentation network depends on beside pseudo masks and classifier."""
+    """What the segmentation network depends on beside pseudo-masks and classifier."""
 
     segment: SegmentConfig
     """Without what its test reads, which is at its defaults here."""

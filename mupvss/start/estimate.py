@@ -75,7 +75,7 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
     if affine is not None:  # its labels are drawn as masks are
         stages.append(("affinity", drawn * len(samples) + affine.learn * affine.image_steps))
     walk = 0.0 if affine is None else affine.walk
-    stages.append(("pseudo masks", (drawn + walk) * len(samples)))
+    stages.append(("pseudo-masks", (drawn + walk) * len(samples)))
     stages.append(("segmentation network", segment * config.segment.train.image_steps))
     return Estimate(tuple(stages))
 

@@ -52,7 +52,7 @@ def initialise(wishes: Wishes) -> None:
     data = FolderData(root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
     dataset = load_folder(data, "train")
     if val_tags is not None:
-        load_folder(data, "val")  # a table that cannot be read is told of now
+        load_folder(data, "val")  # a table that cannot be read is reported now
     _tell(dataset)
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
     steps = min(MAX_STEPS, max(MIN_STEPS, EPOCHS * len(dataset.samples)))

@@ -70,7 +70,7 @@ class Workspace:
         return sorted(self.entries.values(), key=lambda e: (-self.doubts.get(e.name, 2.0), e.name))
 
     def entry(self, name: str) -> Entry:
-        """KeyError for a name that is not one of ours; no path is ever made from what a request says."""
+        """KeyError for a name that is not in this workspace; no path is ever made from what a request says."""
         return self.entries[name]
 
     def state(self, entry: Entry) -> State:

@@ -1,6 +1,6 @@
 """Endless training batches in a fixed order: the n-th picture of a run is the same however often the run was stopped.
 
-Pictures with tags for the classifier, pictures with a label per pixel for what learns from pseudo masks.
+Pictures with tags for the classifier, pictures with a label per pixel for what learns from pseudo-masks.
 """
 
 from __future__ import annotations

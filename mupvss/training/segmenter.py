@@ -1,4 +1,4 @@
-"""Training the segmentation network from pseudo masks."""
+"""Training the segmentation network from pseudo-masks."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Annotation:
 
 
 class CocoIndex:
-    """Reads an index; every process opens the file anew."""
+    """Reads an index; every process opens the file again."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

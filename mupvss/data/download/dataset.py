@@ -1,4 +1,4 @@
-"""`mupvss data download`: where the data sets come from; archives fetched, verified and unpacked; what is there already is left
+"""`mupvss data download`: where the data sets come from; archives fetched, verified and unpacked; what already exists is left
 alone."""
 
 from __future__ import annotations

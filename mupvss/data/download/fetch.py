@@ -23,11 +23,11 @@ ATTEMPTS = 6
 PAUSE = 1.0
 """Seconds before the second try; doubled each time."""
 MAX_BYTES = 64 << 30
-"""No file of ours is larger: a server that never stops sending does not fill the disk."""
+"""More than any file of the known data sets has: a server that never stops sending does not fill the disk."""
 
 
 def fetch(url: str, sha256: str, target: Path) -> Path:
-    """`target`, fetched unless it is there already. Bytes of an earlier, stopped attempt are kept in TARGET.download.
+    """`target`, fetched unless it already exists. Bytes of an earlier, stopped attempt are kept in TARGET.download.
 
     DownloadError if the server cannot be reached, or if what it sends has another hash; nothing then lies at `target`.
     """

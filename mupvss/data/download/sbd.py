@@ -23,7 +23,7 @@ def add_sbd(sbd: Path, voc: Path) -> int:
     """-> VOC/SegmentationClassAug/NAME.png and VOC/ImageSets/Segmentation/train_aug.txt; the number of pictures in the list.
 
     sbd: the folder that holds cls/, train.txt and val.txt; voc: the one that holds JPEGImages. VOC's own masks come before
-    SBD's, and no picture of VOC's val is in the list. Masks that are there already stay.
+    SBD's, and no picture of VOC's val is in the list. Masks that already exist stay.
     """
     if not (voc / "SegmentationClass").is_dir():
         raise DataError(f"{voc}: no SegmentationClass there; download voc first, into the same folder")

@@ -60,7 +60,7 @@ def _extract(archive: Path, aside: Path, advance: Callable[[int], None]) -> None
 
 
 def _move(aside: Path, folder: Path) -> None:
-    """File by file, since a folder of the same name may be there already."""
+    """File by file, since a folder of the same name may already exist."""
     for path in sorted(p for p in aside.rglob("*") if p.is_file()):
         target = folder / path.relative_to(aside)
         target.parent.mkdir(parents=True, exist_ok=True)
