@@ -31,9 +31,17 @@ class DenseCRF:
         backend: Backend = "auto",
         device: str = "cpu",
     ) -> None:
-        """image: RGB (H, W, 3) uint8. strengths: a preset's name or your own; threads: 0 for as many as PyTorch uses (numba
-        only); backend auto: torch on a GPU, else numba where it is installed (the extra `crf`), else torch, which is
-        slower there. ValueError for an unknown preset or another form of picture.
+        """
+        Args:
+            image: RGB (H, W, 3) uint8.
+            strengths: Name of a preset (psa, mctformer-test, irn, clip-es, toco), or your own kernels.
+            threads: CPU threads of the numba backend. 0: as many as PyTorch uses.
+            backend: auto: torch on a GPU; on a CPU numba if it is installed (extra `crf`), else torch, which is slower there.
+            device: Device of the torch backend.
+
+        Raises:
+            UserError: There is no such preset.
+            ValueError: The picture has another shape or type.
         """
         chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
         if chosen is None:
@@ -52,10 +60,17 @@ class DenseCRF:
             self._mean_field = torch_backend.prepare(image, chosen, device)
 
     def __call__(self, probabilities: np.ndarray, steps: int = 10) -> np.ndarray:
-        """Probabilities (L, H, W) in [0, 1] -> refined ones (L, H, W) float32.
+        """Refine the probabilities of some labels.
 
-        Give it the labels that can be there, the background and the tagged classes, and no others. ValueError for shapes that
-        do not fit.
+        Args:
+            probabilities: (L, H, W) in [0, 1], of the labels that can be there: the background and the tagged classes, no others.
+            steps: Mean-field iterations.
+
+        Returns:
+            (L, H, W) float32 in [0, 1], summing to 1 over the labels.
+
+        Raises:
+            ValueError: The shape does not match the picture.
         """
         if probabilities.ndim != 3:
             raise ValueError(f"the picture is {self.size}, the probabilities {probabilities.shape}; expected (L, H, W)")

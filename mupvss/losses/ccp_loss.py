@@ -17,10 +17,14 @@ FLOOR = 1e-6
 
 
 def ccp(prototypes: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
-    """prototypes (B, C, D) or (C, D), any float type -> scalar: -log(1 - cos) over ordered pairs of different classes.
+    """-log(1 - cos) over ordered pairs of different classes (paper, Sec. 3.2).
 
-    sum: summed over the pairs, averaged over the pictures (as printed, for one picture). mean: also averaged over the
-    pairs. One class has no pair: 0, with a gradient of zero.
+    Args:
+        prototypes: (B, C, D) or (C, D), of any float type.
+        reduction: sum: over the pairs, averaged over the pictures, as printed for one picture; mean: over the pairs too.
+
+    Returns:
+        A scalar, at least -log(C / (C - 1)) as a mean. 0, with a gradient of zero, for a single class.
     """
     p = full_precision(prototypes)
     p = p.unsqueeze(0) if p.dim() == 2 else p

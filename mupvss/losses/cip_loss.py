@@ -22,9 +22,15 @@ def cip(
     form: Literal["shifted", "literal"] = "shifted",
     reduction: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
-    """prototypes (B, C, D) -> scalar over ordered pairs of different pictures, class by class.
+    """-log of the (shifted) cosine over ordered pairs of different pictures, class by class (paper, Sec. 3.2).
 
-    reduction: mean over the pairs, or their sum, as printed. No pair at all (one picture): 0, with a gradient of zero.
+    Args:
+        prototypes: (B, C, D), of any float type.
+        form: shifted: log((1 + cos) / 2), defined everywhere; literal: log cos, as printed.
+        reduction: Mean over the pairs, or their sum, as printed.
+
+    Returns:
+        A scalar, at least 0. 0, with a gradient of zero, for a single picture.
     """
     p = full_precision(prototypes).transpose(0, 1)  # (C, B, D)
     counts = (~torch.eye(p.shape[1], dtype=torch.bool, device=p.device)).expand(p.shape[0], -1, -1)

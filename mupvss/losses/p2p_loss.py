@@ -35,7 +35,7 @@ def over_threshold(scores: Tensor, threshold: float) -> Tensor:
 def pool(
     scores: Tensor, how: Literal["gwrp", "mean", "sum"] = "gwrp", decay: float = 0.995, reference_patches: int = 784
 ) -> Tensor:
-    """scores (B, C, N) -> (B, C)."""
+    """Scores (B, C, N) pooled over the patches -> (B, C)."""
     if how == "sum":
         return scores.sum(-1)
     if how == "mean":
@@ -54,9 +54,21 @@ def p2p(
     decay: float = 0.995,
     reference_patches: int = 784,
 ) -> Tensor:
-    """patches (B, N, D), prototypes (B, C, D), tags (B, C) of 0 and 1 -> scalar.
+    """Classification by scale * pool(cosines) + bias (paper, Sec. 3.2). Printed: threshold = tau, how = "sum", scale 1, bias 0.
 
-    The score of a class is scale * pool(cosines) + bias. The printed loss is threshold = tau, how = "sum", scale 1, bias 0.
+    Args:
+        patches: (B, N, D).
+        prototypes: (B, C, D).
+        tags: (B, C) of 0 and 1.
+        threshold: Cosines at or below it count as zero, except the best patch of each class. None: no threshold.
+        how: Pooling over the patches.
+        scale: Factor on the pooled cosines.
+        bias: Added to them: one number, or one per class (C,).
+        decay: Decay per rank of GWRP, for `reference_patches` patches.
+        reference_patches: Number of patches that `decay` is given for; 0: any number.
+
+    Returns:
+        A scalar, at least 0.
     """
     scores = similarity(patches, prototypes)
     if threshold is not None:

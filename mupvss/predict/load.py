@@ -18,11 +18,22 @@ from mupvss.segmentation.build import is_segmenter, segmenter_info
 def load(
     run: str | Path, device: str = "auto", runtime: Runtime = "auto", classifier: bool = False
 ) -> Predictor | SegmentationPredictor:
-    """A finished run's folder, one that `save_pretrained` wrote, a model.safetensors, or an exported .onnx -> its predictor.
+    """Open a trained network.
 
-    A run with a segmentation network is answered by that; otherwise the classifier searches, with the run's settings and
-    threshold. runtime: for .onnx files, onnxruntime or openvino. classifier: of a run, its classifier even where there is a
-    segmentation network.
+    Args:
+        run: Folder of a run, a folder that `save_pretrained` wrote, a model.safetensors, or an exported .onnx file.
+        device: auto (a GPU if there is one), cpu, cuda, cuda:N or mps. Ignored for .onnx files, which run on the CPU.
+        runtime: For .onnx files: onnxruntime, openvino, or auto for the one that is installed.
+        classifier: Use a run's classifier and its search, even if the run has a segmentation network.
+
+    Returns:
+        The predictor. A run with a segmentation network is answered by that network; otherwise the classifier searches, with
+        the settings and the threshold of the run.
+
+    Raises:
+        CheckpointError: There is no network at that place, or it cannot be read.
+        UserError: `classifier` is asked for, but the file holds a segmentation network alone; or the device does not exist.
+        MissingExtraError: The runtime is not installed.
     """
     path = Path(run)
     predictor = _load(path, device, runtime, classifier)

@@ -65,17 +65,34 @@ class PicturePredictor(ABC):
         """An upright RGB picture and known tags -> Prediction."""
 
     def __call__(self, image: Picture, tags: Sequence[str] | None = None) -> Prediction:
-        """A PIL picture, a path, or an array (grey, RGB or RGBA; uint8 or uint16) -> Prediction at the picture's size.
+        """Find masks in one picture.
 
-        tags None: whatever the network finds; tags given rule out every other class. ValueError for a tag the network was not
-        trained on or an array of another form, DataError for a file that is no picture.
+        Args:
+            image: A PIL picture, a path, or an array (H, W), (H, W, 3) RGB or (H, W, 4) RGBA, of uint8, uint16, or floats in
+                [0, 1]. EXIF rotation is applied.
+            tags: Names of the classes that are in the picture; every other class is ruled out. None: the network decides.
+
+        Returns:
+            The masks at the picture's own size.
+
+        Raises:
+            UserError: A tag that the network was not trained on, or an array of another shape or type.
+            DataError: The file is not a picture that can be read.
         """
         if tags is not None:
             check_tags(tags, self.classes)
         return self.predict(as_picture(image), tags)
 
     def batch(self, images: Iterable[Picture], tags: Iterable[Sequence[str] | None] | None = None) -> Iterator[Prediction]:
-        """One Prediction after the other, so that any number of pictures fits in memory. tags: as many as there are pictures."""
+        """Find masks in many pictures, one after the other, so that any number fits in memory.
+
+        Args:
+            images: As for a call.
+            tags: One entry per picture, each as for a call; None: the network decides for all.
+
+        Yields:
+            One Prediction per picture, in order.
+        """
         if tags is None:
             yield from (self(image) for image in images)
         else:

@@ -36,8 +36,15 @@ class Predictor(SharedPredictor, PicturePredictor):
         threshold: float | None = None,
         device: str = "auto",
     ) -> None:
-        """network: images -> Features; options: the method's own, of its search; either None: the defaults. threshold: map value
-        from which a pixel is an object's, None for 0.5."""
+        """
+        Args:
+            network: Images (B, 3, H, W), normalised -> Features.
+            info: What the checkpoint says of the network: classes, method, sizes.
+            search: Scales, affinities and canvas of the search. None: the defaults.
+            options: The method's own options of its search. None: the defaults.
+            threshold: Map value in [0, 1] from which a pixel belongs to an object. None: 0.5.
+            device: As for `load`.
+        """
         self.info, self.device = info, pick_device(device)
         self.network = network.to(self.device).eval()
         self.config = SearchConfig() if search is None else search
@@ -85,8 +92,17 @@ class Predictor(SharedPredictor, PicturePredictor):
         return self.info.classes
 
     def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Seeds]:
-        """RGB picture, indices of classes from 0 -> Seeds per kind of map. Very large pictures are searched reduced, and the
-        cells of their maps cover as many more pixels."""
+        """Search one picture for some classes (paper, Sec. 3.3).
+
+        Args:
+            image: RGB picture.
+            classes: Indices of the classes, from 0.
+            kinds: Names of maps, out of `maps`.
+
+        Returns:
+            Per kind the maps in [0, 1], one per class. A very large picture is searched at a reduced size, and each cell of its
+            maps covers more pixels.
+        """
         model, ids = self.info.model, np.array(classes, np.int16) + 1
         factor = reduction(image.size)
         small, size, stride = reduced(image, factor), (image.height, image.width), self.config.canvas_stride * factor
@@ -126,7 +142,13 @@ class Predictor(SharedPredictor, PicturePredictor):
 
     @torch.no_grad()
     def scores(self, image: Image.Image) -> dict[str, float]:
-        """RGB picture -> per class name the probability that it is in the picture."""
+        """
+        Args:
+            image: RGB picture.
+
+        Returns:
+            Per class name the probability, in [0, 1], that the class is in the picture.
+        """
         features = self.features(image)
         logits = features.patch_score[0]
         if features.token_score is not None:

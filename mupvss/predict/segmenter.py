@@ -32,7 +32,15 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         device: str = "auto",
         flip: bool = True,
     ) -> None:
-        """network: images -> logits, with its `stride`; scales and crf: None for the checkpoint's own."""
+        """
+        Args:
+            network: Images (B, 3, H, W), normalised -> logits (B, C + 1, h, w), with an attribute `stride` in pixels.
+            info: What the checkpoint says of the network: classes and settings.
+            scales: Scales at test time, relative to `segment.size`. None: those of the checkpoint.
+            crf: Dense-CRF preset, or none. None: that of the checkpoint.
+            device: As for `load`.
+            flip: Also use the mirrored picture.
+        """
         self.info, self.device = info, pick_device(device)
         self.network = network.to(self.device).eval()
         self.stride = int(network.stride)  # type: ignore[arg-type]
@@ -62,8 +70,14 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
 
     @torch.no_grad()
     def probabilities(self, image: Image.Image) -> np.ndarray:
-        """RGB picture -> (C + 1, h, w) float32, the background first: mean over scales and mirror, before the dense CRF. At the
-        picture's size, or at that of its reduced copy if it is very large."""
+        """
+        Args:
+            image: RGB picture.
+
+        Returns:
+            (C + 1, h, w) float32 in [0, 1], the background first: mean over scales and mirror, before the dense CRF. h and w are
+            the picture's size, or that of a reduced copy if it is very large.
+        """
         small = reduced(image, reduction(image.size))
         size = (small.height, small.width)
         total = torch.zeros(len(self.classes) + 1, *size)

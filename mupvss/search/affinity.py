@@ -23,7 +23,15 @@ Kind = Literal["patch", "attention", "both"]
 
 
 def patch_affinity(patches: Tensor, power: float) -> Tensor:
-    """patches (B, N, D) -> cosines between patches, negative ones zero, to the power, rows summing to 1: (B, N, N)."""
+    """Cosines between patches, negative ones set to zero, to a power (paper, Sec. 3.3: A_p).
+
+    Args:
+        patches: (B, N, D).
+        power: Power of the cosines.
+
+    Returns:
+        (B, N, N); rows sum to 1.
+    """
     unit = F.normalize(full_precision(patches), dim=-1)
     return _rows((unit @ unit.transpose(1, 2)).relu() ** power)
 
@@ -60,7 +68,17 @@ SHARPNESS = 10.0
 
 
 def refine_by_pixels(maps: Tensor, image: Tensor, steps: int, distances: Sequence[int]) -> Tensor:
-    """maps (C, h, w), image (3, h, w) in [0, 1] at the same size -> maps (C, h, w), averages of the old values."""
+    """Average maps over neighbouring pixels of similar colour (ours).
+
+    Args:
+        maps: (C, h, w).
+        image: (3, h, w) RGB in [0, 1].
+        steps: Number of averages. 0: return the maps as they are.
+        distances: Distances of the neighbours, in cells.
+
+    Returns:
+        (C, h, w), within the range of the old values.
+    """
     if steps == 0 or len(maps) == 0:
         return maps
     weights = _weights(image, distances)  # (K, h, w)

@@ -7,10 +7,19 @@ from torch import Tensor
 
 
 def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1.0, bias: Tensor | float = 0.0) -> Tensor:
-    """patches F (B, N, D), prototypes P (B, C, D) -> how well each patch resembles each prototype (B, C, N), >= 0.
+    """How well each patch resembles each prototype, max(0, scale * cos + bias) (paper, Sec. 3.3).
 
-    Cosines, since raw products follow the length of a token, and zero where scale * cos + bias is negative: with P2P's
-    learned scale and bias (C,) that is where the search itself says that the class is not there.
+    Cosines, since raw products follow the length of a token. With P2P's learned scale and bias, zero is where the search itself
+    says that the class is absent.
+
+    Args:
+        patches: F, (B, N, D).
+        prototypes: P, (B, C, D).
+        scale: Factor on the cosines.
+        bias: Added to them: one number, or one per class (C,).
+
+    Returns:
+        (B, C, N), at least 0.
     """
     cosine = F.normalize(prototypes.float(), dim=-1) @ F.normalize(patches.float(), dim=-1).transpose(1, 2)
     offset = bias.unsqueeze(-1) if isinstance(bias, Tensor) else bias

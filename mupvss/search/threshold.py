@@ -12,9 +12,13 @@ from mupvss.evaluation.sweep import BINS
 
 
 def otsu(counts: np.ndarray) -> float:
-    """counts (BINS + 1,) of values per level k / BINS -> threshold in [0, 1] (Otsu 1979: greatest between-group variance).
+    """The threshold with the greatest variance between the two groups (Otsu 1979).
 
-    Without any value, or with all in one level, 0.5.
+    Args:
+        counts: (BINS + 1,), number of values at each level k / BINS.
+
+    Returns:
+        A threshold in [0, 1]; 0.5 if there is no value, or only one level.
     """
     counts = counts.astype(np.float64)
     value = np.arange(BINS + 1) / BINS
