@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.client
 import os
-import re
 import ssl
 import time
 import urllib.error
@@ -27,50 +26,56 @@ MAX_BYTES = 64 << 30
 
 
 def fetch(url: str, sha256: str, target: Path) -> Path:
-    """`target`, fetched unless it already exists. Bytes of an earlier, stopped attempt are kept in TARGET.download.
+    """Fetch a file unless `target` is that file already.
 
-    DownloadError if the server cannot be reached, or if what it sends has another hash; nothing then lies at `target`.
+    By hand, since huggingface_hub resumes only what lies on the hub, and pooch resumes nothing. Whatever a server gets wrong, an
+    offset, a length, the content, shows in the hash; a resumed file whose hash is wrong is fetched once more from its start.
+
+    Args:
+        url: http or https.
+        sha256: 64 hexadecimal digits.
+        target: Bytes of a stopped attempt are kept beside it, in TARGET.download, and the next attempt goes on there.
+
+    Returns:
+        `target`.
+
+    Raises:
+        DownloadError: The server cannot be reached, or what it sends has another hash; nothing then lies at `target`.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with lock_for(target):
-        return _fetch_locked(url, sha256, target)
-
-
-def _fetch_locked(url: str, sha256: str, target: Path) -> Path:
-    if target.is_file() and hash_of(target) == sha256.lower():
-        return target
-    partial = target.with_name(target.name + ".download")
-    resumed = partial.exists()
-    actual = _fetch_all(url, sha256.lower(), partial)
-    if actual != sha256.lower() and resumed:  # what lay there may have been of another file
-        partial.unlink()
-        actual = _fetch_all(url, sha256.lower(), partial)
-    if actual != sha256.lower():
-        partial.unlink()
-        raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was deleted")
-    with partial.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
-        os.fsync(stream.fileno())
-    partial.replace(target)
+        if target.is_file() and hash_of(target) == sha256.lower():
+            return target
+        partial = target.with_name(target.name + ".download")
+        resumed = partial.exists()
+        actual = _fetch_whole(url, partial)
+        if actual != sha256.lower() and resumed:  # what lay there may have been of another file
+            partial.unlink()
+            actual = _fetch_whole(url, partial)
+        if actual != sha256.lower():
+            partial.unlink()
+            raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was deleted")
+        with partial.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
+            os.fsync(stream.fileno())
+        partial.replace(target)
     return target
 
 
-def _fetch_all(url: str, expected: str, partial: Path) -> str:
-    """Tries on until the hash is right, the server has nothing more, or nothing new comes; -> the hash."""
+def _fetch_whole(url: str, partial: Path) -> str:
+    """Goes on until the server has nothing more, or nothing new comes ATTEMPTS times in a row; -> the hash."""
     failures, reason = 0, ""
     while failures < ATTEMPTS:
-        before, whole = _size(partial), False
+        before = _size(partial)
         try:
-            whole = _fetch_on(url, partial)
+            if _fetch_more(url, partial):
+                return hash_of(partial)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
             reason = f"{error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
-        grown = _size(partial) > before
-        if whole and ((found := hash_of(partial)) == expected or not grown):
-            return found
-        if grown:
+        if _size(partial) > before:
             failures = 0
         else:
             failures += 1
@@ -78,41 +83,31 @@ def _fetch_all(url: str, expected: str, partial: Path) -> str:
     raise DownloadError(f"{url}: cannot be fetched ({reason}); try again later and it goes on where it stopped")
 
 
-def _fetch_on(url: str, partial: Path) -> bool:
-    """One request for what is missing; whether the server says that the file is whole now."""
+def _fetch_more(url: str, partial: Path) -> bool:
+    """One request for what is missing; whether there is nothing more."""
     start = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:
+        if error.code == 416:  # nothing beyond what is there
             return True
         raise
     with response:
-        at = _offset(response, start)
+        at = start if response.status == 206 else 0
         length = response.headers.get("Content-Length", "")
         total = at + int(length) if length.isdigit() else at
-        megabytes = max(1, total >> 20)
-        with partial.open("r+b" if at else "wb") as stream, progress_bar(partial.stem, megabytes, "MB", at >> 20) as advance:
+        with partial.open("r+b" if at else "wb") as stream:
             stream.seek(at)
-            while chunk := response.read(CHUNK):
-                if at + len(chunk) > MAX_BYTES:
-                    raise DownloadError(f"{url}: larger than {MAX_BYTES >> 30} GB, which none of the known data sets is; stopped")
-                stream.write(chunk)
-                advance(((at + len(chunk)) >> 20) - (at >> 20))
-                at += len(chunk)
+            with progress_bar(partial.stem, max(1, total >> 20), "MB", at >> 20) as advance:
+                while chunk := response.read(CHUNK):
+                    if at + len(chunk) > MAX_BYTES:
+                        raise DownloadError(f"{url}: larger than {MAX_BYTES >> 30} GB, more than any known data set has; stopped")
+                    stream.write(chunk)
+                    advance(((at + len(chunk)) >> 20) - (at >> 20))
+                    at += len(chunk)
             stream.truncate()
     return not length.isdigit() or at == total
-
-
-def _offset(response: http.client.HTTPResponse, wanted: int) -> int:
-    """Where in the file the answer begins: a server may send the whole, or another part than was asked for."""
-    if response.status != 206:
-        return 0
-    match = re.fullmatch(r"bytes (\d+)-\d+/(?:\d+|\*)", response.headers.get("Content-Range", "").strip())
-    if match is None or int(match.group(1)) != wanted:
-        raise http.client.HTTPException("the server sent another part of the file than it was asked for")
-    return wanted
 
 
 def _size(path: Path) -> int:
