@@ -48,10 +48,10 @@ def fetch(url: str, sha256: str, target: Path) -> Path:
             return target
         partial = target.with_name(target.name + ".download")
         resumed = partial.exists()
-        actual = _fetch_whole(url, partial)
+        actual = _fetch_whole(url, partial, sha256.lower())
         if actual != sha256.lower() and resumed:  # what lay there may have been of another file
             partial.unlink()
-            actual = _fetch_whole(url, partial)
+            actual = _fetch_whole(url, partial, sha256.lower())
         if actual != sha256.lower():
             partial.unlink()
             raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was deleted")
@@ -61,21 +61,23 @@ def fetch(url: str, sha256: str, target: Path) -> Path:
     return target
 
 
-def _fetch_whole(url: str, partial: Path) -> str:
-    """Goes on until the server has nothing more, or nothing new comes ATTEMPTS times in a row; -> the hash."""
+def _fetch_whole(url: str, partial: Path, expected: str) -> str:
+    """Goes on until the hash is right, or the server has nothing more; -> the hash."""
     failures, reason = 0, ""
     while failures < ATTEMPTS:
-        before = _size(partial)
+        before, whole = _size(partial), False
         try:
-            if _fetch_more(url, partial):
-                return hash_of(partial)
+            whole = _fetch_more(url, partial)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
                 raise DownloadError(f"{url}: the server answered {error.code} {error.reason}") from None
             reason = f"{error.code} {error.reason}"
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
-        if _size(partial) > before:
+        grown = _size(partial) > before
+        if whole and ((found := hash_of(partial)) == expected or not grown):  # a length that is announced may be too short
+            return found
+        if grown:
             failures = 0
         else:
             failures += 1
