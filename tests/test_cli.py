@@ -257,7 +257,7 @@ def test_options_of_version_0_1_0_that_are_no_more(tmp_path):
     (tmp_path / "c.toml").write_text("[train]\nbrightness = 0.3\n[losses]\nccp = 0.5\n[model]\nmethod = 'mupvss'")
     assert load_config(tmp_path / "c.toml").options.ccp == 0.5
     (tmp_path / "c.toml").write_text("[train]\nbrightness = 0.9")
-    with pytest.raises(ConfigError, match=r"brightness is 0\.9, but it is no longer an option: 0\.3 is"):
+    with pytest.raises(ConfigError, match=r"brightness is 0\.9, but this option was removed, and its value is always 0\.3"):
         load_config(tmp_path / "c.toml")
 
 

@@ -48,8 +48,8 @@ def test_split_list_of_another_encoding(tmp_path):
 CONFIGS = {
     "a=" + "[" * 4000: "not valid TOML",
     "a = " + "9" * 9000: "not valid TOML",
-    "a." * 2000 + "b=1": "tables within tables",
-    "a = " + "[" * 60 + "]" * 60: "tables within tables",
+    "a." * 2000 + "b=1": "nested too deeply",
+    "a = " + "[" * 60 + "]" * 60: "nested too deeply",
     "extends = ['c.toml']": "extends this file",
     "extends = 3": "expected a list of files",
     "extends = [1]": "expected a list",

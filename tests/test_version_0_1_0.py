@@ -64,7 +64,7 @@ def test_the_run_is_taken_over_and_nothing_is_made_again(old, capsys):
     assert main(["run", "run/train/config.toml", "--out", "run"]) == 0
     said = capsys.readouterr().err
     for stage in STAGES:
-        assert f"{stage}: a result of version 0.1.0, taken over" in said
+        assert f"{stage}: taken over from version 0.1.0" in said
         assert f"{stage}: up to date" in said
     assert weights == {path: path.stat().st_mtime_ns for path in weights}
     for path, content in maps.items():
@@ -97,7 +97,7 @@ def test_what_was_asked_otherwise_is_made_anew(old, capsys):
     assert main(["seeds", "run/train/config.toml", "--out", "run", "--search.scales", "1.0"]) == 0
     said = capsys.readouterr().err
     assert "train" not in said
-    assert "the earlier result is kept in" in said
+    assert "the old result is kept in" in said
     assert (old / "run" / "seeds.earlier").is_dir()
 
 
@@ -108,7 +108,7 @@ def test_the_config_says_what_it_said(old):
     assert config.search.kinds == ("search_refined", "attended_search_refined", "attended_cam_refined")
     text = (old / "own.toml").read_text()
     (old / "own.toml").write_text(text.replace("[affinity.train]", "beta = 4.0\n[affinity.train]"))
-    with pytest.raises(UserError, match=r"affinity\.beta is 4\.0, but it is no longer an option: 8\.0 is all there is"):
+    with pytest.raises(UserError, match=r"affinity\.beta is 4\.0, but this option was removed, and its value is always 8\.0"):
         load_config(old / "own.toml")
 
 
