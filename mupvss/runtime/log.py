@@ -25,8 +25,10 @@ console = Console(stderr=True, quiet=not first_process())
 
 
 @contextmanager
-def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Any]:
+def progress_bar(title: str, total: int, unit: str, done: int = 0, brief: bool = False) -> Iterator[Any]:
     """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal.
+
+    brief: of work that mostly takes no time; nothing is left on the terminal, and nothing said in a log, unless it takes long.
 
     SIGTERM makes the next `advance` raise StoppedError: what it counts is whole by then.
     """
@@ -41,10 +43,10 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[A
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=brief)
     with bar as progress, stop_requests(signal.SIGTERM) as stop:
         task = progress.add_task(title, total=total, completed=done, rate="", note="")
-        plain = _PlainProgress(title, total, unit, done)
+        plain = _PlainProgress(title, total, unit, done, brief)
 
         def advance(n: int, note: str = "") -> None:
             speed = progress.tasks[task].speed
@@ -63,16 +65,17 @@ FIRST, SELDOM = 1.5, 60.0
 class _PlainProgress:
     """A few lines, for logs: one as soon as the speed can be told, then one per tenth, and one a minute where that is slow."""
 
-    def __init__(self, title: str, total: int, unit: str, done: int) -> None:
+    def __init__(self, title: str, total: int, unit: str, done: int, brief: bool) -> None:
         self.clock, self.begin = time.monotonic, time.monotonic()
         self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
+        self.brief = brief
         self.told: float | None = None
 
     def advance(self, n: int, note: str) -> None:
         before, self.done = self.done, self.done + n
         spent = self.clock() - self.begin
         if self.told is None:
-            due = spent >= FIRST or self.done >= self.total
+            due = spent >= FIRST or (self.done >= self.total and not self.brief)
         else:
             tenth = self.done * 10 // self.total > before * 10 // self.total
             due = spent - self.told >= (FIRST if tenth else SELDOM) or self.done >= self.total

@@ -30,7 +30,7 @@ from mupvss.files import file_state, read_json, remove_leftovers, write_json
 from mupvss.model.pretrained import weights_identity
 from mupvss.options import DataConfig, Section
 from mupvss.runtime.device import pick_device
-from mupvss.runtime.log import console
+from mupvss.runtime.log import console, progress_bar
 from mupvss.runtime.memory import gpu_memory, peak_memory_mb, reset_peak_memory
 from mupvss.runtime.processes import processes
 from mupvss.training.batches import Manner
@@ -269,7 +269,13 @@ def _flat(prefix: str, value: Any) -> Metrics:
 
 def dataset_identity(dataset: Dataset) -> list[Any]:
     """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
-    return [dataset.classes, [(s.name, sorted(s.tags), file_state(s.origin)) for s in dataset.samples]]
+    known = []
+    with progress_bar("pictures", len(dataset.samples), "read", brief=True) as advance:  # drawn ones are drawn for it
+        for number, sample in enumerate(dataset.samples, 1):
+            known.append((sample.name, sorted(sample.tags), file_state(sample.origin)))
+            if number % 50 == 0:
+                advance(50)
+    return [dataset.classes, known]
 
 
 def truth_identity(dataset: Dataset, data: DataConfig) -> str:
