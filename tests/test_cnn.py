@@ -108,8 +108,8 @@ def test_recam_corrects_the_weights():
     [
         ({"model": {"patch_size": 12}}, "is an option of the methods mupvss, mctformer, vit-cam"),
         ({"model": {"backbone": "vgg"}}, "model.backbone is 'vgg'"),
-        ({"affinity": {"kind": "head"}}, "stands on a ViT"),
-        ({"segment": {"network": "vit"}}, "stands on a ViT"),
+        ({"affinity": {"kind": "head"}}, "needs a ViT"),
+        ({"segment": {"network": "vit"}}, "needs a ViT"),
     ],
 )
 def test_choices_that_do_not_go_together(change, message):
