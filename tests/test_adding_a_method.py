@@ -66,7 +66,7 @@ def test_its_options_are_those_of_the_command_line(toy, capsys):
     assert main(command) == 0
     assert "train: up to date" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        main([*command[:4], "--help"])
+        main([*command[:4], "--help-all"])
     said = capsys.readouterr().out
     for option in ("--toy.small", "--toy.search.power", "--model.width"):
         assert option in said
@@ -112,7 +112,7 @@ def test_a_file_of_others_imports_nothing_unasked(toy):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(toy), *sys.path])}
     command = [sys.executable, "-c", code, str(toy / "run")]
     refused = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert "set MUPVSS_METHODS=toy_method if you trust it" in refused.stderr
+    assert "if you trust it, set MUPVSS_METHODS=toy_method" in refused.stderr
     environment["MUPVSS_METHODS"] = "toy_method"
     allowed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert allowed.stdout.strip() == "loaded"

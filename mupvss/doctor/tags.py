@@ -3,6 +3,7 @@ one class."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +66,9 @@ def discriminant(evidence: np.ndarray, given: np.ndarray) -> np.ndarray:
         no = int(learn.sum()) - yes
         if yes and no and judged.any():
             # The covariance is drawn towards its diagonal, by Ledoit and Wolf's measure of how little the pictures tell of it.
-            fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(evidence[learn], given[learn])
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Only one sample available")  # a tag that one picture has
+                fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(evidence[learn], given[learn])
             found[judged] = fitted.decision_function(evidence[judged]) - np.log(yes / no)
     return found
 
