@@ -61,7 +61,8 @@ def test_init_writes_what_run_reads(project, capsys):
     assert load_config(other).model.weights == "timm/deit_small_patch16_224.fb_in1k"
     assert load_config(other).affinity.kind == "head"
     assert load_config(other).train.image_steps == 12_800
-    for part in ("12 pictures, 2 tags", "fewer than 20 pictures of blue, red", "Without internet", "mupvss run", "mupvss data doctor"):
+    few = "fewer than 20 pictures of blue, red"
+    for part in ("12 pictures, 2 tags", few, "Without internet", "mupvss run", "mupvss data doctor"):
         assert part in said
     other.unlink()
 

@@ -14,7 +14,6 @@ from mupvss.config.load import dump_config
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
-from mupvss.data.sources import load_dataset
 from mupvss.files import write_text
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import Section
@@ -82,12 +81,10 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
 
 def _gallery(work: Work) -> str:
     """Large: pictures that the segmentation network has not seen with its masks, then tagged ones with theirs."""
-    found, config = FinishedRun(work.run.out), work.run.config
+    found = FinishedRun(work.run.out)
     parts: list[tuple[str, Dataset, Callable[[str], Path | None]]] = []
-    if (network := found.val_masks) is not None:
-        # The inputs are the whole config, so nothing is read here that the stage does not depend on.
-        unseen = load_dataset(config.data, "val", config.limit)
-        parts.append(("Masks of unseen pictures, by the segmentation network, without tags", unseen, network))
+    if work.further is not None and (network := found.val_masks) is not None:
+        parts.append(("Masks of unseen pictures, by the segmentation network, without tags", work.further, network))
     parts.append(("Masks of tagged pictures, that it learned from", work.dataset, found.pseudo_mask))
     text = ""
     for title, dataset, mask_of in parts:
@@ -201,5 +198,6 @@ REPORT = Stage(
     after=SHOWN,
     scores=True,
     revision=2,
+    further=lambda run: "val" if FinishedRun(run.out).val_masks is not None else None,
     does="writes the page with pictures and figures",
 )

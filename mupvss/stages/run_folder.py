@@ -78,6 +78,8 @@ class Work:
     """For the folders of other stages, and for nothing of the config."""
     identity: str
     """The stage's fingerprint: a training is resumed only under the same."""
+    further: Dataset | None = None
+    """The pictures that the stage asked for with `Stage.further`."""
 
     @property
     def device(self) -> torch.device:
@@ -98,6 +100,8 @@ class Stage:
     finds there what does not depend on them."""
     revision: int = 1
     """Raised when the same options come to mean another result."""
+    further: Callable[[Run], Purpose | None] = lambda run: None
+    """Which other pictures it shows, asked when it has something to do."""
     does: str = ""
     """What it does, said when it begins; {pictures} stands for their number."""
     idle: Callable[[Any], bool] = lambda inputs: False
@@ -166,7 +170,9 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
         if team.main:
             _tidy(folder)
         return dict(read_json(folder / "metrics.json"))
-    work = Work(inputs, dataset, folder, run, known)
+    others = stage.further(run)
+    further = None if others is None else load_dataset(run.config.data, others, run.config.limit)
+    work = Work(inputs, dataset, folder, run, known, further)
     return _do(stage, work, truth)
 
 
