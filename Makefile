@@ -1,4 +1,4 @@
-# make demo: the whole job on the built-in scenes. make test: the tests; make test-fast: those that take a moment. make lint: style and types. make docs: the site.
+# make demo: the whole job on drawn pictures. make test: the tests; make test-fast: those that take a moment. make lint: style and types. make docs: the site.
 # make bench: speed beside what one would have otherwise. make audit: known holes in the pinned packages.
 # make lock: what users install, in the pinned versions, with the hashes of their files on every platform.
 PYTHON ?= python3
@@ -9,7 +9,7 @@ EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensor
 .PHONY: demo test test-fast lint docs bench audit lock setup setup-dev clean
 
 demo: setup
-	$(BIN)/mupvss run configs/scenes.toml --out runs/demo
+	$(BIN)/mupvss run configs/demo.toml --out runs/demo
 
 # Two processes: what brings thread pools of its own (a browser's driver, ONNX Runtime, OpenVINO) is kept from the rest.
 test: setup-dev

@@ -95,7 +95,7 @@ def test_sigterm_between_pictures(config, tmp_path):
 def test_a_disk_that_is_full_at_any_write(config, tmp_path, monkeypatch, capsys):
     assert main(["run", str(config), "--out", str(tmp_path / "whole")]) == 0
     real = os.fsync
-    for first in (1, 2, 3, 4, 5, 7, 11, 20, 35, 60, 75):
+    for first in (1, 3, 5, 11, 35, 75):
         calls = 0
 
         def full(descriptor, first=first):

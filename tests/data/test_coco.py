@@ -300,19 +300,20 @@ def test_every_stage_of_the_config(coco_tree, tmp_path):
 def test_every_stage_on_real_annotations(shared, tmp_path):
     out = tmp_path / "run"
     splits = [f"--data.{purpose}-split={split}2017" for purpose, split in (("train", "train"), ("seed", "train"), ("val", "val"))]
-    arguments = ["--data.root", str(shared / "coco-mini"), *splits, *words(PAPER)]
+    arguments = ["--data.root", str(shared / "coco-mini"), *splits, *words(PAPER | {"limit": 3})]
     assert main(["run", str(CONFIG), "--out", str(out), *arguments]) == 0
-    check_run(out, "000000000802", 8)
+    check_run(out, None, 3, 3)
 
 
-def check_run(out, name, pictures):
+def check_run(out, name, pictures, searched=8):
     metrics = json.loads((out / "metrics.json").read_text())
     for key in ("seeds/miou", "masks/affinity_miou", "masks/miou", "val/miou_single", "val/miou"):
         assert 0 <= metrics[key] <= 100
     assert metrics["val/pictures"] == pictures
-    assert metrics["seeds/pictures"] == 8
-    assert len(list((out / "masks" / "labels").glob("*.png"))) == 8
-    assert (out / "val" / "masks" / f"{name}.png").is_file()
+    assert metrics["seeds/pictures"] == searched
+    assert len(list((out / "masks" / "labels").glob("*.png"))) == searched
+    assert len(list((out / "val" / "masks").glob("*.png"))) == pictures
+    assert name is None or (out / "val" / "masks" / f"{name}.png").is_file()
 
 
 VALUES = st.recursive(
@@ -322,7 +323,7 @@ VALUES = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(content=st.dictionaries(st.text(), VALUES), chunk=st.integers(1, 9), indent=st.sampled_from([None, 1]))
 def test_streamed_json_equals_parsed_json(tmp_path_factory, content, chunk, indent):
     path = tmp_path_factory.mktemp("json") / "x.json"
