@@ -18,7 +18,7 @@ svg polyline{fill:none;stroke:var(--mark);stroke-width:1.6}svg .axis{fill:none;s
 svg text{font-size:10px;fill:var(--ink)}pre{overflow-x:auto;border:1px solid var(--line);padding:.8rem}
 .plot{max-width:760px;width:100%}.plot text{font-size:11px}.plot polyline{stroke-width:2}img.wide{max-width:100%}
 h3{font-size:1rem;margin:1.4rem 0 0}.gallery{display:flex;flex-wrap:wrap;gap:1.2rem}.gallery figure{width:auto}
-.gallery img{height:200px;max-width:100%;border-radius:3px;margin-right:3px}.key{margin-right:1em;white-space:nowrap}
+.gallery img{width:min(29vw,178px);border-radius:3px;margin-right:3px}.key{margin-right:1em;white-space:nowrap}
 .swatch{display:inline-block;width:.8em;height:.8em;margin-right:.4em;border-radius:2px}
 """
 
