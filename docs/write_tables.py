@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from mupvss.compare.tables import figure
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "results"
@@ -48,15 +49,9 @@ def table(name: str) -> str:
     for title, config, kind in rows:
         paths = sorted((RECORDS / folder / config).glob("seed-*.json"))
         found: list[dict[str, Any]] = [json.loads(path.read_text())["kinds"][kind] for path in paths]
-        cells = [spread([one[key] for one in found]) for key in ("miou", "miou_oracle")]
+        cells = [figure([one[key] for one in found]) for key in ("miou", "miou_oracle")]
         lines.append(f"| {title} | {cells[0]} | {cells[1]} | {len(found)} |")
     return "\n".join(lines)
-
-
-def spread(values: list[float]) -> str:
-    """Mean ± standard deviation."""
-    mean = f"{statistics.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.1f}"
 
 
 def written(text: str) -> str:
@@ -69,13 +64,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     given = parser.parse_args()
-    stale = [path for path in FILES if written(path.read_text(encoding="utf-8")) != path.read_text(encoding="utf-8")]
-    for path in stale:
+    before = {path: path.read_text(encoding="utf-8") for path in FILES}
+    stale = {path: new for path, text in before.items() if (new := written(text)) != text}
+    for path, text in stale.items():
         if given.check:
             name = path.relative_to(ROOT)
             print(f"{name}: its tables are not those of the records; run python docs/write_tables.py", file=sys.stderr)
         else:
-            path.write_text(written(path.read_text(encoding="utf-8")), encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
     return 1 if given.check and stale else 0
 
 

@@ -11,7 +11,6 @@ has no units for bfloat16. Finished parts are not done again.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
@@ -55,27 +54,23 @@ def demo(seed: int, folder: Path, avx2: bool, extra: tuple[str, ...]) -> dict[st
     return found
 
 
-def ceiling(seed: int, folder: Path, seconds: float, image_steps: int, avx2: bool) -> dict[str, Any]:
-    """image_steps: so many as the seconds bear."""
+def ceiling(seed: int, folder: Path, image_steps: int, avx2: bool) -> dict[str, Any]:
     done = folder / "ceiling.json"
     if not done.is_file():
         own = [sys.executable, __file__, "--ceiling-of", str(seed), "--image-steps", str(image_steps), "--out", str(folder)]
         run([*own, *(["--avx2"] if avx2 else [])], avx2)
-    return dict(json.loads(done.read_text())) | {"asked": seconds}
+    return dict(json.loads(done.read_text()))
 
 
 def teach_true_masks(seed: int, image_steps: int, out: Path, avx2: bool) -> None:
     """In a process of its own -> out/ceiling.json."""
-    from segmenter_ceiling import write_true_masks
+    from segmenter_ceiling import taught
 
     from mupvss.config.load import load_config
     from mupvss.data.sources import load_dataset
     from mupvss.methods import find_method
     from mupvss.methods.checkpoint import ModelInfo, save_model
-    from mupvss.runtime.device import prepare
-    from mupvss.stages.run import run_one
-    from mupvss.stages.run_folder import Metrics, Run, Work, run_stage
-    from mupvss.stages.segment import SEGMENT, fit
+    from mupvss.stages.run_folder import Run
 
     config = load_config(DEMO)
     scenes = config.data.scenes.model_copy(update={"seed": seed})
@@ -83,7 +78,6 @@ def teach_true_masks(seed: int, image_steps: int, out: Path, avx2: bool) -> None
     train = config.segment.train.model_copy(update={"image_steps": image_steps, **precision})
     segment = config.segment.model_copy(update={"train": train, "weights": config.model.weights})
     config = config.model_copy(update={"data": config.data.model_copy(update={"scenes": scenes}), "segment": segment})
-    prepare(config.seed, config.threads)
     dataset = load_dataset(config.data, "seeds")
     method = find_method(config.method)
     # Only its sizes are read: the network starts from the shipped weights.
@@ -91,13 +85,7 @@ def teach_true_masks(seed: int, image_steps: int, out: Path, avx2: bool) -> None
     info = ModelInfo(dataset.classes, method, config.model, config.options, method.name)
     save_model(out / "train" / "model.safetensors", untrained, info)
 
-    def work(given: Work) -> Metrics:
-        write_true_masks(dataset, given.folder / "true")
-        return fit(given, dataset, given.folder / "true", given.folder)
-
-    run_ = Run(config, out)
-    run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run_)
-    found = run_one(run_, "val")
+    found = taught(Run(config, out), dataset)
     seconds = json.loads((out / "segment" / "metrics.json").read_text())["seconds"]
     (out / "ceiling.json").write_text(json.dumps({"network": found["miou"], "iou": found["iou"], "seconds": seconds}))
 
@@ -115,6 +103,7 @@ def main() -> None:
         teach_true_masks(given.ceiling_of, given.image_steps, given.out, given.avx2)
         return
     from mupvss.config.load import load_config
+    from mupvss.data.scenes.render import SIX
 
     steps = load_config(DEMO).segment.train.image_steps
     rows = []
@@ -126,15 +115,15 @@ def main() -> None:
             rows.append((seed, "from scratch", scratch["seconds"], scratch["masks"], scratch["network"], scratch["iou"]))
         if "ceiling" in given.only:
             many = round(steps * drawn["learning"] / drawn["segment"])
-            most = ceiling(seed, given.out / f"ceiling-{seed}", drawn["learning"], many, given.avx2)
+            most = ceiling(seed, given.out / f"ceiling-{seed}", many, given.avx2)
             rows.append((seed, "ceiling", most["seconds"], None, most["network"], most["iou"]))
             share = 100 * drawn["network"] / most["network"]
             print(f"seed {seed}: the network reaches {share:.0f} % of its ceiling; {drawn['learning']:.0f} s of learning each")
     print("| drawings | | seconds | masks | network | weakest class |\n|---|---|---|---|---|---|")
     for seed, what, seconds, masks, network, iou in rows:
-        weakest = min(iou, key=iou.get)
+        weakest, least = min(zip(("background", *SIX), iou, strict=True), key=lambda entry: entry[1])
         shown = "-" if masks is None else f"{masks:.1f}"
-        print(f"| {seed} | {what} | {seconds:.0f} | {shown} | {network:.1f} | {weakest} {iou[weakest]:.1f} |")
+        print(f"| {seed} | {what} | {seconds:.0f} | {shown} | {network:.1f} | {weakest} {least:.1f} |")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from mupvss.data.sources import load_dataset
 from mupvss.files import save_image
 from mupvss.model.checkpoint import save_tensors
 from mupvss.predict.load import load_classifier
-from mupvss.report.pictures import grid
+from mupvss.report.pictures import PAPER, grid
 from mupvss.runtime.log import each
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run
@@ -74,12 +74,12 @@ def contact_sheet(size: int = 96) -> Image.Image:
         if len(ids) == 1 and (scene.mask > 0).mean() > 0.12:
             found.setdefault(kinds[ids[0] - 1], Image.fromarray(scene.image))
         number += 1
-    blank = Image.new("RGB", (size, size), (251, 250, 248))
+    blank = Image.new("RGB", (size, size), PAPER)
     blocks = []
     for first in range(0, len(kinds), COLUMNS):
         names = [*kinds[first : first + COLUMNS], *[""] * COLUMNS][:COLUMNS]
         blocks.append(grid(names, [("", [found.get(name, blank) for name in names])], size))
-    sheet = Image.new("RGB", (blocks[0].width, sum(block.height for block in blocks)), (251, 250, 248))
+    sheet = Image.new("RGB", (blocks[0].width, sum(block.height for block in blocks)), PAPER)
     for number, block in enumerate(blocks):
         sheet.paste(block, (0, number * block.height))
     return sheet

@@ -36,6 +36,18 @@ def write_true_masks(dataset: Dataset, folder: Path) -> None:
             write_grey_png(folder / "confidence" / path.name, np.full(labels.shape, 255, np.uint8))
 
 
+def taught(run: Run, dataset: Dataset) -> Metrics:
+    """The stage `segment` on the true masks of the data set, then the figures of `val`."""
+
+    def work(given: Work) -> Metrics:
+        write_true_masks(dataset, given.folder / "true")
+        return fit(given, dataset, given.folder / "true", given.folder)
+
+    prepare(run.config.seed, run.config.threads)
+    run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run)
+    return run_one(run, "val")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
@@ -55,13 +67,7 @@ def main() -> None:
     (given.out / "train").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(given.classifier, given.out / "train" / "model.safetensors")
 
-    def work(given: Work) -> Metrics:
-        write_true_masks(dataset, given.folder / "true")
-        return fit(given, dataset, given.folder / "true", given.folder)
-
-    prepare(config.seed, config.threads)
-    run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run)
-    found = run_one(run, "val")
+    found = taught(run, dataset)
     figures = f"single scale {found['miou_single']:.1f}, with everything {found['miou']:.1f}"
     print(f"{len(dataset.samples)} true masks, mIoU on val: {figures}")
 

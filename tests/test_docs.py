@@ -90,7 +90,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 NAMES = 8
 """Pictures of every split in the trees below."""
-ONE_SEED = {"0 1 2": "0"}
 NEEDS_INTERNET = ("data download",)
 SERVES = ("studio",)
 """Until it is stopped; tests/studio drives it in a browser."""

@@ -25,8 +25,8 @@ def headline(rows: Sequence[Row], reference: str) -> Table:
                 row.name,
                 row.title,
                 str(len(row.records)),
-                _figure(row.values("miou_oracle")),
-                _figure(row.values("miou")),
+                figure(row.values("miou_oracle")),
+                figure(row.values("miou")),
                 "" if row.name == reference else _difference(gap),
                 *_completeness(row),
             ]
@@ -105,7 +105,8 @@ def html_cells(table: Table) -> tuple[list[str], list[list[str]]]:
     return table[0], [[escape(cell) for cell in row] for row in table[1]]
 
 
-def _figure(values: Sequence[float]) -> str:
+def figure(values: Sequence[float]) -> str:
+    """Mean ± standard deviation over the seeds; of one seed the value, of none nothing."""
     if not values:
         return ""
     deviation = spread(values)

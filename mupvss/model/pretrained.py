@@ -126,12 +126,9 @@ def locate(source: str) -> Path:
 
 def weights_identity(source: str) -> str:
     """What a training is known by: of a file its content, wherever it lies; of others their name. WeightsError as `locate`."""
-    if source == OWN:
-        path: Path | None = _from_package(OWN.removeprefix("package:"))
-    elif source.startswith(("package:", "https://", "http://")):
+    if source != OWN and source.startswith(("package:", "https://", "http://")):
         return source
-    else:
-        path = _local_file(source)
+    path = locate(source) if source == OWN else _local_file(source)
     if path is None:
         return source
     state = path.stat()
