@@ -1,11 +1,11 @@
-"""What the user can mend. Every message says what came, what was expected and what to do, and names the file.
+"""Errors that the user can fix. Every message says what was found, what was expected and what to do, and names the file.
 
-The command shows a `UserError` as one line. Anything else is a fault of mupvss: it shows its traceback and asks for a report.
+The command shows a `UserError` as one line. Anything else is a bug in mupvss: it shows its traceback and asks for a report.
 """
 
 
 class UserError(ValueError):
-    """What the user can mend."""
+    """An error that the user can fix."""
 
 
 class ConfigError(UserError):
@@ -17,7 +17,7 @@ class DataError(UserError):
 
 
 class WeightsError(UserError):
-    """Pretrained weights are missing, damaged or of another network."""
+    """Pretrained weights are missing, damaged or belong to another network."""
 
 
 class DownloadError(UserError):
@@ -29,7 +29,7 @@ class CheckpointError(UserError):
 
 
 class MissingExtraError(UserError):
-    """Something needs packages that are not installed; the message says which extra brings them."""
+    """A feature needs packages that are not installed; the message names the extra that provides them."""
 
 
 class TrainingDivergedError(UserError):
@@ -37,11 +37,12 @@ class TrainingDivergedError(UserError):
 
 
 class OutOfMemoryError(RuntimeError):
-    """The message says what to make smaller."""
+    """Memory ran out; the message says what to reduce."""
 
 
 class StoppedError(BaseException):
-    """A request to stop (SIGTERM, Ctrl-C) was followed once everything was saved. Not an error, so none catches it by chance."""
+    """Raised after a request to stop (SIGTERM, Ctrl-C), once all is saved. Not an Exception, so that no handler catches it by
+    chance."""
 
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
@@ -52,7 +53,7 @@ NO_MEMORY = ("can't allocate memory", "std::bad_alloc", "CUDA error: out of memo
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch says so in a class of its own on a GPU, and in words on a CPU."""
+    """PyTorch has an exception class for this on a GPU, but only a message on a CPU."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"

@@ -1,4 +1,4 @@
-"""Writing so that a crash, a full disk or a kill never leaves half a file under its final name."""
+"""Writes files so that a crash, a full disk or a kill never leaves half a file under its final name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from filelock import FileLock
 from PIL import Image
 
 PART = ".part"
-"""In the name of every file that is not whole yet."""
+"""Part of the name of every file that is not complete yet."""
 ENDS = 4096
-"""Bytes at either end of a file that tell whether it is still the same."""
+"""Number of bytes at either end of a file that are checked to detect a change."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; renamed to it when the block ends well, removed when it does not."""
+    """Yields a temporary path beside `path`. It is renamed to `path` if the block succeeds, and removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{platform.node()}-{os.getpid()}{PART}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
+        with temporary.open("r+b") as stream:  # Windows cannot flush a file that is open for reading only
             os.fsync(stream.fileno())
         temporary.replace(path)
     finally:
@@ -36,7 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path, below: bool = True) -> None:
-    """Temporary files that killed processes left in `folder`, and `below` it. Only where no other process is writing."""
+    """Removes temporary files that killed processes left in `folder` and, if `below`, in its subfolders. Call it only where no
+    other process writes."""
     for pattern in (f".*{PART}*", ".tmp*"):  # ours, and those of safetensors
         for path in folder.rglob(pattern) if below else folder.glob(pattern):
             path.unlink(missing_ok=True)
@@ -57,14 +58,14 @@ def read_json(path: Path) -> Any:
 
 
 def save_image(path: Path, image: Image.Image, **options: Any) -> None:
-    """In the format of the path's suffix."""
+    """Writes the image in the format of the path's suffix."""
     with atomic_path(path) as temporary:
         image.save(temporary, **options)
 
 
 def file_state(origin: str) -> list[Any] | None:
-    """Size and a checksum of both ends: a copied or newly checked-out folder is the same data, an edited picture is not, and
-    a large data set is not read through."""
+    """Size and a checksum of both ends. So a copied or newly checked-out folder counts as the same data, an edited picture does
+    not, and a large data set need not be read through."""
     try:
         with Path(origin).open("rb") as stream:
             ends = stream.read(ENDS)
@@ -83,7 +84,7 @@ def hash_of(path: Path) -> str:
 
 
 def lock_for(path: Path) -> FileLock:
-    """Held by one process of this user and computer at a time, for what `path` stands for; nothing is left beside `path`."""
+    """A lock for `path`, held by one process of this user and computer at a time; no file is left beside `path`."""
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -91,5 +92,5 @@ def lock_for(path: Path) -> FileLock:
 
 
 def cache_folder() -> Path:
-    """Where downloads and indices are kept from run to run: XDG_CACHE_HOME/mupvss, else ~/.cache/mupvss."""
+    """Folder in which downloads and indices are kept between runs: XDG_CACHE_HOME/mupvss, else ~/.cache/mupvss."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mupvss"

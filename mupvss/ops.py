@@ -8,19 +8,19 @@ import torch.nn.functional as F
 from torch import Tensor, arange
 
 TIE = 1e-3
-"""Relative length of the offset that parts tied vectors."""
+"""Relative length of the offset that separates tied vectors."""
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """float64 stays; anything narrower becomes float32."""
+    """Keeps float64, and converts anything narrower to float32."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def part_ties(x: Tensor) -> Tensor:
-    """x (..., K, D), the same with vectors moved apart that equal another of the K.
+    """x (..., K, D) -> the same, with vectors that equal another of the K moved apart.
 
-    Two equal vectors have a cosine gradient of exactly zero, so no loss on cosines could ever part them. Each of the
-    tied ones is given a fixed offset of 0.1 % of its length along an axis of its own, for the loss only.
+    Two equal vectors have a cosine gradient of exactly zero, so no loss on cosines could ever separate them. Each tied vector
+    gets a fixed offset of 0.1 % of its length along an axis of its own, for the loss only.
     """
     unit = F.normalize(x.detach(), dim=-1)
     same = (unit @ unit.transpose(-2, -1)) > 1 - 1e-6
@@ -47,7 +47,7 @@ def extended_log(x: Tensor, floor: float) -> Tensor:
 
 
 def rescaled_decay(decay: float, reference: int, patches: int) -> float:
-    """Decay per rank for `patches` patches that weighs the same *share* of them as `decay` does for `reference`.
+    """Decay per rank for `patches` patches that emphasises the same *share* of them as `decay` does for `reference`.
 
     decay ** (reference / patches): 0.996 at 784 patches is 0.984 at 196. A reference of 0 keeps the decay.
     """

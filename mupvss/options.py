@@ -343,7 +343,8 @@ class SegmentConfig(Section):
     resize: tuple[float, float] = (0.6, 1.4)
     """Range of the random scale, relative to that size, before the crop."""
     weights: str | None = None
-    """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38)."""
+    """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38). A trained segmentation network
+    gives its decoder too (vit)."""
     rounds: Positive = 1
     """Rounds of training; 2 or more: self-training on the network's own masks."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()

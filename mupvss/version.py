@@ -1,3 +1,3 @@
-"""The version of the toolbox: what a file of results and a checkpoint say they were written by."""
+"""The version of the toolbox, as written into result files and checkpoints."""
 
 VERSION = "0.2.0"

@@ -1,1 +1,1 @@
-"""The command `mupvss`: what is typed, and what it calls."""
+"""The command line: `mupvss` and its commands."""

@@ -1,4 +1,4 @@
-"""`mupvss data ...`: look at a data set, part it, find what is wrong with its tags."""
+"""`mupvss data ...`: check a data set, split it, find errors in its tags."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ class SplitArguments:
     pictures: Annotated[Path, tyro.conf.Positional]
     """Folder of the pictures."""
     out: Annotated[Path, tyro.conf.Positional]
-    """Folder for the tag tables, one per part."""
+    """Folder for the tag tables, one per subset."""
     tags: Path | None = None
-    """Tags, in any form `data.tags` takes; default: one folder per tag."""
+    """Tags, in any form that `data.tags` accepts; default: one folder per tag."""
     parts: tuple[str, ...] = ("train=0.8", "val=0.2")
-    """Names and shares of the parts."""
+    """Names and shares of the subsets."""
     seed: int = 0
 
 
@@ -66,9 +66,9 @@ class DoctorArguments:
     out: Path | None = None
     """Folder of the findings; default: RUN/doctor."""
     fix: Path | None = None
-    """Write a new tag table (.csv or .jsonl) with what is likely missing added and what is likely wrong taken out."""
+    """Write a corrected tag table (.csv or .jsonl): likely missing tags added, likely wrong ones removed."""
     pictures: int = 60
-    """Pictures shown on the page, the most doubtful first."""
+    """Number of pictures shown on the page, the most doubtful first."""
 
 
 def _doctor(argv: Sequence[str]) -> int:
@@ -104,11 +104,11 @@ class DownloadArguments:
     name: Annotated[Literal["voc", "sbd", "coco", "coco2017"], tyro.conf.Positional]
     """voc: Pascal VOC 2012 (2 GB); sbd: its further masks (1.4 GB, after voc); coco: COCO 2014 (20 GB); coco2017 (20 GB)."""
     out: Annotated[Path, tyro.conf.Positional] = Path()
-    """Folder it is unpacked in, as VOCdevkit/VOC2012 or coco."""
+    """Folder to unpack into, as VOCdevkit/VOC2012 or coco."""
     mirror: str | None = None
-    """Another server that has the same files, by their names."""
+    """URL of another server that has the files under the same names."""
     keep: bool = False
-    """Keep the archives once they are unpacked."""
+    """Keep the archives after unpacking."""
 
 
 def _download(argv: Sequence[str]) -> int:

@@ -42,7 +42,7 @@ GROUPS = {
     "Research": ("compare", "evaluate"),
     "One stage of a run": tuple(name for name in SUMMARIES if name != "run"),
 }
-"""Every command, by what people want."""
+"""All commands, grouped by purpose."""
 
 
 def usage() -> str:
@@ -54,14 +54,14 @@ def usage() -> str:
 
 
 FAULT = 70
-"""Exit status after a fault of mupvss."""
+"""Exit status after an internal error of mupvss."""
 TRACEBACK = "MUPVSS_TRACEBACK"
-"""Environment variable: set to anything, it does what --traceback does."""
+"""Environment variable: any value has the effect of --traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status. What the user can mend is one clear line, with the traceback only if `--traceback` is among the
-    arguments; anything else is a fault of mupvss, and shown whole."""
+    """Runs a command and returns the exit status. An error that the user can fix is shown as one line, with the traceback only if
+    `--traceback` is given; anything else is a bug in mupvss and is shown in full."""
     given = list(sys.argv[1:] if argv is None else argv)
     argv = [word for word in given if word != "--traceback"]
     shown = len(argv) < len(given) or bool(os.environ.get(TRACEBACK))
@@ -96,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                 traceback.print_exception(error)
             console.print(f"[bold red]error:[/] {escape(_one_line(error))}", highlight=False, soft_wrap=True)
             return 1
-        # Without memory even what is done about it fails, in any way: Python's own code with a SystemError.
+        # Without memory, error handling can itself fail in any way; Python's own code raises SystemError, for example.
         if any(map(is_out_of_memory, _and_what_led_to_it(error))):
             return _out_of_memory("out of memory; reduce model.image_size or train.batch_size")
         return _fault(error, given)
 
 
 def _fault(error: BaseException, argv: Sequence[str]) -> int:
-    """What someone needs who is to mend it."""
+    """Prints what is needed to debug an internal error."""
     traceback.print_exception(error)
     command = shlex.join(["mupvss", *argv])
     versions = f"mupvss {VERSION}, Python {platform.python_version()}, {platform.platform()}"
@@ -115,7 +115,7 @@ def _fault(error: BaseException, argv: Sequence[str]) -> int:
 
 
 def _and_what_led_to_it(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that were being handled when it came."""
+    """The error, then the errors that were being handled when it was raised."""
     found: BaseException | None = error
     while found is not None:
         yield found
@@ -123,13 +123,13 @@ def _and_what_led_to_it(error: BaseException) -> Iterator[BaseException]:
 
 
 def _out_of_memory(what: str) -> int:
-    """Plainly, since whatever is friendlier wants memory too: what filled it may still be held by the error."""
+    """Prints plain text, since rich needs memory, and the error may still hold what filled it."""
     sys.stderr.write(f"error: {what}\n")
     return 1
 
 
 def check_processes(command: str) -> None:
-    """ConfigError for a command that several processes would all do."""
+    """Raises ConfigError for a command that must not run in several processes."""
     if started_by_torchrun() and command not in SUMMARIES:
         raise ConfigError(f"mupvss {command} works in one process; torchrun is for {', '.join(SUMMARIES)}")
 
@@ -143,7 +143,7 @@ def _one_line(error: Exception) -> str:
 
 
 def entry() -> None:
-    """The console script, and `python -m mupvss`: a process that is ours alone, PyTorch not loaded yet."""
+    """Entry point of the console script and of `python -m mupvss`. The process is ours alone, and PyTorch is not loaded yet."""
     wait_briefly()
     fall_back_to_the_cpu()
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Commands that pass a trained network on: as ONNX, or with its card to the Hugging Face hub."""
+"""Commands that export a trained network: as ONNX, or with a model card for the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ExportArguments:
     out: Annotated[Path, tyro.conf.Positional]
     """The .onnx file to write."""
     classifier: bool = False
-    """The run's classifier, with all that its search needs, even where there is a segmentation network."""
+    """Export the run's classifier and what its search needs, even if the run has a segmentation network."""
     check: tuple[Path, ...] = ()
-    """Pictures to compare it with PyTorch on; default: noise, which shows differences but no agreement of labels."""
+    """Pictures to compare it with PyTorch on. Default: noise, which shows differences but says little about labels."""
 
 
 def export(argv: Sequence[str]) -> int:
@@ -40,19 +40,19 @@ class ShareArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run."""
     folder: Annotated[Path, tyro.conf.Positional]
-    """Folder for the network, its settings and its card."""
+    """Folder for the network, its settings and its model card."""
     repo: str | None = None
-    """Also push it there: OWNER/NAME on the hub (log in first: hf auth login)."""
+    """Also push it to this repository on the hub, OWNER/NAME (log in first: hf auth login)."""
     licence: str | None = None
     """Licence of the network, for the card."""
     data: str | None = None
-    """What it learned from, in your words, for the card."""
+    """Description of the training data in your words, for the card."""
     classifier: bool = False
-    """The run's classifier even where there is a segmentation network."""
+    """Share the run's classifier, even if the run has a segmentation network."""
 
 
 def share(argv: Sequence[str]) -> None:
-    """Save a network with a card written from its run, and push it to the Hugging Face hub if asked to."""
+    """Save a network with a model card, and push it to the Hugging Face hub if asked to."""
     arguments = tyro.cli(ShareArguments, prog="mupvss share", args=list(argv))
     from mupvss.predict.load import load
 

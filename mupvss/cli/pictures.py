@@ -1,4 +1,4 @@
-"""Commands for someone's own pictures: a first config, masks in any format, the local web page."""
+"""Commands for your own pictures: write a first config, make masks in any format, open the local web page."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from mupvss.errors import ConfigError, MissingExtraError
 @dataclasses.dataclass(frozen=True)
 class InitArguments:
     pictures: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of the pictures; asked for if it is not given."""
+    """Folder of the pictures. Without it, the command asks for it."""
     tags: Path | None = None
     """Tags: .csv or .jsonl, COCO or Label Studio .json, CVAT .xml, a folder of VOC's XML; default: one folder per tag."""
     val_tags: Path | None = None
-    """Tags of pictures kept back, on which the segmentation network is tried; `mupvss data split` writes both tables."""
+    """Tags of a validation set, to test the segmentation network on; `mupvss data split` writes both tables."""
     out: Path | None = None
-    """The config to write; default: the folder's name with .toml, here."""
+    """Config file to write; default: the folder's name with .toml, in the current folder."""
     backbone: Literal["tiny", "small"] = "tiny"
     """DeiT-Ti is fast; DeiT-S is better and takes about four times as long."""
     weights: str | None = None
     """Pretrained weights: a path, a URL with its hash, a hub name, or an empty text for none; default: from the hub."""
     force: bool = False
-    """Replace a config that is there."""
+    """Overwrite an existing config."""
     quick: bool = False
-    """Do not measure how long it will take."""
+    """Skip the time estimate."""
 
 
 def init(argv: Sequence[str]) -> None:
-    """Write a commented config for your own pictures, and say how long it will take."""
+    """Write a commented config for your own pictures, and estimate how long it will take."""
     arguments = tyro.cli(InitArguments, prog="mupvss init", args=list(argv))
     from mupvss.start.init import Wishes, initialise
 
@@ -68,17 +68,17 @@ class PredictArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run, or a checkpoint (.safetensors, .onnx)."""
     pictures: Annotated[tuple[str, ...], tyro.conf.Positional]
-    """Files, folders (with all below them) or patterns like 'holiday/*.jpg'."""
+    """Files, folders (searched recursively) or patterns like 'holiday/*.jpg'."""
     out: Path = Path("predictions")
-    """Folder for what is written."""
+    """Output folder."""
     formats: tuple[str, ...] = ("masks", "overlay")
     """Any of masks, overlay, cutouts, coco, coco-polygons, voc, labelme, label-studio, cvat, yolo."""
     tags: Path | None = None
-    """Tags of the pictures, if known (any form `data.tags` takes): nothing else is found in them."""
+    """Tags of the pictures, if known, in any form that `data.tags` accepts; only these classes are searched for."""
     tag: tuple[str, ...] = ()
-    """Tags that hold for all pictures."""
+    """Tags that apply to all pictures."""
     classifier: bool = False
-    """Use the run's classifier and its search even where there is a segmentation network."""
+    """Use the run's classifier and its search, even if the run has a segmentation network."""
     device: str = "auto"
     min_pixels: int = 16
     """Ignore regions smaller than this in objects and outlines."""
@@ -101,17 +101,17 @@ class StudioArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run with a trained network."""
     pictures: Path | None = None
-    """A folder of further pictures to look at."""
+    """Folder of additional pictures."""
     out: Path | None = None
-    """Where decisions, masks and exports go; default: RUN/studio."""
+    """Folder for decisions, masks and exports; default: RUN/studio."""
     port: int = 8765
     host: str = "127.0.0.1"
-    """Any other address than this computer's own needs the token that is printed."""
+    """Address to listen on. Any address but this computer's own requires the token that is printed."""
     device: str = "auto"
 
 
 def studio(argv: Sequence[str]) -> None:
-    """Look at masks in the browser, correct tags, repaint, accept, export."""
+    """Review masks in the browser: correct tags, repaint, accept, export."""
     arguments = tyro.cli(StudioArguments, prog="mupvss studio", args=list(argv))
     try:
         import uvicorn

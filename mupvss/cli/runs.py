@@ -1,4 +1,4 @@
-"""Commands of a config: the whole job or one of its stages, several configs side by side, one folder of masks against another."""
+"""Commands that run a config or one of its stages, compare several configs, or score one folder of masks against another."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ COMMON = (
     "train.batch_size", "train.lr", "train.precision", "train.flip", "search.scales", "search.maps", "affinity.kind", "masks.crf",
     "masks.margin", "segment.network", "segment.size", "segment.train.image_steps", "segment.scales", "segment.crf",
 )  # fmt: skip
-"""The options that people change; a config has those of them that its choices read."""
+"""The options that people change most; a config has only those that its choices read."""
 
 
 def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
     """CONFIG [--base CONFIG] [--out DIR] [--any.option VALUE]: the file's values are the defaults of the options.
 
-    What decides which options there are (the method, the source of the pictures, ...) is read before the rest.
+    The options that decide which others exist (the method, the source of the pictures, ...) are read first.
     """
     from mupvss.config.load import SELECTORS, build, overlay, read_values, run_name
 
@@ -55,7 +55,7 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
     for name in SELECTORS:
         chosen = None
         while (found := _taken(argv, name)) is not None:
-            chosen = found  # of several the last, as for every option
+            chosen = found  # if repeated, the last one counts, as for every option
         if chosen is not None:
             *parents, key = name.split(".")
             values = overlay(values, {parents[0]: {key: chosen}} if parents else {key: chosen})
@@ -80,7 +80,7 @@ def run_arguments(argv: Sequence[str], prog: str) -> tuple[RunConfig, Path]:
 
 
 def print_common_options(config: RunConfig, prog: str, path: Path | None) -> None:
-    """What `--help` says: the options in COMMON that the config has, each with its value there."""
+    """Prints the short `--help`: the options in COMMON that the config has, with their values."""
     console = Console(highlight=False, markup=False)
     of = "the defaults" if path is None else f"of {path}"
     console.print(
@@ -106,7 +106,7 @@ def print_common_options(config: RunConfig, prog: str, path: Path | None) -> Non
 
 
 def _taken(argv: list[str], name: str) -> str | None:
-    """Takes --NAME VALUE or --NAME=VALUE out of the arguments."""
+    """Removes --NAME VALUE or --NAME=VALUE from the arguments; -> VALUE, or None if it is absent."""
     for index, word in enumerate(argv):
         flag, equals, value = word.partition("=")
         if flag.replace("_", "-") != f"--{name}".replace("_", "-"):
@@ -121,7 +121,7 @@ def _taken(argv: list[str], name: str) -> str | None:
 def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
     def command(argv: Sequence[str]) -> None:
         config, out = run_arguments(argv, f"mupvss {name}")
-        # Imported here so that --help and the light commands answer at once.
+        # Imported here so that --help and the light commands start quickly.
         from mupvss.runtime.processes import use_cpu
         from mupvss.stages.run import run_all, run_one
         from mupvss.stages.run_folder import Run
@@ -138,25 +138,25 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
 @dataclasses.dataclass(frozen=True)
 class CompareArguments:
     configs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Configs to compare, each a row; tables of configs (ablations.toml), whole or by row (ablations.toml:ge); presets by
-    name."""
+    """Configs to compare, one per row of the result: config files, tables of configs (ablations.toml), single rows of these
+    (ablations.toml:ge), or presets by name."""
     base: Path | None = None
-    """Config whose values hold wherever the others say nothing: pictures, backbone, budget."""
+    """Config that supplies what the others leave out: pictures, backbone, budget."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    """Seeds of the trainings."""
+    """Random seeds; every config is trained once per seed."""
     out: Path = Path("runs/compare")
     """Folder of the comparison."""
     reference: str | None = None
-    """Row that differences are taken from; default: the last one."""
+    """Row to compute differences against; default: the last one."""
     curve: int = 0
-    """Pictures for a learning curve of the first seed, which needs `snapshots`; 0: none."""
+    """Number of pictures for a learning curve of the first seed (needs `snapshots`); 0: no curve."""
     pictures: int = 6
-    """Pictures shown side by side; 0: no figures."""
+    """Number of pictures shown side by side; 0: no figures."""
     records: Path | None = None
     """Folder of saved results. Runs found there are skipped, unless they lack a learning curve that is asked for; new results are
     added."""
     report_only: bool = False
-    """Train and search nothing; tables and pictures of what is there."""
+    """Do not train or search; report the results that exist."""
 
 
 def compare(argv: Sequence[str]) -> None:
@@ -179,7 +179,7 @@ class EvaluateArguments:
     truth: Path
     """Folder of true masks, palette PNGs; 255 is ignored."""
     num_classes: int
-    """Number of classes, the background counted."""
+    """Number of classes, including the background."""
     list: Path | None = None
     """Text file of picture names, one per line; default: every mask in TRUTH."""
     names: tuple[str, ...] = ()

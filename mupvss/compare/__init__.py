@@ -1,1 +1,1 @@
-"""Several configs, several seeds, one table: `mupvss compare`."""
+"""`mupvss compare`: several configs over several seeds, in one table."""

@@ -1,6 +1,6 @@
 """The paper's picture pages, drawn from the finished runs (Figures 1, 5, 6 and 7), and plots with one line per method.
 
-Maps and masks are read from the runs' folders. Masks are at the threshold chosen without masks.
+Maps and masks are read from the runs' folders. Masks use the threshold chosen without masks.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _family(record: Record) -> str:
 
 
 def _side_by_side(records: Sequence[Record], samples: Sequence[Sample], draw) -> Image.Image:  # type: ignore[no-untyped-def]
-    """Figures 5 and 6: a row per picture, a column per method, the truth beside them."""
+    """Figures 5 and 6: one row per picture, one column per method, beside the true mask."""
     rows = []
     for sample in samples:
         image = sample.open_image()
@@ -69,7 +69,7 @@ def _side_by_side(records: Sequence[Record], samples: Sequence[Sample], draw) ->
 
 
 def _one_class(records: Sequence[Record], dataset: Dataset, count: int) -> Image.Image | None:
-    """Figure 7: the commonest class over several pictures, with the prototype losses and, if a config is without, without."""
+    """Figure 7: the most frequent class over several pictures, with the prototype losses and, if a config lacks them, without."""
     searching = [record for record in records if _family(record) == MUPVSS.family]
     full = [record for record in searching if _has_prototype_losses(record)]
     without = [record for record in searching if not _has_prototype_losses(record)]
@@ -101,18 +101,18 @@ def _mask(record: Record, sample: Sample, image: Image.Image) -> Image.Image:
 
 
 def _several(dataset: Dataset, count: int) -> Sequence[Sample]:
-    """Evenly over the classes and the pictures; never chosen by how they look."""
+    """Tagged pictures at even intervals; never chosen by how they look."""
     return evenly([sample for sample in dataset.samples if sample.tags], count)
 
 
 def completeness_plot(rows: Sequence[Row], body: bool = False) -> str:
     """Share of an object covered (oracle threshold) against its share of the picture, in groups of equal number, mean over seeds.
 
-    body: what is left of the object without its telling part.
+    body: count only the object without its telling part.
     """
     series = []
     for row in rows:
-        # Every seed's groups are the same objects.
+        # The groups contain the same objects for every seed.
         groups = zip(*(record.kinds[row.kind].get("completeness", {}).get("groups", []) for record in row.records), strict=False)
         points = []
         for group in groups:
@@ -126,7 +126,7 @@ def completeness_plot(rows: Sequence[Row], body: bool = False) -> str:
 
 
 def learning_curve(records: Sequence[Record]) -> str:
-    """Seed mIoU at the oracle threshold against image steps, each method's own maps, mean over the seeds that have it."""
+    """Seed mIoU at the oracle threshold against image steps, of each method's own maps, mean over the seeds that have a curve."""
     values: dict[str, dict[int, list[float]]] = {}
     for record in records:
         for point in record.curve:

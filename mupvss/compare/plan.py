@@ -1,4 +1,4 @@
-"""What a comparison consists of: one run per config and seed, which of them share a training, and how each is known."""
+"""The plan of a comparison: one run per config and seed, which runs share a training, and how each is identified."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from mupvss.stages.train import TRAIN, train_inputs
 
 @dataclass(frozen=True)
 class Identity:
-    """Changes with anything that changes the figures: settings, seed, pictures, masks."""
+    """Changes with anything that affects a run's figures: settings, seed, pictures, masks."""
 
     trained: str
     """Fingerprint of the training."""
     searched: str
-    """Fingerprint of the search, which that of the training is a part of."""
+    """Fingerprint of the search; it includes that of the training."""
     truth: str
-    """What scores the search."""
+    """Identity of the true masks that score the search."""
     classes: int
 
     @property
@@ -37,12 +37,12 @@ class Identity:
 
     @property
     def short(self) -> str:
-        """Eight hexadecimal digits."""
+        """The identity in eight hexadecimal digits."""
         return hashlib.sha256("".join(self.lines).encode()).hexdigest()[:8]
 
 
 class Pictures:
-    """What runs on the same data share, read when it is first asked for; drawing scenes for their tags takes half a minute."""
+    """Data that runs on the same pictures share, read on first use: drawing scenes to get their tags takes half a minute."""
 
     def __init__(self, data: DataConfig, limit: int | None) -> None:
         self.data, self.limit = data, limit
@@ -61,7 +61,7 @@ class Pictures:
 
 
 def identify(config: RunConfig, pictures: Pictures) -> Identity:
-    """DataError if the pictures are not there."""
+    """The identity of a run. DataError if the pictures are missing."""
     trained = known_by(TRAIN, config, pictures.learned, [])
     searched = known_by(SEEDS, config, pictures.searched, [trained])
     return Identity(trained, searched, pictures.truth, len(pictures.searched.classes))
@@ -76,17 +76,17 @@ class Entry:
     seed: int
     run: Run
     pictures: Pictures = field(compare=False)
-    """One for all entries on the same data."""
+    """Shared by all entries on the same data."""
 
     @cached_property
     def identity(self) -> Identity:
-        """Worked out when it is first asked for, from the pictures as they are then."""
+        """Computed on first use, from the pictures as they are at that time."""
         return identify(self.run.config, self.pictures)
 
 
 def load_configs(paths: Sequence[Path], base: Path | None) -> dict[str, RunConfig]:
-    """The configs by their file's stem or their row's name, each over `base`; a table of configs stands for all its rows.
-    ConfigError if two are called the same."""
+    """The configs by file stem or row name, each on top of `base`; a table of configs expands to all its rows. ConfigError if two
+    have the same name."""
     configs: dict[str, RunConfig] = {}
     for path in (row for given in paths for row in _each_row(given)):
         name = config_name(path)
@@ -102,7 +102,8 @@ def _each_row(path: Path) -> list[Path]:
 
 
 def plan(configs: dict[str, RunConfig], seeds: Sequence[int], out: Path) -> list[Entry]:
-    """Seed by seed, so that every method has a figure early. Configs that differ in the search alone share one training."""
+    """Entries in the order of the seeds, so that every method has a result early. Configs that differ only in the search share a
+    training."""
     entries: list[Entry] = []
     trained: dict[str, Path] = {}
     pictures: dict[str, Pictures] = {}

@@ -1,8 +1,8 @@
-"""What the finished runs of a comparison say, read from their folders or from small files, and the statistics over seeds.
+"""Results of the finished runs of a comparison, read from their folders or from saved records, and statistics over seeds.
 
-Figures of finished runs are kept as one small JSON file each, so that a comparison can be made over several days and computers:
-FOLDER/CONFIG/seed-N-IDENTITY.json. A record stands for its run only while settings and pictures are those it was made with, and
-lies beside those of others.
+The figures of each finished run are kept in one small JSON file, FOLDER/CONFIG/seed-N-IDENTITY.json, so that a comparison can be
+made over several days and computers. A record is used only while settings and pictures are those it was made with; records made
+with others may lie beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Amount = Annotated[FiniteFloat, Field(ge=0)]
 
 
 class Strict(BaseModel, strict=True):
-    """No figure is made of a text."""
+    """Base of the records: text is never converted to a number."""
 
 
 class Scores(Strict):
@@ -42,7 +42,7 @@ class Scores(Strict):
 
 
 class Point(Strict, extra="allow"):
-    """Of the learning curve: image steps, and scores by the kind of map."""
+    """One point of the learning curve: image steps, and scores per kind of map."""
 
     __pydantic_extra__: dict[str, Scores]
     image_steps: Annotated[int, Field(ge=0)]
@@ -52,7 +52,7 @@ class Completeness(Strict):
     covered: Share | None
     body: Share | None
     groups: list[tuple[Share, Share | None, Share | None]]
-    """Size, covered, body."""
+    """Per group: size, covered, body."""
 
 
 class Kind(Strict):
@@ -72,7 +72,7 @@ class Kind(Strict):
 
     @property
     def lengths(self) -> set[int]:
-        """Of the lists of IoU, which have one entry for the background and one for each class."""
+        """Lengths of the IoU lists, which have one entry for the background and one for each class."""
         return {len(values) for values in (self.iou, self.iou_oracle) if values is not None}
 
 
@@ -80,9 +80,9 @@ class Spent(Strict):
     seconds: Amount
     peak_mb: Amount
     precision: Literal["bf16", "fp32", "mixed"] | None = None
-    """What it was computed in; of earlier records unknown."""
+    """Precision of the computation; unknown for older records."""
     device: str | None = None
-    """What it was computed on: cpu, a GPU's name, or mixed; of earlier records unknown."""
+    """Device of the computation: cpu, a GPU's name, or mixed; unknown for older records."""
     gpu_peak_mb: Amount | None = None
 
 
@@ -108,14 +108,14 @@ class Figures(Strict):
         return self
 
     def check_classes(self, count: int) -> None:
-        """ValueError unless every list of IoU is of the background and `count` classes."""
+        """Raises ValueError unless every IoU list covers the background and `count` classes."""
         for name, kind in self.kinds.items():
             if not kind.lengths <= {count + 1}:
                 raise ValueError(f"{name} has {sorted(kind.lengths)} entries of IoU; expected {count + 1}")
 
 
 def network_cost(checkpoint: Path) -> dict[str, float]:
-    """-> parameters, and gflops: of one picture forward, a multiplication and an addition counted as two."""
+    """-> parameters, and gflops of one picture's forward pass; a multiplication and an addition count as two operations."""
     info = read_info(checkpoint)
     network = info.build().eval()
     counter = FlopCounterMode(display=False)
@@ -136,29 +136,29 @@ class Record:
     maps: str
     """The kind of map that became masks."""
     kinds: dict[str, dict[str, Any]]
-    """Per kind of map what `seeds/kinds.json` holds, with its regions condensed under `completeness`."""
+    """Per kind of map, the content of `seeds/kinds.json`, with the regions condensed to `completeness`."""
     train: dict[str, Any]
-    """Of the training what `Spent` names: seconds, memory, and what it was computed in and on."""
+    """The fields of `Spent` for the training: seconds, memory, precision and device."""
     seeds: dict[str, Any]
-    """The same of search and scoring."""
+    """The same for search and scoring."""
     cost: dict[str, float]
     curve: list[dict[str, Any]]
     curve_pictures: int = 0
-    """How many the learning curve was asked for on; 0: it has none."""
+    """Number of pictures asked for in the learning curve; 0: no curve."""
     on_disk: bool = True
-    """Whether the run's maps and masks are at hand, or only these figures."""
+    """Whether the run's maps and masks are on this computer, or only these figures."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One method's one kind of map, over its seeds."""
+    """One kind of map of one method, over its seeds."""
 
     name: str
     kind: str
     records: list[Record]
 
     def values(self, key: str) -> list[float]:
-        """One figure of the kind, per seed; runs without masks have none."""
+        """One figure of this kind, per seed; runs without true masks have none."""
         found = (record.kinds[self.kind].get(key) for record in self.records)
         return [value for value in found if value is not None]
 
@@ -174,7 +174,7 @@ class Row:
 
 
 def read_record(entry: Entry) -> Record | None:
-    """None while the run is not finished, or while its folder holds one of other settings."""
+    """The record of a run. None if it is not finished, or if its folder holds a run with other settings."""
     train, seeds, made_with = entry.run.folder("train"), entry.run.folder("seeds"), entry.identity
     if not finished(train, made_with.trained) or not finished(seeds, made_with.searched, made_with.truth):
         return None
@@ -205,7 +205,7 @@ def _cost(entry: Entry, network: Path) -> dict[str, float]:
 
 
 def _curve(entry: Entry) -> dict[str, Any]:
-    """Empty if there is none of this search, or one scored against other masks."""
+    """The learning curve; empty if there is none for this search, or if it was scored against other masks."""
     path = entry.run.folder("curve") / "metrics.json"
     found: dict[str, Any] = read_json(path) if path.is_file() else {}
     return found if found.get("of") == entry.identity.lines else {}
@@ -216,7 +216,7 @@ def _spent(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """In the order of the configs, each method's kinds in the order of its config."""
+    """Rows in the order of the configs; each method's kinds in the order of its config."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         order = record.entry.run.config.search.kinds or tuple(find_method(record.entry.run.config.method).offered())
@@ -240,7 +240,7 @@ def spread(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """A row less the reference, seed by seed."""
+    """A row minus the reference, seed by seed."""
 
     mean: float
     error: float | None
@@ -249,7 +249,7 @@ class Difference:
 
 
 def difference(row: Row, reference: Sequence[Row], key: str) -> Difference | None:
-    """Paired by seed, against the reference's same kind of map if it has one, else against its own kind; None without a pair."""
+    """Difference paired by seed, from the reference's map of the same kind if it has one, else its own; None without a pair."""
     same = [other for other in reference if other.kind == row.kind] or [other for other in reference if other.own]
     if not same:
         return None
@@ -269,7 +269,7 @@ KEPT = tuple(name for name in Figures.model_fields if name != "identity")
 
 
 def known_record(folder: Path | None, entry: Entry) -> Record | None:
-    """Of the run on disk, else the one in the folder of records; with the latter's learning curve where the former has none."""
+    """The record of the run on disk, else the saved one; a run on disk without a learning curve gets that of the saved record."""
     own, kept = read_record(entry), stored_record(folder, entry)
     if own is None or kept is None or own.curve:
         return own or kept
@@ -277,7 +277,7 @@ def known_record(folder: Path | None, entry: Entry) -> Record | None:
 
 
 def stored_record(folder: Path | None, entry: Entry) -> Record | None:
-    """None where there is none of these settings; DataError for a file that is not a record."""
+    """The saved record. None if there is none for these settings; DataError for a file that is not a record."""
     if folder is None or not (path := _path(folder, entry)).is_file():
         return None
     figures = read_figures(path, entry.identity.lines, entry.identity.classes)
@@ -285,7 +285,7 @@ def stored_record(folder: Path | None, entry: Entry) -> Record | None:
 
 
 def read_figures(path: Path, made_with: list[str], classes: int) -> dict[str, Any] | None:
-    """Those of KEPT; None if the file's identity is another. DataError for a file that is not a record."""
+    """The fields in KEPT; None if the file has another identity. DataError for a file that is not a record."""
     try:
         text = path.read_text(encoding="utf-8")
         found: dict[str, Any] = json.loads(text)
@@ -310,7 +310,7 @@ def store_record(folder: Path, record: Record) -> None:
 
 
 def others(folder: Path, entry: Entry) -> list[Path]:
-    """Records of this config's name and seed, made with other settings or pictures."""
+    """Records with this config's name and seed that were made with other settings or pictures."""
     found = (folder / entry.name).glob(f"seed-{entry.seed}-*.json")
     return sorted(path for path in found if path != _path(folder, entry))
 

@@ -1,4 +1,4 @@
-"""Trains what is missing, one run after the other, and writes the comparison again after each."""
+"""Trains the missing runs one after the other, and writes the comparison again after each."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ class Comparison:
     seeds: Sequence[int]
     out: Path
     reference: str | None
-    """Name of the row that differences are taken from; None: the last one."""
+    """Name of the row to compute differences against; None: the last one."""
     curve: int
-    """Pictures for the learning curve of the first seed; 0: none."""
+    """Number of pictures for the learning curve of the first seed; 0: no curve."""
     pictures: int
-    """Pictures shown."""
+    """Number of pictures shown."""
     report_only: bool
-    """Train and search nothing; show what is there."""
+    """Do not train or search; show the results that exist."""
     records: Path | None = None
-    """Folder of finished runs' figures (`store.py`), read instead of training and added to."""
+    """Folder of saved results (`results.py`); they are used instead of training, and new ones are added."""
 
 
 def compare(comparison: Comparison) -> None:
@@ -63,7 +63,7 @@ def compare(comparison: Comparison) -> None:
 
 
 def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
-    """Asked when the run's turn comes: another computer may have made it meanwhile."""
+    """Whether the run can be skipped. Checked only when its turn comes, since another computer may have made it meanwhile."""
     if folder is None:
         return False
     known = stored_record(folder, entry)

@@ -83,7 +83,7 @@ def costs(rows: Sequence[Row]) -> Table:
 
 
 def _each(records: Sequence[Record], key: str) -> str:
-    """What the trainings say of themselves under the key, each answer once."""
+    """The distinct values that the trainings recorded under `key`."""
     return ", ".join(sorted({record.train.get(key) or "unknown" for record in records}))
 
 
@@ -106,7 +106,7 @@ def html_cells(table: Table) -> tuple[list[str], list[list[str]]]:
 
 
 def figure(values: Sequence[float]) -> str:
-    """Mean ± standard deviation over the seeds; of one seed the value, of none nothing."""
+    """Mean ± standard deviation over the seeds; for one seed its value, for none an empty text."""
     if not values:
         return ""
     deviation = spread(values)
@@ -121,7 +121,7 @@ def _difference(gap: Difference | None) -> str:
 
 
 def _completeness(row: Row) -> list[str]:
-    """Mean share covered over all regions and seeds, of the whole region and of its plain body, at the oracle threshold."""
+    """Mean share covered over all regions and seeds, for the whole region and for its plain body, at the oracle threshold."""
     found = [record.kinds[row.kind].get("completeness", {}) for record in row.records]
     cells = []
     for key in ("covered", "body"):

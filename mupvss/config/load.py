@@ -1,8 +1,8 @@
-"""Reading and writing configs as TOML, with errors that name the key and its nearest known neighbour.
+"""Reads and writes configs as TOML; errors name the key and the nearest known key.
 
-Layers lie over each other, table by table: `--base`, the files named in `extends`, the file, the command line. A base may hold
-a table for every method; only that of the chosen one is read. Where a layer makes another choice than the one below it, of a
-method, a source, an affinity or a network, it takes over from below only those options that its own choice has too.
+A config is built from layers, merged table by table; later ones win: `--base`, the files named in `extends`, the file, the
+command line. A base may hold a table for every method; only that of the chosen method is read. If a layer chooses another method,
+source, affinity or network than the one below it, it inherits only those options that its own choice has too.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from mupvss.methods.earlier import modern
 from mupvss.options import AFFINITIES, NETWORKS, SOURCES, ModelConfig, Section, ViTConfig
 
 DEEPEST = 20
-"""Tables in tables that a config may have; its own sections are four deep at most."""
+"""Deepest nesting accepted in a config; its own sections are at most four levels deep."""
 CHOICES: dict[str, tuple[str, Mapping[str, type[Section]]]] = {
     "data": ("source", SOURCES),
     "affinity": ("kind", AFFINITIES),
     "segment": ("network", NETWORKS),
 }
-"""Sections whose options follow from one of them."""
+"""Sections in which one option (the key given here) decides which others exist."""
 SELECTORS = ("method", *(f"{section}.{key}" for section, (key, _) in CHOICES.items()))
-"""Options that decide which others there are."""
+"""Options that decide which other options exist."""
 
 
 def load_config(path: Path, base: Path | None = None, trusted: bool = True) -> RunConfig:
     """RunConfig from a TOML file, from one row of a table of configs (ablations.toml:ge), or from a preset by its name (scenes).
 
-    base: a config whose values hold wherever `path` says nothing; so a method is one small file for every data set. trusted:
-    whether the user gave it, see `find_method`. ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
+    base: a config that supplies what `path` leaves out, so that a method is one small file for every data set. trusted: whether
+    the file comes from the user, see `find_method`. ConfigError for a missing file, invalid TOML, unknown keys and wrong values.
     """
     return build(read_values(path, base, trusted), str(path), trusted)
 
 
 def read_values(path: Path, base: Path | None = None, trusted: bool = True) -> dict[str, Any]:
-    """The values as the files have them, the base's below. trusted: see `load_config`."""
+    """The values as written in the files, on top of those of the base. trusted: see `load_config`."""
     values = _read(path, trusted)
     return values if base is None else overlay(_read(base, trusted), values, trusted)
 
@@ -65,14 +65,14 @@ def build(values: Mapping[str, Any], origin: str = "config", trusted: bool = Tru
     read = {key: value for key, value in read.items() if key not in others}
     _check_together(method, read, origin)
     try:
-        # Through JSON, since pydantic's strict mode takes lists for tuples and text for paths only from there.
+        # Through JSON, since only there does pydantic's strict mode accept lists for tuples and text for paths.
         return chosen.model_validate_json(json.dumps(read, default=str))
     except ValidationError as error:
         raise ConfigError("\n".join(f"{origin}: {_explain(entry, chosen)}" for entry in error.errors())) from None
 
 
 def _check_together(method: Method, values: Mapping[str, Any], origin: str) -> None:
-    """What would otherwise fail after the classifier is trained."""
+    """Rejects combinations that would otherwise fail only after the classifier is trained."""
     if issubclass(method.model, ViTConfig):
         return
     if _choice(values, "affinity", "none", origin) == "head":
@@ -102,12 +102,12 @@ def _text(table: Mapping[str, Any], key: str, usual: str, origin: str, above: st
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool = True) -> dict[str, Any]:
-    """The values of `above` where it has them, those of `below` elsewhere, less the options of what `above` chose otherwise."""
+    """The values of `above`, else those of `below`, except for options of choices that `above` makes differently."""
     return merged(dict(_fitting(below, above, trusted)) if below else {}, above)
 
 
 def _fitting(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool) -> Iterator[tuple[str, Any]]:
-    """Of `below` what still has a place. An option that no choice knows stays, so that it is reported."""
+    """The entries of `below` that still apply. An option that no choice knows is kept, so that it is reported."""
     before = str(below.get("method", "mupvss"))
     method, former = find_method(str(above.get("method", before)), trusted), find_method(before, trusted)
     for section, table in below.items():
@@ -130,17 +130,17 @@ def _fitting(below: Mapping[str, Any], above: Mapping[str, Any], trusted: bool) 
 
 
 ON_A_VIT = ("head", "vit")
-"""The affinity and the segmentation network that stand on the classifier's ViT."""
+"""The affinity and the segmentation network that are built on the classifier's ViT."""
 
 
 def _of_choice(table: Mapping[str, Any], chosen: type[Section], choices: Sequence[type[Section]]) -> dict[str, Any]:
-    """Without what only another choice has."""
+    """The table without the options that only another choice has."""
     others = {name for choice in choices for name in choice.model_fields} - set(chosen.model_fields)
     return {name: value for name, value in table.items() if name not in others}
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Table by table, the values of `above` where it has them."""
+    """Both, merged table by table; the values of `above` win."""
     found = dict(below)
     for key, value in above.items():
         both = isinstance(value, dict) and isinstance(below.get(key), dict)
@@ -149,15 +149,15 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def rows_of(path: Path) -> list[str]:
-    """The rows of a table of configs; none for a config."""
+    """Names of the rows in a table of configs; empty for a single config."""
     rows = _parsed(_place(_parted(path)[0])).get("rows", {})
     return list(rows) if isinstance(rows, dict) else []
 
 
 def _read(path: Path, trusted: bool = True, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The values of a file, over those of the files it names in `extends` (relative to itself, later ones win).
+    """The values of a file, on top of those of the files it names in `extends` (relative to itself, later ones win).
 
-    above: the files that led here.
+    above: the files that led here through `extends`.
     """
     file, row = _parted(path)
     path = _place(file)
@@ -187,29 +187,29 @@ def _one_row(path: Path, rows: Any, row: str | None) -> dict[str, Any]:
 
 
 def _parted(path: Path) -> tuple[Path, str | None]:
-    """The file, and the row that is named behind it, as in ablations.toml:ge or ablations:ge; a drive's letter is none."""
+    """The file, and the row named after it, as in ablations.toml:ge or ablations:ge; a drive letter is not mistaken for a row."""
     name, colon, row = path.name.rpartition(":")
     return (path.with_name(name), row) if colon and name else (path, None)
 
 
 def is_row(path: Path) -> bool:
-    """Whether it names a row of a table of configs, as in ablations.toml:ge."""
+    """Whether the path names a row of a table of configs, as in ablations.toml:ge."""
     return _parted(path)[1] is not None
 
 
 def config_name(path: Path) -> str:
-    """What a config is called where it stands beside others: its row, or its file's stem."""
+    """Name of a config in a comparison: its row, or its file's stem."""
     return _parted(path)[1] or path.stem
 
 
 def run_name(path: Path) -> str:
-    """What the folder of its run is called: NAME for NAME.toml, TABLE-ROW for a row of a table of configs."""
+    """Name of the run's folder: NAME for NAME.toml, TABLE-ROW for a row of a table of configs."""
     file, row = _parted(path)
     return file.stem if row is None else f"{file.stem}-{row}"
 
 
 def _place(file: Path) -> Path:
-    """The file; a preset's, if there is no such file."""
+    """The file itself, or the preset of that name if there is no such file."""
     return _preset(file) if not file.suffix and not file.is_file() else file
 
 
@@ -222,7 +222,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     try:
         values = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of thousands of digits, and arrays in arrays in arrays
+    except (ValueError, RecursionError) as error:  # also for numbers of thousands of digits and deeply nested arrays
         raise ConfigError(f"{path}: not valid TOML ({error})") from None
     if _deeper_than(DEEPEST, values):
         raise ConfigError(f"{path}: nested too deeply; expected a config like those in configs/")
@@ -230,7 +230,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _deeper_than(limit: int, value: Any) -> bool:
-    """Whether tables and arrays lie in each other more than `limit` deep; asked without recursion."""
+    """Whether tables and arrays are nested more than `limit` deep; checked without recursion."""
     level = [value]
     for _ in range(limit):
         level = [inner for outer in level for inner in (outer.values() if isinstance(outer, dict) else outer)]
@@ -241,7 +241,7 @@ def _deeper_than(limit: int, value: Any) -> bool:
 
 
 def _preset(name: Path) -> Path:
-    """The file of a preset; the name itself, for the error message, where there is none."""
+    """The file of a preset; if there is none, the name itself, for the error message."""
     package = Path(__file__).parents[1]
     for folder in (package / "presets", package.parent / "configs"):  # installed, or in a source tree
         if (folder / f"{name}.toml").is_file():
@@ -272,7 +272,7 @@ def _explain(entry: Any, config: type[RunConfig]) -> str:
 
 
 def _elsewhere(parents: list[str], name: str) -> str:
-    """Where else an option is known: with another choice of its section, or of another method."""
+    """Where else an option is known: under another choice of its section, or in another method."""
     if len(parents) == 1 and parents[0] in CHOICES:
         key, known = CHOICES[parents[0]]
         if having := [choice for choice, section in known.items() if name in section.model_fields]:

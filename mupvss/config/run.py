@@ -1,5 +1,4 @@
-"""The config of one run: the shared options, and those of the method, source, affinity and network that are chosen, and no
-others."""
+"""The config of one run: the shared options and those of the chosen method, source, affinity and network, and no others."""
 
 from __future__ import annotations
 
@@ -30,14 +29,14 @@ from mupvss.options import (
 
 
 class RunConfig(Section):
-    """One run, from pictures to report. `concrete` narrows it to what is chosen, so that nothing else is accepted."""
+    """One run, from pictures to report. `concrete` narrows it to the chosen sections, so that no other option is accepted."""
 
     method: str = "mupvss"
-    """mupvss, mctformer, vit-cam, cnn-cam, recam, or another package's as package.module:NAME."""
+    """mupvss, mctformer, vit-cam, cnn-cam, recam, or a method of another package as package.module:NAME."""
     seed: int = 0
     """Seed of everything random, except the drawings."""
     limit: int | None = Field(default=None, ge=1)
-    """Use only the first pictures of each split, this many, for a quick look."""
+    """Use only the first pictures of each split, this number at most, for a quick look."""
     baseline: bool = False
     """Also train and score a plain CAM with the same backbone and number of steps."""
     device: str = "auto"
@@ -45,9 +44,9 @@ class RunConfig(Section):
     threads: int = Field(default=0, ge=0)
     """CPU threads; 0: one per core."""
     workers: int | None = Field(default=None, ge=0)
-    """Processes that read training pictures. Default: one on a CPU; one per core, at most 8, with a GPU."""
+    """Number of processes that read training pictures. Default: one on a CPU; one per core, at most 8, with a GPU."""
     checkpoint_every: Positive = 100
-    """Steps between resumable checkpoints of a training."""
+    """Number of steps between resumable checkpoints of a training."""
     snapshots: int = Field(default=0, ge=0)
     """Number of networks to keep during the classifier's training, evenly spaced, for a learning curve."""
     tensorboard: bool = False
@@ -62,12 +61,12 @@ class RunConfig(Section):
 
     @property
     def options(self) -> Section:
-        """The method's own options, of network and training."""
+        """The method's own options for network and training."""
         return self._of_method("options")
 
     @property
     def search_options(self) -> Section:
-        """The method's own options of its search."""
+        """The method's own options for its search."""
         return self._of_method("search")
 
     def _of_method(self, part: str) -> Section:
@@ -82,7 +81,7 @@ class RunConfig(Section):
 
 @functools.cache
 def concrete(method: Method, source: str, affinity: str, network: str) -> type[RunConfig]:
-    """RunConfig with the sections of these choices alone, each at its defaults, and the method's table."""
+    """RunConfig with only the sections of these choices, at their defaults, and the method's table."""
     sections: dict[str, type[Section]] = {
         "data": SOURCES[source],
         "model": method.model,
@@ -105,10 +104,10 @@ def options_table(method: Method) -> type[Section] | None:
 
 
 def usual_affinity(method: Method) -> str:
-    """The kind where nothing is said: a head stands on a ViT."""
+    """The default kind of affinity: a head needs a ViT."""
     return "head" if issubclass(method.model, ViTConfig) else "none"
 
 
 def usual_network(method: Method) -> str:
-    """The segmentation network where nothing is said."""
+    """The default segmentation network."""
     return "vit" if issubclass(method.model, ViTConfig) else "resnet38"

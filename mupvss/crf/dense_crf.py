@@ -1,8 +1,9 @@
-"""One dense CRF, whatever computes it."""
+"""The dense CRF, whichever backend computes it."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -20,8 +21,8 @@ MAX_PIXELS = 2_000_000
 
 
 class DenseCRF:
-    """The CRF of one picture, its lattices built once and good for any probabilities. Of more than MAX_PIXELS pixels, means over
-    squares are worked on."""
+    """The CRF of one picture. Its lattices are built once and serve any probabilities. A picture of more than MAX_PIXELS pixels
+    is reduced first, by averaging over squares."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class DenseCRF:
         """Refine the probabilities of some labels.
 
         Args:
-            probabilities: (L, H, W) in [0, 1], of the labels that can be there: the background and the tagged classes, no others.
+            probabilities: (L, H, W) in [0, 1], of the possible labels only: the background and the tagged classes.
             steps: Mean-field iterations.
 
         Returns:
@@ -77,8 +78,8 @@ class DenseCRF:
         return self.several(probabilities[None], steps)[0]
 
     def several(self, probabilities: np.ndarray, steps: int = 10) -> np.ndarray:
-        """G questions of the same labels at once, (G, L, H, W) -> (G, L, H, W), the same answers as one after the other and
-        sooner: most of the time goes into finding a vertex, not into what is read there."""
+        """Refines G sets of probabilities of the same labels at once, (G, L, H, W) -> (G, L, H, W). Same results as one by one,
+        but faster: most of the time goes into finding vertices, not into reading their values."""
         if probabilities.ndim != 4 or probabilities.shape[2:] != self.size:
             shape = probabilities.shape[1:]
             raise ValueError(f"the picture is {self.size}, the probabilities {shape}; expected (L, H, W)")
@@ -90,8 +91,23 @@ class DenseCRF:
         return _resized(self._mean_field(logs, steps).reshape(small.shape), self.size, "bilinear")
 
 
+def compile_ahead(strengths: str | Strengths, labels: Iterable[int], questions: int = 1, device: str = "cpu") -> None:
+    """Compiles the numba backend for this processor, so that no picture waits for it. The compiled code is kept on disk.
+
+    Args:
+        strengths: As in `DenseCRF`.
+        labels: Numbers of labels that pictures will have, the background included; each is code of its own.
+        questions: How many probabilities `several` will be asked at once.
+        device: Device that the pictures will be computed on; with the torch backend there is nothing to compile.
+    """
+    if pick_backend("auto", device) == "numba":
+        crf = DenseCRF(np.zeros((16, 16, 3), np.uint8), strengths, device=device)
+        for count in sorted(set(labels)):
+            crf.several(np.full((questions, count, 16, 16), 1 / count, np.float32), 1)
+
+
 def _resized(values: np.ndarray, size: tuple[int, ...], mode: str) -> np.ndarray:
-    """(G, L, H, W) at another size; itself where it has it."""
+    """(G, L, H, W) at another size; unchanged if it already has that size."""
     if values.shape[2:] == size:
         return values
     return F.interpolate(torch.from_numpy(values), size=size, mode=mode).numpy()

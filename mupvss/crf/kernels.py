@@ -1,4 +1,4 @@
-"""The field's dense-CRF settings, and where pixels lie in units of their kernels."""
+"""The dense-CRF settings of the literature, and the features of pixels in units of the kernels' deviations."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ PRESETS: dict[str, Strengths] = {
 """psa: PSA, MCTformer, CTI; mctformer-test: MCTformer's segmentation test; irn: IRN, ReCAM, LPCAM, POT, which start from
 labels of certainty 0.7; clip-es: CLIP-ES, MoRe; toco: ToCo, SeCo, DuPL."""
 CERTAINTY = 0.7
-"""How sure a label is when the CRF starts from labels."""
+"""Probability of a label when the CRF starts from labels."""
 EPSILON = 1e-5
-"""Probabilities under it count as this much, so that every label can still win."""
+"""Smaller probabilities are raised to this value, so that every label can still win."""
 
 
 MeanField = Callable[[np.ndarray, int], np.ndarray]
-"""What a backend makes of a picture: log-probabilities (G, L, n) float32 of G questions and a number of steps -> probabilities
-(G, L, n) float32."""
+"""What a backend prepares for a picture: a function from log-probabilities (G, L, n) float32, of G sets, and a number of steps to
+probabilities (G, L, n) float32."""
 
 
 def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:

@@ -15,20 +15,20 @@ import numpy as np
 from numba import njit, prange
 
 BLOCKS, LANES = 64, 16
-"""Pieces of a picture that threads take, and pixels that are placed together."""
+"""Number of blocks that the threads share, and number of pixels that are processed together."""
 CACHE = {"cache": True, "nogil": True}
 
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where n pixels lie among m vertices."""
+    """The positions of n pixels among m vertices."""
 
     offsets: np.ndarray
     """(n, d + 1) int32: the vertices of each pixel's simplex."""
     weights: np.ndarray
     """(n, d + 1) float32: barycentric shares, which sum to 1."""
     neighbours: np.ndarray
-    """(d + 1, m, 2) int32: along each direction the two next vertices; m stands for none."""
+    """(d + 1, m, 2) int32: the two adjacent vertices along each direction; m stands for none."""
 
     @property
     def vertices(self) -> int:
@@ -36,7 +36,7 @@ class Lattice:
 
     @property
     def alpha(self) -> float:
-        """What the blur has too much of, as a factor."""
+        """Factor that corrects the gain of the blur."""
         return 1 / (1 + 2.0 ** -(self.weights.shape[1] - 1))
 
 
@@ -51,7 +51,7 @@ def build_lattice(features: np.ndarray) -> Lattice:
 
 
 def _check_range(features: np.ndarray, limit: int) -> None:
-    """Lattice coordinates are packed into one number per vertex, and must fit."""
+    """Raises ValueError if lattice coordinates do not fit into one packed number per vertex."""
     d = features.shape[1]
     index = np.arange(1, d + 1)
     part = np.abs(features).max(0, initial=0) * np.sqrt(2 / 3) * (d + 1) / np.sqrt(index * (index + 1))
@@ -113,8 +113,8 @@ def _simplices(d: int, bits: int) -> Callable[[np.ndarray], tuple[np.ndarray, np
 
 @njit(inline="always")
 def _nearest_simplex(x, scale, elevated, nearest, rank, total, count, d):  # type: ignore[no-untyped-def]
-    """For LANES pixels at once: coordinates on the lattice's plane, the nearest vertex of colour 0, and the ranks of what is
-    left, which say in which simplex a pixel lies."""
+    """For LANES pixels at once: coordinates on the lattice's plane, the nearest vertex of colour 0, and the ranks of the
+    residuals, which tell in which simplex a pixel lies."""
     for q in range(LANES):
         total[q], count[q] = 0, 0
     for j in range(d, 0, -1):
@@ -157,7 +157,7 @@ def _number(keys):  # type: ignore[no-untyped-def]
     for p in range(n):
         for i in range(k):
             key = keys[p, i]
-            if p > 0 and key == keys[p - 1, i]:  # neighbours in the picture mostly share their simplex
+            if p > 0 and key == keys[p - 1, i]:  # neighbouring pixels mostly share their simplex
                 offsets[p, i] = offsets[p - 1, i]
                 continue
             slot = _slot(table, found, key, size)
@@ -181,7 +181,7 @@ def _number(keys):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _slot(table, found, key, size):  # type: ignore[no-untyped-def]
-    """Where the key is in the table, or would be."""
+    """The key's slot in the hash table, or the free slot where it belongs."""
     mixed = key * np.int64(-7046029254386353131)
     slot = (mixed ^ (mixed >> 29)) & (size - 1)
     while table[slot] >= 0 and found[table[slot]] != key:

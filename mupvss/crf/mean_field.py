@@ -1,8 +1,8 @@
 """Mean field over two lattices on the CPU: slicing, softmax and splatting in one pass over the pixels.
 
-A pixel's probabilities are never stored: they are read off the blurred lattices of the last step and given at once to those
-of the next. The symmetric normalisation is folded into the pixels' weights beforehand, and the lattices' vertices stand in
-one table, so that a pixel reads and writes nine rows of it.
+A pixel's probabilities are never stored: they are read from the blurred lattices of the last step and added to those of the next
+at once. The symmetric normalisation is folded into the pixels' weights beforehand. The vertices of both lattices share one table,
+in which a pixel reads and writes nine rows.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from mupvss.crf.simd import ROWS, gather_rows, scatter_rows
 
 FAST = {"cache": True, "nogil": True, "fastmath": True}
 BLOCK = 16
-"""Pixels whose exponentials are taken together."""
+"""Number of pixels whose exponentials are computed together."""
 PAD = 4
-"""Labels are padded to a multiple of it, so that rows are whole vectors and there are few lengths to compile for."""
+"""The number of labels is padded to a multiple of this, so that rows are whole vectors and few lengths need compiling."""
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A lattice with its normalisation, good for any labels."""
+    """A lattice with its normalisation, independent of the labels."""
 
     lattice: Lattice
     weights: np.ndarray
-    """(n, d + 1) float32: barycentric weights times 1 / sqrt(K 1), on the way in and on the way out."""
+    """(n, d + 1) float32: barycentric weights times 1 / sqrt(K 1), for both splatting and slicing."""
 
 
 def kernel(lattice: Lattice) -> Kernel:
@@ -46,8 +46,8 @@ def kernel(lattice: Lattice) -> Kernel:
 def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[float], steps: int, threads: int) -> np.ndarray:
     """log_unary (G, L, n) float32: log-probabilities; -> probabilities (G, L, n) float32 after `steps` steps.
 
-    kernels: two, Gaussian and bilateral; strengths: their Potts weights. The G questions share every pass over the lattices,
-    and each is normalised by itself.
+    kernels: two, Gaussian and bilateral; strengths: their Potts weights. The G sets share every pass over the lattices, and
+    each is normalised separately.
     """
     shape = log_unary.shape
     groups, n = shape[0], shape[2]
@@ -72,7 +72,7 @@ def mean_field(log_unary: np.ndarray, kernels: list[Kernel], strengths: list[flo
 
 
 def _filter(given: np.ndarray, one: np.ndarray, other: np.ndarray, lattice: Lattice, strength: float) -> np.ndarray:
-    """Sums the threads' tables and blurs the sum along every direction; the result ends up in `one`, `given` is zeroed."""
+    """Sums the threads' tables and blurs the sum along every direction. The result is in `one`, and `given` is zeroed."""
     new, free = (one, other) if len(lattice.neighbours) % 2 else (other, one)
     _blur_first(given, new, lattice.neighbours[0], np.float32(strength))
     given[:] = 0
@@ -84,7 +84,7 @@ def _filter(given: np.ndarray, one: np.ndarray, other: np.ndarray, lattice: Latt
 
 @njit(parallel=True, **FAST)
 def _by_pixel(log_unary, padded):  # type: ignore[no-untyped-def]
-    """(L, n) -> (n, padded), what is padded so unlikely that it takes no part."""
+    """(L, n) -> (n, padded); the padding is so unlikely that it has no effect."""
     labels, n = log_unary.shape
     out = np.empty((n, padded), np.float32)
     for p in prange(n):
@@ -117,7 +117,7 @@ def _divided(offsets, weights, blurred):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, **FAST)
 def _blur_first(given, new, neighbours, factor):  # type: ignore[no-untyped-def]
-    """The blur along the first direction, of the sum over threads, times a factor."""
+    """Sums over the threads, blurs along the first direction and multiplies by a factor."""
     threads, rows, labels = given.shape
     for v in prange(rows - 1):
         a, b = np.uint32(neighbours[v, 0]), np.uint32(neighbours[v, 1])
@@ -144,8 +144,8 @@ def _blur(old, new, neighbours):  # type: ignore[no-untyped-def]
 def _pixels(labels: int, groups: int, size: int) -> Callable[..., None]:
     """One pass: gather from the blurred table, softmax, and scatter into the thread's own table (or `out` at the last).
 
-    One function per number of labels, whose loops become whole vectors. groups: how many softmaxes there are, each over `size`
-    labels, one after the other; what is padded behind them stays next to nothing.
+    One compiled function per number of labels, so that its loops become whole vectors. groups: number of softmaxes, each over
+    `size` consecutive labels; the padding after them stays close to zero.
     """
 
     @njit(parallel=True, **FAST)
@@ -207,7 +207,7 @@ def _exp(x, scale, scale_bits, count):  # type: ignore[no-untyped-def]
 
 
 def prepare(image: np.ndarray, strengths: Strengths, threads: int) -> MeanField:
-    """image (H, W, 3) uint8 -> its mean field."""
+    """image (H, W, 3) uint8 -> the function that computes its mean field."""
     threads = min(threads, numba.config.NUMBA_NUM_THREADS)
     with _numba_threads(threads):
         bilateral = kernel(build_lattice(bilateral_features(image, strengths)))
@@ -233,5 +233,5 @@ def _numba_threads(count: int) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=4)
 def _gaussian_kernel(height: int, width: int, deviation: float):  # type: ignore[no-untyped-def]
-    """Positions alone say nothing of the picture, and most pictures of a data set have one of a few sizes."""
+    """Cached, since positions do not depend on the picture's content and most pictures of a data set have one of a few sizes."""
     return kernel(build_lattice(gaussian_features(height, width, deviation)))

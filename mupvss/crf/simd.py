@@ -1,10 +1,11 @@
 """Two vector operations that numba's compiler does not find by itself: a weighted sum of table rows, and its transpose.
 
-Rows of one table may overlap for all the compiler knows; its run-time checks cost more than the sums. Here the lengths are
+The compiler must assume that rows of a table overlap, and its run-time checks cost more than the sums. Here the lengths are
 literals and nothing overlaps, so that everything stays in registers.
 
-Measured by itself, beside the same sums as plain loops in numba: the whole CRF (three VOC pictures, 10 steps, two cores with
-AVX-512) is 1.7 times as fast with 4 labels, 1.2 with 8, 1.5 with 21; 1.4 in the geometric mean. Under 1.3 it would not stay.
+Measured against the same sums as plain loops in numba, the whole CRF (three VOC pictures, 10 steps, two cores with AVX-512) is
+1.7 times as fast with 4 labels, 1.2 with 8 and 1.5 with 21; the geometric mean is 1.4. Below 1.3 this file would not be worth
+keeping.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba import types
 from numba.extending import intrinsic
 
 ROWS = 9
-"""A pixel's vertices: three in the plane of positions, six in that of positions and colours."""
+"""Vertices per pixel: three in the lattice of positions, six in that of positions and colours."""
 INT32, INT64, FLOAT = ir.IntType(32), ir.IntType(64), ir.FloatType()
 
 

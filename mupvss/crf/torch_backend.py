@@ -1,4 +1,4 @@
-"""The same mean field in torch, for GPUs, and for CPUs without numba: sorting in place of hashing."""
+"""The same mean field in torch, for GPUs and for CPUs without numba; it sorts where numba's version hashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TorchKernel:
 
 
 def prepare(image: np.ndarray, strengths: Strengths, device: str) -> MeanField:
-    """image (H, W, 3) uint8 -> its mean field."""
+    """image (H, W, 3) uint8 -> the function that computes its mean field."""
     place = torch.from_numpy(gaussian_features(image.shape[0], image.shape[1], strengths.gaussian_xy)).to(device)
     both = torch.from_numpy(bilateral_features(image, strengths)).to(device)
     kernels = [_normalised(_build(f)) for f in (place, both)]

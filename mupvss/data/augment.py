@@ -1,7 +1,7 @@
 """Random crop, flip and brightness for training, each drawn from a generator that belongs to one picture of one step.
 
-What differs in size from picture to picture, the crop, is done where the picture is read. The rest is done for a whole batch at
-once on the device that trains (`Views.images`), to which bytes are a quarter of the way that floats would be.
+The crop is made where the picture is read, since pictures differ in size. The rest is done for a whole batch at once on the
+device that trains (`Views.images`): bytes take a quarter of the transfer that floats would need.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mupvss.data.preprocess import normalise_pixels
 
 @dataclass(frozen=True)
 class View:
-    """A crop, and what is still to be done with it."""
+    """A crop, and the augmentations that are still to be applied to it."""
 
     pixels: np.ndarray
     """(S, S, 3) uint8."""
@@ -32,7 +32,7 @@ class View:
 
 @dataclass(frozen=True)
 class Views:
-    """A batch of them."""
+    """A batch of views."""
 
     pixels: Tensor
     """(B, S, S, 3) uint8."""
@@ -50,7 +50,7 @@ class Views:
         )
 
     def pin_memory(self) -> Views:
-        """From pinned memory a GPU fetches while it computes; the loader calls this."""
+        """Called by the loader: from pinned memory a GPU can fetch while it computes."""
         return Views(self.pixels.pin_memory(), self.mirrored.pin_memory(), self.brightness.pin_memory())
 
     def to(self, device: torch.device) -> Views:
@@ -63,7 +63,7 @@ class Views:
 
 
 def mirror(x: Tensor, mirrored: Tensor) -> Tensor:
-    """(B, ..., W) -> those rows of the batch turned left to right that `mirrored` (B,) says."""
+    """(B, ..., W) -> the same, with the entries of the batch that `mirrored` (B,) marks flipped left to right."""
     return torch.where(mirrored.view(-1, *[1] * (x.ndim - 1)), x.flip(-1), x)
 
 

@@ -1,4 +1,4 @@
-"""`mupvss data check`: what is wrong with a data set, before hours of training find out."""
+"""`mupvss data check`: finds errors in a data set before hours of training do."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Findings:
     unreadable: list[str] = field(default_factory=list)
     """Pictures or masks that cannot be used, with the reason."""
     mismatched: list[str] = field(default_factory=list)
-    """Masks of another size, with class ids out of range, or that contradict the tags."""
+    """Masks that have another size, hold class ids out of range or contradict the tags."""
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     """Pictures with the same pixels."""
 
@@ -87,7 +87,7 @@ def _check_files(sample: Sample, classes: tuple[str, ...], findings: Findings, s
 
 
 def print_findings(findings: Findings) -> int:
-    """Prints the findings and returns how many there are of the kind that must be mended (unreadable, wrong size or id)."""
+    """Prints the findings and returns the number of those that must be fixed (unreadable files, masks that do not match)."""
     console = Console()
     table = Table(title=f"{findings.pictures} pictures, {findings.untagged} without a tag")
     for column in ("class", "pictures", "most often with"):

@@ -1,4 +1,4 @@
-"""Own pictures: one folder per tag, or a table of pictures and tags. A picture without a tag is a valid negative."""
+"""The user's own pictures: one folder per tag, or a table of pictures and tags. A picture without a tag is a valid negative."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from mupvss.errors import DataError
 from mupvss.options import FolderData
 
 NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
-"""One folder per tag: pictures in a folder of one of these names have no tag."""
+"""With one folder per tag, pictures in folders of these names have no tag."""
 
 
 def load_folder(config: FolderData, split: str) -> Dataset:
-    """Every picture under data.root, or of the table data.tags, for training and for seeds alike. val: those of data.val_tags;
-    without it, those that have a mask. Masks: palette PNGs in data.masks, by stem."""
+    """All pictures under data.root, or of the table data.tags, for training and seeds alike. val: those of data.val_tags, or
+    without it those that have a mask. Masks are palette PNGs in data.masks, found by the picture's relative path."""
     root = config.root
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
-    masks = root / config.masks  # an absolute data.masks stands as it is
+    masks = root / config.masks  # an absolute data.masks is used as it is
     tags = _tags_from_table(root, config.tags) if config.tags else _tags_from_folders(root, masks)
     found = sorted({tag for entry in tags.values() for tag in entry})
     classes = config.classes or tuple(found)
@@ -68,7 +68,7 @@ def _tags_from_folders(root: Path, masks: Path) -> dict[Path, frozenset[str]]:
 def _tags_from_table(root: Path, table: Path) -> dict[Path, frozenset[str]]:
     tags = {}
     for written, entry in read_tags(table).items():
-        # A table that was written on Windows.
+        # The table may have been written on Windows.
         name = written if "\\" not in written or (root / written).is_file() else written.replace("\\", "/")
         path = (root / name).resolve()
         if not path.is_relative_to(root.resolve()):

@@ -31,10 +31,10 @@ def read_image(path: Path) -> Image.Image:
 
 
 def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
-    """Upright RGB picture of an open file; `origin` is what messages call it. Its size is checked before a pixel is decoded."""
+    """Upright RGB picture of an open file; `origin` is its name in messages. The size is checked before any pixel is decoded."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit speaks below
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
             with Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
@@ -46,7 +46,7 @@ def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL picture -> upright RGB: turned by its EXIF entry, 16 bits scaled, transparency over white, CMYK by its profile."""
+    """Any PIL picture -> upright RGB: rotated by its EXIF entry, 16 bits scaled, transparency over white, CMYK by its profile."""
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith(("I", "F")):  # PIL would clip, not scale
         return array_to_rgb(np.asarray(upright))
@@ -72,7 +72,7 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
 def array_to_rgb(array: np.ndarray) -> Image.Image:
     """(H, W) or (H, W, 1, 3 or 4): uint8, 16 bits per value in any whole-number type, or floats in [0, 1] -> RGB picture.
 
-    ValueError for any other shape or type, and for floats beyond [0, 1].
+    UserError for any other shape or type, and for floats outside [0, 1].
     """
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise UserError(f"expected an array (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")

@@ -1,6 +1,6 @@
-"""What a mask is: a class id per pixel, 0 for background, 255 for what is not counted; on disk a palette PNG in VOC's colours.
+"""Masks: one class id per pixel, 0 for background, 255 for pixels that are ignored; on disk a palette PNG in VOC's colours.
 
-The file holds class ids, a viewer shows colours.
+The file holds class ids; a viewer shows colours.
 """
 
 from __future__ import annotations

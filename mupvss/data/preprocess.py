@@ -1,4 +1,4 @@
-"""The one definition of preprocessing: pictures to normalised tensors, in training and in search."""
+"""The one definition of preprocessing, from pictures to normalised tensors, for training and search."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""ImageNet's, RGB, for pictures in [0, 1]."""
+"""ImageNet's mean and standard deviation, RGB, for pictures in [0, 1]."""
 MAX_SEARCH_PIXELS = 640_000
-"""Larger pictures are searched reduced: attention grows with the square of the pixels, and networks know no such sizes."""
+"""Larger pictures are reduced for the search: attention grows with the square of the pixels, and networks never saw such
+sizes."""
 
 
 def normalise(image: Image.Image) -> Tensor:
@@ -34,16 +35,16 @@ def resize_for_search(image: Image.Image, scale: float, patch_size: int) -> Imag
 
 
 def working_scale(size: tuple[int, int], wanted: int) -> float:
-    """(width, height) -> the factor that brings a picture to wanted x wanted pixels in area; 0: its own size, or if that is very
-    large, the one it is reduced to."""
+    """(width, height) -> the factor that brings a picture to an area of wanted x wanted pixels. wanted 0: the picture keeps its
+    size, or is reduced if it is very large."""
     return wanted / math.sqrt(size[0] * size[1]) if wanted else 1 / reduction(size)
 
 
 def reduction(size: tuple[int, int], limit: int = MAX_SEARCH_PIXELS) -> int:
-    """(width, height) -> the whole number that both sides are divided by, so that at most `limit` pixels are left; mostly 1."""
+    """(width, height) -> the integer by which both sides are divided, so that at most `limit` pixels are left; mostly 1."""
     return max(1, math.ceil(math.sqrt(size[0] * size[1] / limit)))
 
 
 def reduced(image: Image.Image, factor: int) -> Image.Image:
-    """Means over factor x factor pixels; sides are rounded up."""
+    """The picture averaged over factor x factor pixels; sides are rounded up."""
     return image if factor == 1 else image.reduce(factor)

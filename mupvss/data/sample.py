@@ -1,4 +1,4 @@
-"""The one form every source brings its pictures in."""
+"""The common form in which every source provides its pictures."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture with its tags, opened only when asked for."""
+    """A picture with its tags, opened only on demand."""
 
     name: str
     """Unique in its data set; the stem of every file written for it."""
     origin: str
-    """What error messages call it: the user's file, or the drawing's number."""
+    """Its name in error messages: the user's file, or the drawing's number."""
     tags: frozenset[str]
-    """Tags among the data set's classes; empty is a valid negative."""
+    """Its tags among the data set's classes; a picture without any is a valid negative."""
     open_image: Callable[[], Image.Image]
     """-> RGB picture, upright."""
     open_mask: Callable[[], np.ndarray] | None = None
     """-> class ids (H, W) uint8: 0 background, 1... classes, 255 ignore. None where there is no mask."""
     open_part: Callable[[], np.ndarray] | None = None
-    """-> where the telling parts of the objects are (H, W) bool; known for drawn scenes only."""
+    """-> (H, W) bool: the telling (most discriminative) parts of the objects; known for drawn scenes only."""
     mask_origin: str | None = None
-    """The file the mask comes from, to tell when it changes; None where there is none."""
+    """The file that the mask comes from, so that a change is noticed; None where there is none."""
 
 
 class LazySamples(Sequence[Sample]):
-    """Samples that are made when asked for, and not kept: for sources of a hundred thousand pictures, or slow to ask."""
+    """Samples that are made on demand and not kept, for slow sources or those of a hundred thousand pictures."""
 
     def __init__(self, places: range, make: Callable[[int], Sample]) -> None:
-        """make: place in the source -> the sample there; to be sent to workers, it is no lambda."""
+        """make: place in the source -> the sample there. It must not be a lambda, since it is sent to workers."""
         self.places, self.make = places, make
 
     def __len__(self) -> int:
@@ -63,5 +63,5 @@ class Dataset:
 
 
 def evenly(items: Sequence[T], count: int) -> Sequence[T]:
-    """`count` of the items, or all if there are fewer, the first and then every n-th: never chosen by what they are."""
+    """`count` of the items, or all if there are fewer: the first and then every n-th, whatever they are."""
     return items[:: max(1, len(items) // count)][:count] if count else []

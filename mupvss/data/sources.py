@@ -15,8 +15,8 @@ Purpose = Literal["train", "seeds", "val"]
 
 
 def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None) -> Dataset:
-    """The pictures that train the classifier, those that get seeds and masks, or those the segmentation network is scored on;
-    `limit` keeps the first few."""
+    """The pictures for one purpose: those that train the classifier (train), get seeds and masks (seeds), or score the
+    segmentation network (val). `limit` keeps the first few."""
     dataset = _load(config, purpose, limit)
     every = config.seed_every if purpose == "seeds" else 1
     return Dataset(dataset.classes, dataset.samples[:limit:every])

@@ -1,4 +1,4 @@
-"""`mupvss data split`: parts of a data set in which every tag has its share."""
+"""`mupvss data split`: splits a data set so that every tag is spread over the subsets by their shares."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mupvss.options import FolderData
 
 
 def split_data(pictures: Path, out: Path, tags: Path | None, parts: Sequence[str], seed: int) -> None:
-    """-> OUT/NAME.csv for each part NAME=SHARE (.jsonl where a tag would not fit a CSV); prints what went where."""
+    """-> OUT/NAME.csv for each subset NAME=SHARE (.jsonl if a tag does not fit a CSV); prints the number of pictures in each."""
     shares = parse_parts(parts)
     dataset = load_folder(FolderData(root=pictures, tags=tags), "train")
     known = {Path(sample.origin).relative_to(pictures).as_posix(): sample.tags for sample in dataset.samples}
@@ -32,7 +32,7 @@ def split_data(pictures: Path, out: Path, tags: Path | None, parts: Sequence[str
 
 
 def parse_parts(parts: Sequence[str]) -> dict[str, float]:
-    """('train=0.8', 'val=0.2') -> shares that sum to 1. ValueError for anything else."""
+    """('train=0.8', 'val=0.2') -> shares that sum to 1. UserError for anything else."""
     shares: dict[str, float] = {}
     for part in parts:
         name, _, share = part.partition("=")
@@ -48,10 +48,11 @@ def parse_parts(parts: Sequence[str]) -> dict[str, float]:
 
 
 def split_by_tag(tags: Tags, shares: Mapping[str, float], seed: int) -> dict[str, Tags]:
-    """By hand, since the library that has it (iterative-stratification) has slept since 2024.
+    """Iterative stratification (Sechidis et al. 2011).
 
-    Iterative stratification (Sechidis et al. 2011): the rarest tag's pictures first, each to the part that lacks that tag
-    most. So the rarest tag is in every part if it has as many pictures as there are parts, and the others nearly always are."""
+    The rarest tag's pictures come first, each in the subset that lacks that tag most. So the rarest tag is in every subset if it
+    has at least as many pictures as there are subsets, and the others nearly always are. No library is used: the one for it
+    (iterative-stratification) has not been maintained since 2024."""
     rng = np.random.default_rng(seed)
     left = [sorted(tags)[i] for i in rng.permutation(len(tags))]
     names = list(shares)

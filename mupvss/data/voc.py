@@ -19,14 +19,14 @@ CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 )  # fmt: skip
-"""In the order of VOC's class ids 1 to 20."""
+"""VOC's classes, in the order of their ids 1 to 20."""
 
 
 def load_voc(
     config: VocData, split: str, scored: str | None = None, without: str | None = None, limit: int | None = None
 ) -> Dataset:
-    """The pictures of one split list but not of the list `without`, with the masks that there are, or only with those of the
-    pictures in the list `scored`."""
+    """The pictures of one split list, except those of the list `without`. They come with every mask that exists, or only with the
+    masks of the pictures in the list `scored`."""
     root = config.root
     classes = config.classes or CLASSES
     unknown = [name for name in classes if name not in CLASSES]
@@ -37,7 +37,7 @@ def load_voc(
     if without is not None:
         left_out = set(read_split(lists / f"{without}.txt"))
         names = [name for name in names if name not in left_out]
-    names = names[:limit]  # first of all, since every name costs the reading of a file
+    names = names[:limit]  # before anything else, since every name costs reading a file
     masked = set(names if scored is None else read_split(lists / f"{scored}.txt"))
     table = None if config.tags is None else _by_stem(read_tags(config.tags), config.tags)
     ids = remap_table(classes, config.other_classes)

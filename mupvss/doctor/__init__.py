@@ -1,1 +1,1 @@
-"""Which tags are likely missing or wrong, and which masks are doubtful, by a trained network's own account."""
+"""Finds tags that are likely missing or wrong, and doubtful masks, by what a trained network sees."""

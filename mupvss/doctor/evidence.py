@@ -1,4 +1,4 @@
-"""What a trained network sees in every picture, kept on disk line by line, so that a stopped run goes on."""
+"""What a trained network sees in every picture, saved line by line so that a stopped run can resume."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from mupvss.predict.predictor import Predictor
 from mupvss.runtime.log import progress_bar
 
 SIZES = (1.0, 1.35)
-"""Times the side of the training pictures; each mirrored too."""
+"""Sizes at which pictures are viewed, relative to the side of the training pictures; each is also mirrored."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Of n pictures and C classes."""
+    """Evidence for C classes in n pictures."""
 
     heads: np.ndarray
-    """(n, H, C) float64: what each way of telling says for a class, unbounded: the patch classifier, and where there are
-    prototypes, their own score and P2P's, the search as a classifier."""
+    """(n, H, C) float64, unbounded: the score of each head for each class. Heads are the patch classifier and, if the network has
+    them, the score of its prototypes or class tokens and P2P's (the search as a classifier)."""
     features: np.ndarray
-    """(n, D) float32: the pictures' mean patch, by which they are compared with each other."""
+    """(n, D) float32: the mean patch of each picture, by which pictures are compared with each other."""
 
     @property
     def scores(self) -> np.ndarray:
@@ -42,7 +42,7 @@ class Evidence:
 
 
 def gather_evidence(predictors: Sequence[Predictor], dataset: Dataset, path: Path, identity: str) -> Evidence:
-    """The heads are means over the networks, the features are the first one's."""
+    """The heads are averaged over the networks; the features are those of the first one."""
     found = _read(path, identity)
     if not found:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def _heads(view: Features, predictor: Predictor) -> Tensor:
 
 
 def _read(path: Path, identity: str) -> dict[str, dict[str, Any]]:
-    """Whole lines written under the same identity; a file of another one, or cut off, does not count or not from there on."""
+    """Entries written under the same identity. A file with another identity is ignored; a truncated one is read up to the cut."""
     try:
         lines = path.read_text().splitlines(keepends=True)
         if json.loads(lines[0])["identity"] != identity:
@@ -97,7 +97,7 @@ def _read(path: Path, identity: str) -> dict[str, dict[str, Any]]:
     except (OSError, IndexError, ValueError, KeyError, TypeError):
         return {}
     whole = [line for line in lines if line.endswith("\n")]
-    if len(whole) < len(lines):  # what was half written is written again
+    if len(whole) < len(lines):  # the half-written entry is dropped, and computed again
         path.write_text("".join(whole))
     entries = [json.loads(line) for line in whole[1:]]
     return {entry["picture"]: entry for entry in entries}

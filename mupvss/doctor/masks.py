@@ -1,4 +1,4 @@
-"""How much a picture's own seeds speak for a poor mask."""
+"""Tells from a picture's own seeds how doubtful its mask is."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class MaskDoubt:
     doubt: float
     """In [0, 1]: the larger of `unsure` and `reach`."""
     unsure: float
-    """How unsettled the objects' borders are: pixels between a strict and a mild threshold, against those over the strict one."""
+    """How uncertain the objects' borders are: pixels between strict and mild threshold, as a share of those over the mild one."""
     reach: float
-    """1 where a tagged class got no pixel, or the objects nearly the whole picture."""
+    """1 where a tagged class got no pixel; otherwise it rises from 0 to 1 as the objects' share rises from NEARLY_ALL to 1."""
 
 
 STRICT, MILD = 1.25, 0.75
@@ -27,7 +27,7 @@ NEARLY_ALL = 0.9
 
 
 def mask_doubt(picture: int, seeds: Seeds, threshold: float) -> MaskDoubt:
-    """From one picture's maps and the run's threshold; no doubt where there is no tag."""
+    """Doubt from one picture's maps and the run's threshold; none where there is no tag."""
     if len(seeds.ids) == 0:
         return MaskDoubt(picture, 0.0, 0.0, 0.0)
     best = seeds.maps.astype(np.float32).max(0)

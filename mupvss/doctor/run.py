@@ -51,14 +51,14 @@ def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> Non
 
 
 def _networks(run: Path) -> list[Predictor]:
-    """The finished classifier, and those kept along its training, which knew the wrong tags less by heart."""
+    """The finished classifier, and the snapshots of its training, which had memorised fewer of the wrong tags."""
     final = load_classifier(run)
     earlier = sorted((run / "train" / "snapshots").glob("*.safetensors"))
     return [final, *(Predictor.open(path, final.config, final.options, final.threshold) for path in earlier)]
 
 
 def _mask_doubts(run: Path, dataset: Dataset) -> list[MaskDoubt]:
-    """Of the pictures that have seeds."""
+    """Doubts about the masks of the pictures that have seeds, the most doubtful first."""
     searched = FinishedRun(run)
     if searched.threshold is None:
         return []
@@ -96,7 +96,7 @@ def _write_fixed(path: Path, config: RunConfig, dataset: Dataset, doubts: np.nda
 
 
 def _table_name(origin: str, name: str, config: RunConfig) -> str:
-    """As a tag table names the picture: relative to data.root, or by its file's name."""
+    """The picture's name in a tag table: its path relative to data.root, or its file's name."""
     if config.data.source == "folder":
         return Path(origin).relative_to(config.data.root).as_posix()
     return Path(origin).name if config.data.source == "voc" else name

@@ -1,5 +1,4 @@
-"""How much a network doubts each tag, given and not given: all the evidence there is, and the pictures most alike, weighed for
-one class."""
+"""How doubtful each tag is, given or not: all evidence and the tags of the most similar pictures, weighted for each class."""
 
 from __future__ import annotations
 
@@ -13,15 +12,15 @@ from sklearn.neighbors import NearestNeighbors
 from mupvss.doctor.evidence import Evidence
 
 COUNT = 30
-"""Neighbours that are asked."""
+"""Number of neighbours."""
 SHARP = 20.0
-"""A neighbour counts exp(SHARP x (its cosine - the nearest one's))."""
+"""A neighbour has the weight exp(SHARP x (its cosine - the nearest one's))."""
 PRIOR = 2.0
 """The class's share of all pictures counts as this many neighbours."""
 
 
 def neighbours_say(features: np.ndarray, tags: np.ndarray) -> np.ndarray:
-    """Log-odds that a class is in a picture, from the weighed share of the most similar pictures that are tagged with it.
+    """Log-odds that a class is in a picture, from the weighted share of the most similar pictures that are tagged with it.
 
     Args:
         features: (n, D), one row per picture.
@@ -35,7 +34,7 @@ def neighbours_say(features: np.ndarray, tags: np.ndarray) -> np.ndarray:
         return np.zeros(tags.shape)
     centred = features - features.mean(0)
     unit = centred / np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-8)
-    # Asked without a query, it leaves each picture out of its own neighbours.
+    # Without a query, it leaves each picture out of its own neighbours.
     distances, nearest = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(unit).kneighbors()
     cosines = 1 - distances**2 / 2
     weights = np.exp(SHARP * (cosines - cosines.max(1, keepdims=True)))
@@ -49,14 +48,14 @@ FOLDS = 5
 
 
 def discriminant(evidence: np.ndarray, given: np.ndarray) -> np.ndarray:
-    """Log-odds that a picture has a tag, each by a linear discriminant that the picture's own tag had no part in.
+    """Log-odds that a picture has a tag, each by a linear discriminant fitted without that picture.
 
     Args:
         evidence: (n, K), unbounded.
         given: (n,) bool: whether a picture has the tag.
 
     Returns:
-        (n,), for as many pictures with the tag as without; NaN, unknown, where the other folds lack pictures of either side.
+        (n,), as if half of the pictures had the tag; NaN (unknown) where the other folds lack pictures with or without it.
     """
     fold = np.arange(len(evidence)) % FOLDS
     found = np.full(len(evidence), np.nan)
@@ -65,19 +64,19 @@ def discriminant(evidence: np.ndarray, given: np.ndarray) -> np.ndarray:
         yes = int(given[learn].sum())
         no = int(learn.sum()) - yes
         if yes and no and judged.any():
-            # The covariance is drawn towards its diagonal, by Ledoit and Wolf's measure of how little the pictures tell of it.
+            # Ledoit-Wolf shrinkage draws the covariance towards its diagonal, the more so the fewer pictures there are.
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Only one sample available")  # a tag that one picture has
+                warnings.filterwarnings("ignore", "Only one sample available")  # a tag of a single picture
                 fitted = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto").fit(evidence[learn], given[learn])
             found[judged] = fitted.decision_function(evidence[judged]) - np.log(yes / no)
     return found
 
 
 STEEP = 4.0
-"""Of the logistic curve: 0.12 at a picture's own mark, 0.88 at the other."""
+"""Steepness of the logistic curve: 0.12 at the mark of the picture's own side, 0.88 at the other."""
 
 LIKELY = 0.5
-"""Doubt from which a tag is called likely wrong or missing: it lies nearer to the other side's middle than to its own."""
+"""From this doubt on, a tag is called likely wrong or missing: it is nearer to the other side's mark than to its own."""
 ENOUGH, MOSTLY = 3, 0.75
 
 
@@ -89,16 +88,16 @@ class Finding:
     """Place in the data set."""
     tag: str
     kind: str
-    """missing: not given, but it looks as if it should be; wrong: given, but it does not look so."""
+    """missing: not given, but the picture looks as if it should be; wrong: given, but the picture does not look like it."""
     doubt: float
-    """In (0, 1): 0.5 halfway between the typical pictures of both sides, 0.88 where it looks like one of the other side."""
+    """In [0, 1): 0.5 halfway between the typical pictures of both sides, 0.88 for a typical picture of the other side."""
     score: float
     """The network's probability that the tag holds."""
 
 
 def strengths(evidence: Evidence, tags: np.ndarray) -> np.ndarray:
-    """How much speaks for each class in each picture (n, C), unbounded: all heads' scores of all classes, and what the pictures
-    most alike are tagged with, weighed for the class; NaN where a class has too few pictures to tell. tags (n, C) of 0 and 1."""
+    """Evidence for each class in each picture (n, C), unbounded: all heads' scores of all classes and the tags of the most
+    similar pictures, weighted for the class. NaN where a class has too few pictures. tags (n, C) of 0 and 1."""
     count = len(tags)
     parts = [evidence.heads.reshape(count, -1), neighbours_say(evidence.features, tags)]
     everything = np.concatenate(parts, 1)
@@ -108,11 +107,11 @@ def strengths(evidence: Evidence, tags: np.ndarray) -> np.ndarray:
 def tag_doubts(strong: np.ndarray, tags: np.ndarray) -> np.ndarray:
     """Strengths and tags, both (n, C), tags of 0 and 1 -> doubt (n, C) in [0, 1).
 
-    Some classes are told more surely than others. So each class's strengths are measured between two marks: the median of the
-    pictures without the tag and of those with it; wrong tags are too few to move a median. A logistic curve brings the place to
-    (0, 1) and keeps the order beyond the marks. There is no doubt where a strength is unknown (NaN), where a class lacks pictures
-    of either side, or where its marks do not stand as they should. It is halved, below what is called likely, where the place
-    between the marks does not part a class's pictures.
+    Some classes are recognised better than others. So each class's strengths are measured between two marks, the medians of the
+    pictures without the tag and of those with it; wrong tags are too few to move a median. A logistic curve maps the position
+    between the marks to (0, 1) and keeps the order beyond them. The doubt is 0 where a strength is unknown (NaN), where all
+    pictures or none have the tag, or where the marks are in the wrong order. It is halved, to below LIKELY, where the middle
+    between the marks does not separate a class's pictures.
     """
     doubts = np.zeros(strong.shape)
     for c in range(strong.shape[1]):
@@ -130,7 +129,7 @@ def tag_doubts(strong: np.ndarray, tags: np.ndarray) -> np.ndarray:
 
 
 def _parted(on_their_side: np.ndarray) -> bool:
-    """Whether the pictures of one side, if they are enough to say, mostly lie on it."""
+    """Whether one side has enough pictures to judge, and most of them lie on their own side of the middle."""
     return len(on_their_side) >= ENOUGH and on_their_side.mean() >= MOSTLY
 
 
@@ -145,8 +144,8 @@ def findings(doubts: np.ndarray, scores: np.ndarray, tags: np.ndarray, classes: 
 
 
 def corrected(doubts: np.ndarray, tags: np.ndarray, least: float) -> np.ndarray:
-    """Tags (n, C) of 0 and 1 with those turned round whose doubt is at least `least`; no picture loses its last tag, unless
-    another takes its place."""
+    """Tags (n, C) of 0 and 1, inverted where the doubt is at least `least`. No picture loses its last tag unless it gains
+    another."""
     found = np.where(doubts >= least, 1 - tags, tags)
     emptied = (found.sum(1) == 0) & (tags.sum(1) > 0)
     found[emptied] = tags[emptied]

@@ -1,7 +1,7 @@
-"""Completeness: which share of each object a map covers. mIoU hides it, and it is what the paper's claim is about.
+"""Completeness: the share of each object that a map covers. The paper's claim is about it, and mIoU hides it.
 
-A region is the pixels of one class in one picture. Its values are kept as a histogram, so that the share covered at any
-threshold can be read off afterwards.
+A region is the pixels of one class in one picture. Its values are kept as a histogram, from which the share covered at any
+threshold can be read afterwards.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class Region:
     picture: str
     class_id: int
     size: float
-    """Share of the picture's pixels that are counted."""
+    """Share of the picture's counted pixels (those that are not ignored)."""
     covered: np.ndarray
-    """(BINS + 1,) int64: pixels of the region that have its class at the threshold k / BINS; entry 0 at no threshold."""
+    """(BINS + 1,) int64: pixels of the region that get its class at the threshold k / BINS; entry 0 is without a threshold."""
     pixels: int
     body_covered: np.ndarray | None
-    """The same for the region without its telling part; None where parts are not known."""
+    """The same for the region without its telling part; None where parts are unknown."""
     body_pixels: int = 0
 
     def completeness(self, threshold: float) -> float:
@@ -38,14 +38,15 @@ class Region:
         return float(self.covered[round(threshold * BINS)] / self.pixels)
 
     def body_completeness(self, threshold: float) -> float | None:
-        """Share of the plain body covered; None where parts are not known or nothing of the body shows."""
+        """Share of the plain body covered; None where parts are unknown or no pixel of the body is visible."""
         if self.body_covered is None or self.body_pixels == 0:
             return None
         return float(self.body_covered[round(threshold * BINS)] / self.body_pixels)
 
 
 def regions(picture: str, value: np.ndarray, label: np.ndarray, truth: np.ndarray, part: np.ndarray | None) -> list[Region]:
-    """Best map value, its class id, the true class ids (255: not counted), where the telling parts are (bool): all (H, W)."""
+    """The regions of one picture. value: best map value; label: its class id; truth: true class ids (255: ignored); part: the
+    telling parts (bool). All are (H, W)."""
     level = levels(value)
     counted = int((truth != IGNORE).sum())
     found = []
@@ -68,8 +69,9 @@ def regions(picture: str, value: np.ndarray, label: np.ndarray, truth: np.ndarra
 
 
 def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Regions as `size`, `completeness` and `body` (None where not known) -> covered and body, means over all of them, and
-    groups: of equal number, from small objects to large, each with the means of the three. Too few regions make no groups."""
+    """Regions with `size`, `completeness` and `body` (None where unknown) -> covered and body, the means over all of them, and
+    groups of equal number, from small objects to large, each with the means of the three. Fewer than SIZE_GROUPS regions make no
+    groups."""
     regions = sorted(found, key=lambda region: region["size"])
     parts = np.array_split(np.arange(len(regions)), SIZE_GROUPS) if len(regions) >= SIZE_GROUPS else []
     groups = [[regions[i] for i in part] for part in parts]
@@ -86,5 +88,5 @@ def _mean(regions: Sequence[dict[str, Any]], key: str) -> float | None:
 
 
 def _at_least(level: np.ndarray) -> np.ndarray:
-    """Levels of some pixels -> for each k how many are at level k or over."""
+    """Levels of some pixels -> for each k, the number of pixels at level k or above."""
     return np.cumsum(np.bincount(level.ravel(), minlength=BINS + 1)[::-1])[::-1]

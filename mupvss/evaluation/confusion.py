@@ -1,4 +1,4 @@
-"""The one confusion matrix and the figures read off it."""
+"""The one confusion matrix, and the figures computed from it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mupvss.errors import UserError
 
 
 def joint_counts(truth: np.ndarray, prediction: np.ndarray, size: int) -> tuple[np.ndarray, int]:
-    """Two uint8 arrays of equal shape -> (size, size) int64, truth in rows, without the pixels whose truth is 255; and the place
-    of a pixel with another id of `size` or more, -1 if there is none."""
+    """Two uint8 arrays of equal shape -> (size, size) int64, truth in rows, without the pixels whose truth is 255; and the index
+    of the first pixel with another id of `size` or more, -1 if there is none."""
     truth, prediction = truth.ravel(), prediction.ravel()
     counted = truth != IGNORE
     wrong = np.flatnonzero(counted & ((truth >= size) | (prediction >= size)))
@@ -23,9 +23,9 @@ def joint_counts(truth: np.ndarray, prediction: np.ndarray, size: int) -> tuple[
 
 
 def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
-    """Class ids of equal shape -> (K, K) int64, truth in rows; pixels whose truth is 255 do not count.
+    """Class ids of equal shape -> (K, K) int64, truth in rows; pixels whose truth is 255 are ignored.
 
-    num_classes K counts the background. ValueError for other ids or unequal shapes.
+    num_classes K includes the background. UserError for other ids or unequal shapes.
     """
     if prediction.shape != truth.shape:
         raise UserError(f"the prediction is {prediction.shape}, the truth {truth.shape}; they must be of one size")
@@ -55,9 +55,9 @@ class Scores:
     precision: list[float | None]
     recall: list[float | None]
     false_positive: float
-    """Background pixels called a class, as a share of all pixels counted."""
+    """Background pixels labelled as a class, as a share of all counted pixels."""
     false_negative: float
-    """Object pixels called background, as a share of all pixels counted."""
+    """Object pixels labelled as background, as a share of all counted pixels."""
 
 
 def scores(matrix: np.ndarray) -> Scores:

@@ -1,4 +1,4 @@
-"""Any folder of palette PNGs against another, and scores as a table for the terminal and as JSON."""
+"""Scores one folder of palette PNGs against another, and gives scores as a table for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mupvss.evaluation.confusion import Scores, confusion_matrix
 def score_folders(predictions: Path, truth: Path, num_classes: int, names: list[str] | None = None) -> np.ndarray:
     """Confusion matrix (K, K), truth in rows, over the named pictures (all of `truth` if None), by file stem.
 
-    num_classes K counts the background. DataError names the file that is missing, of another size or holds a wrong id.
+    num_classes K includes the background. DataError names a file that is missing, has another size or holds a wrong id.
     """
     for folder in (predictions, truth):
         if not folder.is_dir():

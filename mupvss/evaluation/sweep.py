@@ -12,7 +12,7 @@ BINS = 100
 
 
 def levels(values: np.ndarray) -> np.ndarray:
-    """Map values in [0, 1] -> int bins 0 ... BINS: bin >= k says the value is at least k / BINS."""
+    """Map values in [0, 1] -> int bins 0 ... BINS: bin >= k means that the value is at least k / BINS."""
     return np.clip(np.floor(values.astype(np.float64) * BINS + 1e-6), 0, BINS).astype(np.int64)
 
 
@@ -31,7 +31,7 @@ def matrix_at(histogram: np.ndarray, k: int) -> np.ndarray:
 
 
 def best_threshold(histogram: np.ndarray) -> tuple[float, Scores]:
-    """The *oracle*: the threshold of highest mIoU, chosen with the masks, and its figures."""
+    """The *oracle* threshold, which gives the highest mIoU and is chosen with the masks, and its scores."""
     found = [scores(matrix_at(histogram, k)) for k in range(BINS + 1)]
     k = max(range(BINS + 1), key=lambda i: found[i].miou)
     return k / BINS, found[k]

@@ -1,4 +1,4 @@
-"""COCO JSON: every connected region an annotation, as run lengths (exact) or as polygons."""
+"""COCO JSON: one annotation per connected region, as run lengths (exact) or as polygons."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The formats by name; a new one is one file and one line.
 
-By hand, though datumaro writes most of them: it pins Pillow and OpenCV to versions before ours, and brings pandas and pyarrow.
+No library is used: datumaro writes most of them, but pins Pillow and OpenCV to versions before ours and needs pandas and pyarrow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMATS: dict[str, Callable[[Path, Options], Writer]] = {
 
 
 def export_all(items: Iterable[Item], count: int, formats: Sequence[str], out: Path, options: Options) -> None:
-    """Writes `count` items in each format. ValueError for an unknown format."""
+    """Writes `count` items in each format. UserError for an unknown format."""
     check_formats(formats)
     writers = [FORMATS[name](out, options) for name in formats]
     with progress_bar("export", count, "pictures") as advance:

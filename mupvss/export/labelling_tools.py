@@ -59,14 +59,14 @@ class CvatWriter:
 
 
 def row_run_lengths(mask: np.ndarray) -> list[int]:
-    """(h, w) bool, row by row -> lengths of runs in turn outside and inside, the first one outside (0 where there is none)."""
+    """(h, w) bool, row by row -> lengths of the runs, outside and inside in turn; the first is outside (0 if there is none)."""
     flat = np.concatenate(([False], mask.ravel()))
     changes = np.flatnonzero(flat[1:] != flat[:-1])
     return np.diff(np.concatenate(([0], changes, [mask.size]))).tolist()
 
 
 PREFIX = "/data/local-files/?d="
-"""How Label Studio names pictures of its local storage."""
+"""Prefix of Label Studio's addresses for pictures in its local storage."""
 
 
 class LabelStudioWriter:
@@ -112,11 +112,11 @@ class LabelStudioWriter:
 
 
 LABELME = "5.5.0"
-"""Of LabelMe's file format."""
+"""Version of LabelMe's file format."""
 
 
 class LabelMeWriter:
-    """labelme/NAME.json, which names the picture by its path relative to itself."""
+    """labelme/NAME.json, with the picture's path relative to that file."""
 
     def __init__(self, out: Path, options: Options) -> None:
         self.folder, self.options = out / "labelme", options

@@ -1,4 +1,4 @@
-"""For people: palette PNGs, masks over their pictures, and objects cut out."""
+"""Formats for people: palette PNGs, masks over their pictures, and cut-out objects."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class OverlayWriter:
 
 
 class CutoutWriter:
-    """cutouts/NAME__CLASS.png: a class's pixels, transparent around, in the smallest box."""
+    """cutouts/NAME__CLASS.png: the pixels of a class on a transparent ground, cropped to their bounding box."""
 
     def __init__(self, out: Path, options: Options) -> None:
         self.folder, self.classes = out / "cutouts", options.classes

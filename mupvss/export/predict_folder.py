@@ -1,6 +1,6 @@
-"""Masks of many pictures: found one by one, kept as palette PNGs, then written in each format asked for.
+"""Masks of many pictures: predicted one by one, kept as palette PNGs, then written in each format asked for.
 
-A stopped run goes on: a picture whose mask is there, made by the same network with the same tags, is not searched again.
+A stopped run resumes: a picture that already has a mask by the same network with the same tags is not searched again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mupvss.runtime.log import console, progress_bar
 from mupvss.stages.run_folder import fingerprint
 
 KEPT = ".found"
-"""Folder of the masks and figures of single pictures."""
+"""Folder for the masks and figures of the individual pictures."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """A picture to be searched."""
+    """A picture to make a mask of."""
 
     name: str
     """Relative to the folder it was found in."""
@@ -72,7 +72,8 @@ def predict_folder(request: Request) -> int:
 
 
 def find_pictures(given: Sequence[str]) -> list[Source]:
-    """Files, folders (with all below) and patterns -> pictures, named relative to the folder or pattern's fixed part."""
+    """Files, folders (searched recursively) and patterns -> pictures, named relative to the folder or the pattern's fixed
+    part."""
     found: list[Source] = []
     for text in given:
         path = Path(text)
@@ -108,7 +109,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 
 def _search(request: Request, sources: Sequence[Source], known: Tags | None, predictor: PicturePredictor) -> dict[str, str]:
-    """Messages of the pictures that could not be used, by name; the others' masks and figures are kept on disk."""
+    """Predicts the masks and keeps them on disk with their figures; -> messages, by name, for pictures that could not be used."""
     failed: dict[str, str] = {}
     maker = fingerprint("predict", network_state(request.run), request.classifier, list(predictor.classes))
     with progress_bar("predict", len(sources), "pictures") as advance:
@@ -156,7 +157,7 @@ def _is_made(out: Path, source: Source, made_by: str) -> bool:
 
 
 def network_state(run: Path) -> list[object]:
-    """What of a run the answers depend on."""
+    """State of those files of a run that predictions depend on."""
     files = [run] if run.is_file() else sorted([*run.glob("*/model.safetensors"), *run.glob("seeds/metrics.json")])
     return [[path.name, file_state(str(path))] for path in files]
 

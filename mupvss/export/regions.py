@@ -1,4 +1,4 @@
-"""What every writer gets, what it must do, and the connected regions of a mask with their outlines as polygons."""
+"""Input and interface of all writers, and the connected regions of a mask with their outlines as polygons."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Item:
     name: str
     """The picture as the user named it, relative, with its suffix: 'cats/1.jpg'."""
     path: Path
-    """Where it lies."""
+    """The picture's file."""
     labels: np.ndarray
-    """(H, W) uint8 class ids, 0 background; 255, unsure, belongs to no class."""
+    """(H, W) uint8 class ids, 0 background; 255 is unsure and belongs to no class."""
     scores: dict[str, float] = field(default_factory=dict)
     """Per class the probability that it is in the picture."""
 
@@ -38,14 +38,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Options:
-    """What all writers share."""
+    """Settings that all writers share."""
 
     classes: tuple[str, ...]
     """Names behind the ids 1, 2, ..."""
     min_pixels: int = 16
     """Smaller connected regions are left out of objects and outlines."""
     tolerance: float = 1.0
-    """Outlines may leave the mask's edge by this many pixels; 0: every step of the edge."""
+    """Outlines may deviate from the mask's edge by this many pixels; 0: exact."""
 
 
 class Writer(Protocol):
@@ -69,7 +69,7 @@ class Region:
     left: int
     top: int
     mask: np.ndarray
-    """(h, w) bool, only its own box."""
+    """(h, w) bool, cropped to the region's box."""
 
     @property
     def area(self) -> int:
@@ -88,7 +88,7 @@ class Region:
         return found
 
     def outlines(self, tolerance: float) -> list[Points]:
-        """Its polygons, mostly one; holes are joined to the outside by a cut of no width, since few formats know holes."""
+        """Its polygons, mostly one. Holes are joined to the outside by a cut of no width, since few formats support holes."""
         return [ring + np.array([self.left, self.top]) for ring in trace(self.mask, tolerance)]
 
 
@@ -110,12 +110,12 @@ def regions(item: Item, options: Options) -> list[Region]:
 def trace(mask: np.ndarray, tolerance: float) -> list[Points]:
     """(h, w) bool -> rings, which follow the pixels' edges exactly at tolerance 0."""
     cv2 = opencv()
-    # At twice the size a pixel is four, and each of those touches one corner of the pixel.
+    # At twice the size, a pixel becomes four, each of which touches one of its corners.
     large = np.repeat(np.repeat(mask.astype(np.uint8), 2, 0), 2, 1)
     found, hierarchy = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     rings = []
     for index, contour in enumerate(found):
-        if hierarchy[0][index][3] >= 0:  # a hole, which its outside takes along
+        if hierarchy[0][index][3] >= 0:  # a hole, which is joined to its outside
             continue
         ring, hole = _simple(contour, tolerance), hierarchy[0][index][2]
         while hole >= 0:
@@ -127,7 +127,7 @@ def trace(mask: np.ndarray, tolerance: float) -> list[Points]:
 
 
 def _simple(contour: np.ndarray, tolerance: float) -> Points:
-    """Contour (n, 1, 2) at twice the size -> the corners it passes, without those that `tolerance` allows to skip."""
+    """Contour (n, 1, 2) at twice the size -> the corners it passes, without those that `tolerance` lets it skip."""
     corners = ((contour + 1) // 2).astype(np.float32)
     return opencv().approxPolyDP(corners, tolerance, True)[:, 0].astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""For trainings elsewhere: Pascal VOC's folders, and YOLO segmentation."""
+"""Formats for training with other tools: Pascal VOC's folders, and YOLO segmentation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mupvss.export.regions import Item, Options, regions
 from mupvss.files import write_text
 
 MAX_OBJECTS = 254
-"""Object masks are 8-bit, and 255 is void; further, smaller objects are void there."""
+"""Object masks are 8-bit and 255 is void, so only this number of objects, the largest, have an id; the others are void."""
 
 
 class VocWriter:
@@ -41,7 +41,7 @@ class VocWriter:
             _text(entry, "name", region.class_name)
             _text(entry, "difficult", "0")
             box = ElementTree.SubElement(entry, "bndbox")
-            left, upper, right, lower = region.box  # VOC counts from 1 and means the last pixel
+            left, upper, right, lower = region.box  # VOC counts from 1 and includes the last pixel
             for key, value in zip(("xmin", "ymin", "xmax", "ymax"), (left + 1, upper + 1, right, lower), strict=True):
                 _text(box, key, str(value))
         write_palette_png(self.root / "SegmentationObject" / f"{name}.png", objects)

@@ -1,6 +1,7 @@
 """CCP, cross-class prototype loss: the prototypes of one picture exclude each other (paper, Sec. 3.2).
 
-Printed: -sum_{i != j} log(1 - cos(P_i, P_j)). Negative for opposed prototypes; as a mean its floor is -log(C / (C - 1)).
+As printed: -sum_{i != j} log(1 - cos(P_i, P_j)). It is negative for opposed prototypes; as a mean its minimum is
+-log(C / (C - 1)).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from torch import Tensor
 from mupvss.ops import extended_log, full_precision, pairwise_cosine, part_ties
 
 FLOOR = 1e-6
-"""1 - cos under it is extended linearly."""
+"""Below this value of 1 - cos, the logarithm is extended linearly."""
 
 
 def ccp(prototypes: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -21,7 +22,7 @@ def ccp(prototypes: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tenso
 
     Args:
         prototypes: (B, C, D) or (C, D), of any float type.
-        reduction: sum: over the pairs, averaged over the pictures, as printed for one picture; mean: over the pairs too.
+        reduction: sum: sum over the pairs, as printed for one picture, averaged over the pictures; mean: mean over both.
 
     Returns:
         A scalar, at least -log(C / (C - 1)) as a mean. 0, with a gradient of zero, for a single class.

@@ -1,6 +1,6 @@
 """CIP, cross-image prototype loss: one class's prototype agrees across the pictures of a batch (paper, Sec. 3.2).
 
-Printed: -sum_{i != j} log cos(P_c^i, P_c^j), which has no value where the cosine is not positive. Ours (`shifted`) is
+As printed: -sum_{i != j} log cos(P_c^i, P_c^j), which is undefined where the cosine is not positive. Our form (`shifted`) is
 -log((1 + cos) / 2).
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from mupvss.ops import extended_log, full_precision, pairwise_cosine
 
 FLOOR = {"shifted": 1e-3, "literal": 0.05}
-"""Arguments of the logarithm under it are extended linearly, so that exactly the bad pairs keep a gradient."""
+"""Below these arguments, the logarithm is extended linearly, so that exactly the bad pairs keep a gradient."""
 
 
 def cip(

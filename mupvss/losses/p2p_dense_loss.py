@@ -1,7 +1,7 @@
-"""Patch-wise P2P: the classifier's confident patches teach the search where (ours, not the paper's).
+"""Patch-wise P2P: the classifier's confident patches teach the search where a class is (ours, not the paper's).
 
-P2P as printed only says *whether* a class is in the picture. The patch classifier, refined by patch affinity, knows
-roughly *where*; its confident patches become targets for the similarity between patch and prototype. Only tags are used.
+P2P as printed learns only *whether* a class is in the picture. The patch classifier, refined by patch affinity, knows roughly
+*where*; its confident patches become targets for the similarity between patch and prototype. Only tags are used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mupvss.losses.p2p_loss import similarity
 from mupvss.ops import full_precision
 
 FOREGROUND, BACKGROUND = 0.6, 0.4
-"""A stretched map over the first is an object, under the second it is not; between them a patch teaches nothing."""
+"""A patch is an object if its stretched map is above the first, background if it is below the second, and otherwise ignored."""
 
 
 def confident_targets(maps: Tensor, tags: Tensor) -> tuple[Tensor, Tensor]:
-    """maps (B, C, N), any range >= 0, tags (B, C) -> targets (B, C, N) of 0 and 1, and where they count (B, C, N) bool.
+    """maps (B, C, N), any range >= 0, tags (B, C) -> targets (B, C, N) of 0 and 1, and where they are used (B, C, N) bool.
 
-    Tagged classes only. A patch that another tagged class claims more strongly is not an object of this one.
+    For tagged classes only. A patch that another tagged class claims more strongly is a negative for this one.
     """
     maps = full_precision(maps.detach())
     low, high = maps.amin(-1, keepdim=True), maps.amax(-1, keepdim=True)
@@ -45,9 +45,9 @@ def p2p_dense(
 ) -> Tensor:
     """patches (B, N, D), prototypes (B, C, D), tags (B, C), teaching maps (B, C, N) >= 0 -> scalar.
 
-    Binary cross-entropy of scale * cos + bias, mean over the patches of each of the two targets, so that small objects
-    count as much as their surroundings. 0, with a gradient of zero, where nothing is tagged. mean_count: the number of patches,
-    where a batch is shared out to several processes.
+    Binary cross-entropy of scale * cos + bias, averaged over the patches of each target (0 and 1) separately, so that small
+    objects count as much as their surroundings. 0, with a gradient of zero, where nothing is tagged. mean_count: averages a count
+    over the processes that share a batch.
     """
     target, counts = confident_targets(maps, tags)
     logits = scale * similarity(patches, prototypes) + (bias.unsqueeze(-1) if isinstance(bias, Tensor) else bias)

@@ -1,8 +1,8 @@
 """P2P, patch-to-prototype loss: the search itself classifies, which teaches patches to resemble their prototype.
 
-Printed: s_ij = cos(F_i, P_j), zero where s_ij <= threshold, summed over the patches, multi-label loss against the tags. A
-sum of non-negative numbers cannot say "absent" (its loss stays above log 2) and grows with the picture. Ours pools by
-GWRP, whose meaning does not change with the number of patches, and learns a scale and a bias.
+As printed: s_ij = cos(F_i, P_j), zero where s_ij <= threshold, summed over the patches, with a multi-label loss against the tags.
+A sum of non-negative numbers cannot say "absent" (its loss stays above log 2), and it grows with the picture. Our version pools
+by GWRP, whose meaning does not change with the number of patches, and learns a scale and a bias.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def similarity(patches: Tensor, prototypes: Tensor) -> Tensor:
 
 
 def over_threshold(scores: Tensor, threshold: float) -> Tensor:
-    """scores (B, C, N), zero where at or under the threshold; the best patch of each class always counts.
+    """scores (B, C, N) -> zero at or below the threshold, except for the best patch of each class.
 
-    Without that guard, a tagged class whose patches all lie under the threshold would never get a gradient.
+    Without this exception, a tagged class whose patches are all below the threshold would never get a gradient.
     """
     keep = (scores > threshold) | (scores == scores.amax(-1, keepdim=True))
     return scores * keep
@@ -54,7 +54,7 @@ def p2p(
     decay: float = 0.995,
     reference_patches: int = 784,
 ) -> Tensor:
-    """Classification by scale * pool(cosines) + bias (paper, Sec. 3.2). Printed: threshold = tau, how = "sum", scale 1, bias 0.
+    """Classification by scale * pool(cosines) + bias (paper, Sec. 3.2). As printed: threshold tau, how "sum", scale 1, bias 0.
 
     Args:
         patches: (B, N, D).
@@ -65,7 +65,7 @@ def p2p(
         scale: Factor on the pooled cosines.
         bias: Added to them: one number, or one per class (C,).
         decay: Decay per rank of GWRP, for `reference_patches` patches.
-        reference_patches: Number of patches that `decay` is given for; 0: any number.
+        reference_patches: Number of patches that `decay` is given for. 0: use it for any number.
 
     Returns:
         A scalar, at least 0.

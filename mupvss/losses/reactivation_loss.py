@@ -1,4 +1,4 @@
-"""ReCAM's re-activation (Chen et al. 2022): the features under one class's map must be told apart by softmax.
+"""ReCAM's re-activation (Chen et al. 2022): a softmax must recognise a class from the features under its map.
 
 The sigmoid of a multi-label loss lets classes share features; a softmax over single-class features does not.
 """
@@ -22,9 +22,9 @@ def reactivation(
 ) -> Tensor:
     """patches (B, N, D), patch_logits (B, C, N), tags (B, C), weight (C, D) of the second classifier -> scalar.
 
-    For each tagged class: the patches weighed by its map (ReLU, divided by its greatest value, taken as given), averaged,
-    classified by softmax. Mean over tagged pairs; 0, with a gradient of zero, where nothing is tagged. mean_count: the number
-    of pairs, where a batch is shared out to several processes.
+    For each tagged class, the patches are weighted by its map (ReLU, divided by its maximum, without gradient), averaged and
+    classified by softmax. Mean over tagged pairs; 0, with a gradient of zero, where nothing is tagged. mean_count: averages a
+    count over the processes that share a batch.
     """
     patches = full_precision(patches)
     maps = full_precision(patch_logits).detach().relu()

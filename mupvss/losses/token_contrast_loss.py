@@ -13,7 +13,7 @@ def token_contrast(tokens: Tensor) -> Tensor:
     """tokens (L, B, C, D): the C class tokens after each of L blocks -> scalar.
 
     Cross-entropy between the cosines of a picture's tokens, as C logits per token, and the identity; mean over blocks,
-    pictures and tokens. Its floor is log(1 + (C-1) exp(-C/(C-1))), reached by tokens spread evenly.
+    pictures and tokens. Its minimum is log(1 + (C-1) exp(-C/(C-1))), reached by evenly spread tokens.
     """
     blocks, pictures, classes, width = tokens.shape
     cosines = pairwise_cosine(full_precision(tokens).reshape(blocks * pictures, classes, width))

@@ -1,1 +1,1 @@
-"""From seeds to pseudo-masks: learned affinity, random walk, dense CRF, and what stays unsure."""
+"""From seeds to pseudo-masks: learned affinity, random walk, dense CRF, and which pixels stay unsure."""

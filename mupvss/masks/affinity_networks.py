@@ -1,8 +1,8 @@
 """The networks that learn which neighbouring cells belong to one object (Ahn & Kwak 2018, PSA), and their checkpoints.
 
-AffinityNet is PSA's own: features of three depths of ResNet38, brought together so that distance means affinity. The head on
-the trained ViT is ours: its blocks already know what belongs together, a little convolution says how much. There the classifier
-stays as it is, so that training takes minutes on a CPU; colours at twice the grid's fineness give edges.
+AffinityNet is PSA's own: features of three depths of ResNet38, projected so that distance means affinity. The head on the trained
+ViT is ours: the ViT's blocks already know what belongs together, and small convolutions learn how much. The classifier stays
+frozen, so training takes minutes on a CPU; colours at twice the resolution of the features add the edges.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mupvss.model.vit import VisionTransformer
 from mupvss.options import AFFINITIES, HeadAffinity, NetAffinity
 
 CHANNELS = (64, 128, 256)
-"""Of the three depths, at full width."""
+"""Channels for the three depths, at full width."""
 
 
 class AffinityNet(nn.Module):
@@ -49,7 +49,7 @@ class AffinityNet(nn.Module):
 
 WIDTH = 64
 DEPTHS = (0.34, 0.67)
-"""Shares of the blocks after which features are taken, beside the last ones."""
+"""Fractions of the blocks after which features are read, in addition to those of the last block."""
 
 
 class ViTAffinity(nn.Module):
@@ -61,7 +61,7 @@ class ViTAffinity(nn.Module):
         self.stride = vit.patch_size // 2
         taken = sorted({max(1, round(share * len(vit.blocks))) for share in DEPTHS})
         self._seen: list[Tensor] = []
-        for number in taken:  # what enters a block is what the one before it made
+        for number in taken:  # the input of a block is the output of the one before it
             vit.layers()[number].norm1.register_forward_pre_hook(self._keep)
         self.project = nn.ModuleList(nn.Conv2d(vit.width, WIDTH, 1) for _ in range(len(taken) + 1))
         self.edges = nn.Sequential(
@@ -107,7 +107,7 @@ AffinityNetwork = AffinityNet | ViTAffinity
 
 
 def build_affinity(config: HeadAffinity, classifier: Path, pretrained: bool = True) -> AffinityNetwork:
-    """classifier: the checkpoint that a head stands on. UserError for a head on a CNN."""
+    """classifier: the checkpoint that a head is built on. UserError for a head on a CNN."""
     if isinstance(config, NetAffinity):
         backbone = ResNet38(config.channels, frozen_stages=2 if config.weights else 0)
         if config.weights and pretrained:
@@ -125,7 +125,7 @@ def save_affinity(path: Path, network: AffinityNetwork, config: HeadAffinity) ->
 
 
 def load_affinity(path: Path, classifier: Path) -> AffinityNetwork:
-    """A trained affinity network, of this version or 0.1.0's. classifier: see `build_affinity`."""
+    """A trained affinity network, written by this version or 0.1.0. classifier: see `build_affinity`."""
     tensors, header = load_tensors(path)
     if "affinity" not in header:
         raise CheckpointError(f"{path}: not an affinity network; run the stage 'affinity' first")

@@ -1,13 +1,13 @@
-"""One picture's maps to probabilities, through the dense CRF, to a mask with its confidence."""
+"""From one picture's maps to probabilities, through the dense CRF, to a mask with its confidence."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mupvss.crf import DenseCRF
+from mupvss.crf import DenseCRF, compile_ahead
 from mupvss.data.masks import IGNORE
 from mupvss.options import MasksConfig
 from mupvss.search.seeds import Seeds
@@ -26,15 +26,15 @@ class Refined:
     """(K + 1, H, W) float32, the background first."""
 
     def labels(self) -> np.ndarray:
-        """(H, W) uint8: the likeliest class id."""
+        """(H, W) uint8: the most likely class id."""
         return np.concatenate(([0], self.ids)).astype(np.uint8)[self.probabilities.argmax(0)]
 
     def confidence(self) -> np.ndarray:
-        """(H, W) uint8: the probability of the likeliest, 255 for 1."""
+        """(H, W) uint8: the probability of the most likely class, 255 for 1."""
         return (255 * self.probabilities.max(0) + 0.5).astype(np.uint8)
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """The likeliest object class: its probability (H, W) in [0, 1] and id; zeros where there is no tag."""
+        """The most likely object class: its probability (H, W) in [0, 1] and id; zeros where there is no tag."""
         if len(self.ids) == 0:
             shape = self.probabilities.shape[1:]
             return np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
@@ -49,11 +49,11 @@ def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, st
 def refine_masks(
     seeds: Seeds, image: np.ndarray, backgrounds: Sequence[float], crf: str, steps: int = 10, sharpness: float = 1.0
 ) -> list[Refined]:
-    """Maps, the RGB picture (H, W, 3) uint8 and map values that count as background -> for each of these Refined at the
-    picture's size.
+    """Maps, the RGB picture (H, W, 3) uint8 and background values -> for each of these a Refined, at the picture's size.
 
-    crf: a preset's name, or none; sharpness: power of the values before they become probabilities, which moves no boundary by
-    itself but says how sure the maps are. A picture without a tag is background throughout.
+    backgrounds: map values that the background gets; crf: a preset's name, or none; sharpness: power of the values before they
+    become probabilities, which by itself moves no boundary but sets how sure the maps are. A picture without a tag is all
+    background.
     """
     values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)
     values[:, 0] = np.maximum(backgrounds, 1e-3)[:, None, None]
@@ -65,14 +65,23 @@ def refine_masks(
     return [Refined(seeds.ids, found) for found in probabilities]
 
 
+def prepare_crf(config: MasksConfig, tags: Iterable[int]) -> None:
+    """Compiles the dense CRF for pictures with these numbers of tags, as `pseudo_mask` will ask it."""
+    if config.crf != "none":
+        compile_ahead(config.crf, (1 + count for count in tags if count), len(_backgrounds(0.5, config)))
+
+
+def _backgrounds(background: float, config: MasksConfig) -> list[float]:
+    """The mask's own, and those that must not change a label."""
+    return [background, *(background * factor for factor in (1 + config.margin, 1 - config.margin) if config.margin)]
+
+
 def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
     """-> the refined probabilities, and the labels to learn from (H, W) uint8.
 
-    The labels are the refined ones where a stronger and a weaker background, times 1 + margin and 1 - margin, leave them as they
-    are, and 255 elsewhere.
+    A label becomes 255 where a stronger or a weaker background (times 1 + margin or 1 - margin) changes it.
     """
-    levels = [background, *(background * factor for factor in (1 + config.margin, 1 - config.margin) if config.margin)]
-    refined, *others = refine_masks(seeds, image, levels, config.crf, config.crf_steps, SHARPNESS)
+    refined, *others = refine_masks(seeds, image, _backgrounds(background, config), config.crf, config.crf_steps, SHARPNESS)
     labels = refined.labels()
     sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
     return refined, np.where(sure, labels, IGNORE).astype(np.uint8)

@@ -1,7 +1,7 @@
 """Learned affinity (Ahn & Kwak 2018, PSA): pairs of cells, the loss that teaches them, and the random walk over them.
 
-The usual dense transition matrix squared log2(steps) times costs N^3; a sparse one applied `steps` times costs N times the
-neighbours, and never holds an N x N matrix.
+Squaring the usual dense transition matrix log2(steps) times costs N^3. Applying a sparse one `steps` times costs N times the
+number of neighbours, and never holds an N x N matrix.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RADIUS = 5
 BETA = 8.0
 """Power of the affinities before a walk."""
 STEPS = 32
-"""Of a walk."""
+"""Number of steps of a walk."""
 
 
 def half_disc(radius: int) -> list[tuple[int, int]]:
@@ -78,7 +78,7 @@ def affinity_loss(
     """affinity (B, pairs), labels (B, h, w) -> scalar: background/4 + object/4 + different/2, each the mean over its pairs.
 
     A kind of pair that does not occur adds nothing; with none at all the loss is 0, with a gradient of zero.
-    mean_count: the number of pairs, where a batch is shared out to several processes.
+    mean_count: averages a count over the processes that share a batch.
     """
     background, thing, different = pair_targets(labels, radius)
     near, far = -torch.log(affinity + 1e-5), -torch.log(1 - affinity + 1e-5)
@@ -100,7 +100,7 @@ def transition(affinity: Tensor, height: int, width: int, radius: int, beta: flo
     values = torch.cat((torch.ones(len(own), device=affinity.device), strength, strength))
     total = torch.zeros(len(own), device=affinity.device).index_add_(0, rows, values)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # beta-state notices of a product that our tests check
+        warnings.filterwarnings("ignore", message="Sparse")  # notices that sparse products are in beta; our tests check them
         matrix = torch.sparse_coo_tensor(
             torch.stack((rows, columns)), values / total[rows], (len(own),) * 2, check_invariants=False
         )
@@ -110,7 +110,7 @@ def transition(affinity: Tensor, height: int, width: int, radius: int, beta: flo
 def random_walk(maps: Tensor, operator: Tensor, steps: int) -> Tensor:
     """maps (C, h, w), operator (h*w, h*w) sparse, rows summing to 1 -> (C, h, w), each cell the average over its walk."""
     flat = maps.flatten(1).t().contiguous().float()  # (N, C)
-    if flat.shape[1] == 1:  # a matrix with a vector is a slower path than with a narrow matrix
+    if flat.shape[1] == 1:  # the product with a vector is slower than with a narrow matrix
         flat = flat.expand(-1, 2).contiguous()
     for _ in range(steps):
         flat = operator @ flat
@@ -121,7 +121,7 @@ def random_walk(maps: Tensor, operator: Tensor, steps: int) -> Tensor:
 def walked(seeds: Seeds, image: Image.Image, network: AffinityNetwork, multiple: int, device: torch.device) -> Seeds:
     """The seeds with their maps averaged over random walks and stretched to [0, 1] again.
 
-    multiple: sides of the picture are rounded to it, in pixels.
+    multiple: sides of the picture are rounded to multiples of this, in pixels.
     """
     if len(seeds.ids) == 0:
         return seeds

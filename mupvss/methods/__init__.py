@@ -1,4 +1,4 @@
-"""The methods by name. Another one is used by saying where it is: `method = "package.module:NAME"`."""
+"""The methods by name. A method of another package is chosen by its place: `method = "package.module:NAME"`."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["METHODS", "Losses", "Method", "NoOptions", "find_method"]
 
 METHODS: dict[str, Method] = {method.name: method for method in (MUPVSS, MCTFORMER, VIT_CAM, CNN_CAM, RECAM)}
 ALLOWED = "MUPVSS_METHODS"
-"""Environment variable: modules, parted by commas, whose methods may be imported because a file of others asks for them."""
+"""Environment variable: modules, separated by commas, whose methods may be imported when a file by someone else names them."""
 
 
 def find_method(name: str, trusted: bool = True) -> Method:
     """One of METHODS, or NAME of package.module. ConfigError where there is none.
 
     trusted: whether the user asked for it. A checkpoint or a run's folder may come from strangers, and importing a module runs
-    it: what such files name is used only if it is imported already, or its module is listed in the environment variable
-    MUPVSS_METHODS.
+    its code. So a method that such a file names is used only if its module is already imported or listed in the environment
+    variable MUPVSS_METHODS.
     """
     if name in METHODS:
         return METHODS[name]

@@ -28,12 +28,12 @@ class ModelInfo:
     model: Any
     """A ViTConfig or a CNNConfig."""
     options: Any
-    """The method's own."""
+    """The method's own options."""
     named: str
     """The method as the config named it."""
 
     def header(self) -> dict[str, Any]:
-        """As it is written into a file."""
+        """The header as it is written into a file."""
         return {
             "classes": list(self.classes),
             "method": self.named,
@@ -62,11 +62,11 @@ def read_model(path: Path) -> tuple[dict[str, Tensor], ModelInfo]:
 
 
 def model_info(header: Mapping[str, Any], path: Path) -> ModelInfo:
-    """CheckpointError for the header of something else, or one that does not fit together."""
+    """What a header says about its network. CheckpointError for the header of another kind of file, or an inconsistent one."""
     if "classes" not in header:
         raise CheckpointError(f"{path}: a training state, not a finished model; use model.safetensors")
     with fitting(path):
-        if "method" not in header:  # of version 0.1.0
+        if "method" not in header:  # written by version 0.1.0
             words = modern({"model": dict(header["model"])}, str(path))
             method = find_method(str(words["method"]), trusted=False)
             model, options = words.get("model", {}), {k: v for k, v in words.get(method.table, {}).items() if k != "search"}
@@ -92,7 +92,7 @@ def load_network(path: Path) -> tuple[Any, ModelInfo]:
 
 
 def search_settings(settings: Mapping[str, Any], method: Method) -> tuple[SearchConfig, Section]:
-    """How to search, and the method's own part of it, as saved in files of this version or 0.1.0: the keys `search` and
+    """The settings of the search, and the method's own part of them, from files of this version or 0.1.0: the keys `search` and
     `options`."""
     words = modern({"method": method.name, "search": settings["search"]}, "the file")
     own = settings.get("options", words.get("mupvss", {}).get("search", {}) if method.table == "mupvss" else {})

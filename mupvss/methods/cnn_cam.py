@@ -1,7 +1,7 @@
 """CAM with a CNN (Zhou et al. 2016), the paper's first family, and ReCAM (Chen et al. 2022) on the same networks.
 
-ReCAM's second classifier sees the features under one class's map at a time and must say, by softmax, which class that is; its
-weights then correct the map's.
+ReCAM's second classifier sees the features under one class's map at a time and must recognise that class by softmax. Its weights
+then correct those of the map.
 """
 
 from __future__ import annotations

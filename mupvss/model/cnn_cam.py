@@ -1,7 +1,7 @@
 """CAM with a CNN (Zhou et al. 2016): class weights over the last feature map. The paper's first family.
 
-With `recam`, ReCAM's re-activation (Chen et al. 2022): a second classifier sees the features under one class's map at a time
-and must say, by softmax, which class that is; its weights then correct the map's.
+With `recam`, ReCAM's re-activation (Chen et al. 2022): a second classifier sees the features under one class's map at a time and
+must recognise that class by softmax. Its weights then correct those of the map.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class CNNCAMNetwork(nn.Module):
         self.reactivation = nn.Linear(backbone.width, head.conv.out_channels, bias=False) if recam else None
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
-        """images (B, 3, H, W), normalised -> Features without prototypes and without attention, which a CNN has none of."""
+        """images (B, 3, H, W), normalised -> Features without prototypes and without attention, which a CNN does not have."""
         square = self.backbone(images)  # (B, D, h, w)
         grid = (square.shape[2], square.shape[3])
         patches = square.flatten(2).transpose(1, 2)

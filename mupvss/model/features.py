@@ -1,4 +1,4 @@
-"""What a network returns, whatever the method, and how it averages its attention over blocks."""
+"""The output of a network, whatever the method, and the mean of its attention over blocks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Features:
     patch_score: Tensor
     """Pooled patch logits (B, C)."""
     prototypes: Tensor | None = None
-    """P: last block's prototypes after the final norm (B, C, D); None for a method without."""
+    """P: last block's prototypes after the final norm (B, C, D); None for a method without them."""
     decision_scale: Tensor | None = None
     """Learned factor on the cosine of patch and prototype, a scalar; with the bias, P2P's decision."""
     decision_bias: Tensor | None = None
     """Learned bias per class (C,)."""
     token_score: Tensor | None = None
-    """Mean over D of the prototypes or class tokens before the final norm (B, C); None for a method without."""
+    """Mean over D of the prototypes or class tokens before the final norm (B, C); None for a method without them."""
     block_tokens: Tensor | None = None
     """MCTformer's class tokens after every block (L, B, C, D)."""
     reactivated_logits: Tensor | None = None
     """ReCAM's class activation maps (B, C, N)."""
     patch_attention: Tensor | None = None
     """Self-attention between patches, mean over heads and blocks (B, N, N), rows sum to at most 1; None unless asked for, and
-    for a CNN."""
+    always for a CNN."""
     class_attention: Tensor | None = None
     """Attention from the prototypes or class tokens to the patches, mean over heads and later blocks (B, C, N); None unless asked
     for."""
@@ -45,7 +45,7 @@ class RunningMean:
         self.count = 0
 
     def add(self, part: Tensor) -> None:
-        """part: equal shapes at every call."""
+        """part: of the same shape at every call."""
         self.sum = part if self.sum is None else self.sum + part
         self.count += 1
 
@@ -56,9 +56,9 @@ class RunningMean:
 
 
 class TokenAttention:
-    """Of tokens that stand as N patches, then C class tokens, then others: what patches and class tokens attend to.
+    """Collects what patches and class tokens attend to. Tokens are ordered as N patches, then C class tokens, then others.
 
-    first: the block from which on the class tokens' attention counts.
+    first: the first block whose class-token attention is used.
     """
 
     def __init__(self, patches: int, tokens: int, first: int) -> None:
@@ -66,7 +66,7 @@ class TokenAttention:
         self.patch, self.token = RunningMean(), RunningMean()
 
     def add(self, block: int, weights: Tensor | None) -> None:
-        """weights (B, T, T) of one block, or None where nobody asked for them."""
+        """weights (B, T, T) of one block, or None if they were not asked for."""
         if weights is None:
             return
         self.patch.add(weights[:, : self.n, : self.n])
@@ -75,5 +75,5 @@ class TokenAttention:
 
 
 def first_attention_block(skip: float, depth: int) -> int:
-    """The first block whose class attention counts: tokens have not yet found their class in the earliest ones."""
+    """The first block whose class attention is used: in earlier blocks, the tokens have not yet found their class."""
     return min(depth - 1, int(skip * depth))

@@ -1,8 +1,8 @@
 """Global embedding G: one token per class, made from the whole picture by a convolution of its own (paper, Sec. 3.1).
 
-The paper resizes the picture to K x K pixels (K: patch size), gives each class its own 3x3 convolution and LayerNorm and
-does not say how a K x K map becomes D numbers. Two readings: stride 2 with D / (K/2)^2 channels, flattened; or D channels,
-averaged. The C convolutions are one wide convolution.
+The paper resizes the picture to K x K pixels (K: patch size) and gives each class its own 3x3 convolution and LayerNorm, but does
+not say how a K x K map becomes D numbers. There are two readings: stride 2 with D / (K/2)^2 channels, flattened; or D channels,
+averaged. The C convolutions are computed as one wide convolution.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GlobalEmbedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """images (B, 3, H, W), normalised -> G (B, C, D), each row of unit variance before its own weight and bias."""
-        # Whole patches make the resize to K x K a mean over equal cells, which exports with dynamic sizes.
+        # Sides are whole patches, so the resize to K x K is a mean over equal cells, which exports with dynamic sizes.
         cells = images.unflatten(-1, (self.patch_size, -1)).unflatten(-3, (self.patch_size, -1))
         small = cells.mean((-1, -3))  # (B, 3, K, K)
         maps = self.conv(small).unflatten(1, (self.classes, -1))  # (B, C, channels, h, w)

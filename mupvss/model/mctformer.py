@@ -1,6 +1,6 @@
-"""MCTformer (Xu et al. 2022): one class token per class beside the patches; where it looks is where its class is.
+"""MCTformer (Xu et al. 2022): one class token per class alongside the patches, whose attention shows where the class is.
 
-The paper's second family. Class tokens are copies of the pretrained one, told apart by a learned class position. The plus
+The paper's second family. Class tokens are copies of the pretrained one, distinguished by a learned class position. The plus
 variant (Xu et al. 2024) adds a contrast between the class tokens of every block (losses/token_contrast_loss.py) and GWRP.
 """
 

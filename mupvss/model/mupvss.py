@@ -1,4 +1,4 @@
-"""MuP-VSS: prototypes travel through all blocks beside the patches (the paper's Figure 3, top to bottom)."""
+"""MuP-VSS: prototypes pass through all blocks alongside the patches (the paper's Figure 3, top to bottom)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MuPVSSNetwork(nn.Module):
         attention_skip: float = 0.25,
         pem: PEMConfig | None = None,
     ) -> None:
-        """The options are those of `methods/mupvss.py`, and explained there."""
+        """The options are explained in `methods/mupvss.py`."""
         super().__init__()
         pem = pem or PEMConfig()
         self.backbone, self.head = backbone, head
@@ -85,7 +85,7 @@ class MuPVSSNetwork(nn.Module):
             patch_logits=logits,
             patch_score=self.head.pool(logits),
             prototypes=prototypes,
-            # For the search alone; the loss takes the parameters themselves.
+            # Detached, since only the search uses them; the loss uses the parameters themselves.
             decision_scale=self.p2p_scale.detach().exp(),
             decision_bias=self.p2p_bias.detach(),
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.

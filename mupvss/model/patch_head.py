@@ -1,6 +1,6 @@
 """The patch classifier: a convolution over the patch grid, pooled by GWRP (the paper's CLS branch on patches).
 
-3x3 with a bias on a ViT, as the paper has it; a CNN's is CAM's own, 1x1 without a bias.
+On a ViT it is 3x3 with a bias, as in the paper; on a CNN that of CAM, 1x1 without a bias.
 """
 
 from __future__ import annotations

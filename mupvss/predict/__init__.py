@@ -1,1 +1,1 @@
-"""The one inference path: pictures in, masks out, whatever network and runtime is behind it; and what a finished run holds."""
+"""The one inference path from pictures to masks, whatever the network and the runtime; and access to finished runs."""

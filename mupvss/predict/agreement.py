@@ -1,5 +1,5 @@
-"""`mupvss export`: writes a run's network, and compares the runtimes that are installed with PyTorch: how far apart, how often
-the same label, how much faster, in one interleaved run."""
+"""`mupvss export`: writes a run's network, and compares the installed runtimes with PyTorch in one interleaved run: largest
+difference, share of equal labels, speed."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from mupvss.runtime.device import prepare
 
 AnyPredictor = Predictor | SegmentationPredictor
 SIZES = ((224, 224), (320, 240), (160, 352), (448, 336))
-"""(width, height) that pictures are brought to, each in a batch with its mirror."""
+"""(width, height) to which pictures are resized; each is in a batch with its mirror."""
 
 
 @dataclass(frozen=True)
 class Agreement:
     runtime: str
     difference: float
-    """Largest, of the logits in float32, against the largest magnitude there is."""
+    """Largest difference of the logits in float32, relative to their largest magnitude."""
     same: float
-    """Share of places (pixels of the logits' grid) with the same likeliest class."""
+    """Share of positions in the logits' grid with the same most likely class."""
     speed: float
-    """Seconds of PyTorch in float32 for one second of the runtime."""
+    """Speed relative to PyTorch in float32: PyTorch's seconds per second of the runtime."""
 
 
 def compare_runtime(predictor: AnyPredictor, path: Path, runtime: Runtime, pictures: Sequence[Image.Image]) -> Agreement:
-    """predictor: what was exported to `path`."""
+    """Compares one runtime with PyTorch. predictor: the one that was exported to `path`."""
     other = load(path, runtime=runtime)
     differences, sames, seconds = [], [], np.zeros(2)
     for picture in pictures:
         for size in SIZES:
             tensor = normalise(resize_for_search(picture.resize(size), 1.0, predictor.stride))
             images = torch.stack((tensor, tensor.flip(-1)))
-            _logits(other, images)  # a size's first call may compile
+            _logits(other, images)  # the first call at a size may compile
             (one, first), (two, second) = (_timed(p, images) for p in (predictor, other))
             seconds += (first, second)
             differences.append(float((one - two).abs().max() / one.abs().max()))
@@ -71,11 +71,11 @@ def _timed(predictor: AnyPredictor, images: Tensor) -> tuple[Tensor, float]:
 
 RUNTIMES: tuple[Runtime, ...] = ("onnxruntime", "openvino")
 TOLERANCE = 1e-3
-"""Relative difference of the logits from which an export counts as failed."""
+"""Relative difference of the logits above which an export has failed."""
 
 
 def export_and_check(run: Path, out: Path, classifier: bool, pictures: Sequence[Path]) -> int:
-    """-> OUT; 1 if a runtime's answers differ by more than TOLERANCE."""
+    """Writes OUT; -> 1 if a runtime's logits differ by more than TOLERANCE, else 0."""
     predictor = load(run, "cpu", classifier=classifier)
     export_onnx(predictor, out)
     console = Console()

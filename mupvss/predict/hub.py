@@ -1,7 +1,7 @@
 """save_pretrained, from_pretrained and push_to_hub for predictors, through huggingface_hub's own mixin.
 
-A shared folder holds model.safetensors, our one checkpoint format; config.json with what the predictor was set to; and
-README.md, the card: what the network is, what it learned from, how good it was, and how to use it.
+A shared folder holds model.safetensors, our one checkpoint format; config.json with the predictor's settings; and README.md, the
+model card: what the network is, what it learned from, how good it is, and how to use it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ KINDS = {
 
 
 def card_text(run: Path | None, classes: Sequence[str], licence: str | None, data: str | None) -> str:
-    """Markdown with the hub's YAML header. licence and data: the owner's words, else unstated and what the run says."""
+    """Markdown with the hub's YAML header. licence, data: the owner's words; by default unstated, and what the run says."""
     lines = ["---", "library_name: mupvss", "pipeline_tag: image-segmentation"]
     lines += [f"license: {json.dumps(licence)}"] if licence else []
     lines += ["tags:", "- weakly-supervised-segmentation", "- image-segmentation", "---", "", f"# {_title(run)}", ""]
@@ -65,7 +65,7 @@ def _data(run: Path | None) -> str:
 
 
 def _figures(run: Path | None) -> list[str]:
-    """mIoU of what was measured; nothing is claimed where there were no masks to measure against."""
+    """Rows of measured mIoU; one sentence instead if there were no masks to compare with."""
     path = None if run is None else run / "metrics.json"
     found: dict[str, Any] = read_json(path) if path is not None and path.is_file() else {}
     rows = [f"| {text} | {found[key]:.1f} |" for key, text in FIGURES.items() if isinstance(found.get(key), float)]
@@ -78,7 +78,7 @@ T = TypeVar("T", bound="SharedPredictor")
 
 class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-segmentation"):
     run: Path | None = None
-    """The run it was loaded from, whose figures the card tells."""
+    """The run it was loaded from; the card reports its figures."""
 
     @abstractmethod
     def save_checkpoint(self, path: Path) -> None:
@@ -86,12 +86,12 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs beside the checkpoint, as plain JSON."""
+        """What `from_settings` needs besides the checkpoint, as plain JSON."""
 
     @classmethod
     @abstractmethod
     def from_settings(cls: type[T], checkpoint: Path, settings: dict[str, Any], device: str) -> T:
-        """The predictor again."""
+        """Restores the predictor."""
 
     @property
     @abstractmethod
@@ -103,7 +103,7 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
 
     @classmethod
     def from_pretrained(cls: type[T], pretrained_model_name_or_path: str | Path, **options: Any) -> T:
-        """From the hub (OWNER/NAME) or a folder; options as of the mixin, and `device`. CheckpointError where neither is."""
+        """Loads from the hub (OWNER/NAME) or a folder. options: the mixin's, and `device`. CheckpointError if neither exists."""
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **options)
         except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
@@ -129,7 +129,7 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """CheckpointError for a folder that `save_pretrained` did not write."""
+    """The settings in a shared folder. CheckpointError for a folder that `save_pretrained` did not write."""
     try:
         found = read_json(folder / SETTINGS)
         known = isinstance(found, dict) and "mupvss" in found

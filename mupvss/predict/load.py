@@ -1,4 +1,4 @@
-"""From whatever holds a trained network to its predictor."""
+"""Opens a trained network as a predictor, in whatever form it is stored."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredicto
 
 
 def load_classifier(run: Path, device: str = "auto") -> Predictor:
-    """The search of a finished run's classifier, whether or not the run has a segmentation network too."""
+    """The classifier of a finished run with its search, even if the run also has a segmentation network."""
     found = FinishedRun(run)
     network, info = load_network(found.checkpoint("train"))
     search, options = found.search_settings or (None, None)

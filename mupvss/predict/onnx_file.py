@@ -1,4 +1,4 @@
-"""Writing a network as ONNX with dynamic batch, height and width, and all that is needed to use it in the file's metadata."""
+"""Writes a network as ONNX with dynamic batch, height and width, and all that is needed to use it in the file's metadata."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mupvss.predict.segmenter import SegmentationPredictor
 
 def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> None:
     """One input `images` (B, 3, H, W), normalised, of whole patches; a segmentation network returns `logits`, a classifier the
-    tensors of Features. ValueError where the extra `onnx` is missing."""
+    tensors of Features. MissingExtraError without the extra `onnx`."""
     network, names, header = _parts(predictor)
     size = 2 * predictor.stride
     example = torch.randn(2, 3, size, size + predictor.stride)
@@ -47,7 +47,7 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its steps at length on every channel there is."""
+    """Silences the exporter, which reports its steps at length through loggers, warnings and stdout."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

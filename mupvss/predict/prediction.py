@@ -1,4 +1,4 @@
-"""What every predictor takes and answers, whatever network and runtime is behind it."""
+"""Input and output of every predictor, whatever the network and the runtime."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Picture = Image.Image | np.ndarray | str | Path
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found in one picture of H x W pixels."""
+    """The result for one picture of H x W pixels."""
 
     classes: tuple[str, ...]
     """Names behind the ids 1, 2, ... of `labels`."""
@@ -28,32 +28,32 @@ class Prediction:
     confidence: np.ndarray
     """(H, W) float32 in [0, 1]: the best map's value, or the label's probability."""
     tags: tuple[str, ...]
-    """The tags that were searched for, given or predicted; of a segmentation network what it found."""
+    """The tags that were searched for, given or predicted; for a segmentation network, the classes that it found."""
     scores: dict[str, float]
     """Per class the probability that it is in the picture."""
     probabilities: dict[str, np.ndarray]
-    """Per class considered (H, W) float32 in [0, 1]: the class's map, or the probability of each pixel."""
+    """Per considered class, (H, W) float32 in [0, 1]: the class's map, or the probability of each pixel."""
 
     @property
     def areas(self) -> dict[str, int]:
-        """Pixels of each class that was found."""
+        """Number of pixels of each class that was found."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes) + 1)
         return {name: int(counts[i]) for i, name in enumerate(self.classes, 1) if counts[i]}
 
     @property
     def boxes(self) -> dict[str, Box]:
-        """Per class that was found the smallest (left, top, right, bottom) around its pixels; right and bottom excluded."""
+        """Bounding box (left, top, right, bottom) of each class that was found; right and bottom excluded."""
         return {name: bounding_box(self.mask(name)) for name in self.areas}
 
     def mask(self, name: str) -> np.ndarray:
-        """(H, W) bool: where the class is. ValueError for a class the network does not know."""
+        """(H, W) bool: where the class is. UserError for a class that the network does not know."""
         check_tags([name], self.classes)
         return self.labels == self.classes.index(name) + 1
 
 
 class PicturePredictor(ABC):
-    """Call it with a picture, and with its tags if they are known. One picture per forward pass, so that a picture's answer
-    does not depend on its neighbours."""
+    """Call it with a picture, and with its tags if they are known. Each picture has a forward pass of its own, so that its result
+    does not depend on others."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""The one inference path: a trained network with its preprocessing, answering at the picture's own size."""
+"""The classifier's half of the inference path: a trained network with its preprocessing and search, at the picture's own size."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         """
         Args:
             network: Images (B, 3, H, W), normalised -> Features.
-            info: What the checkpoint says of the network: classes, method, sizes.
+            info: What the checkpoint says about the network: classes, method, sizes.
             search: Scales, affinities and canvas of the search. None: the defaults.
             options: The method's own options of its search. None: the defaults.
             threshold: Map value in [0, 1] from which a pixel belongs to an object. None: 0.5.
@@ -122,17 +122,17 @@ class Predictor(SharedPredictor, PicturePredictor):
 
     @property
     def stride(self) -> int:
-        """Sides of what the network sees are multiples of it, in pixels."""
+        """Sides of the network's input are multiples of this, in pixels."""
         return self.info.model.patch_size
 
     def likely_tags(self, scores: dict[str, float]) -> list[str]:
-        """The classes found more likely than not, of what `scores` answered."""
+        """The classes whose probability in `scores` is at least 0.5."""
         return [name for name in self.classes if scores[name] >= 0.5]
 
     @torch.no_grad()
     def features(self, image: Image.Image, size: float = 1.0, mirror: bool = False) -> Features:
-        """One pass over the whole picture, brought to the area of a square of `size` times the training's side; mirror: its
-        mirror beside it, so that B = 2."""
+        """One pass over the whole picture, resized to the area of a square of `size` times the training's side. mirror: add the
+        mirrored picture, so that B = 2."""
         model = self.info.model
         scale = size * model.image_size / math.sqrt(image.width * image.height)
         tensor = normalise(resize_for_search(image, scale, model.patch_size))
@@ -156,7 +156,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         return dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True))
 
     def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
-        """tags None: the classes found more likely than not."""
+        """tags None: the classes whose probability is at least 0.5."""
         scores = self.scores(picture)
         if tags is None:
             tags = self.likely_tags(scores)

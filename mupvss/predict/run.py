@@ -1,5 +1,4 @@
-"""The folder of a run as whoever comes after it sees it: which networks, settings, maps and masks are there. Nothing here
-writes."""
+"""Read-only access to a run's folder: which networks, settings, maps and masks it holds."""
 
 from __future__ import annotations
 
@@ -18,22 +17,22 @@ from mupvss.search.seeds import Seeds, read_seeds, seed_path
 
 
 class FinishedRun:
-    """One run's folder. Parts of it may be missing: a run may have been stopped, or only some of its stages been asked for."""
+    """One run's folder. Parts of it may be missing: the run may have been stopped, or only some stages may have been run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def checkpoint(self, stage: str) -> Path:
-        """Where the network of a stage lies, if it is there."""
+        """Path of a stage's network, whether or not it exists."""
         return self.folder / stage / "model.safetensors"
 
     def metrics(self, stage: str) -> dict[str, Any]:
-        """What a finished stage says of itself; empty where it is not finished."""
+        """The metrics of a finished stage; empty if it is not finished."""
         path = self.folder / stage / "metrics.json"
         return dict(read_json(path)) if path.is_file() else {}
 
     def config(self, stage: str = "train") -> RunConfig:
-        """What the stage was made with. CheckpointError where it is not there."""
+        """The config that the stage was made with. CheckpointError if it is missing."""
         path = self.folder / stage / "config.toml"
         if not path.is_file():
             raise CheckpointError(
@@ -43,7 +42,7 @@ class FinishedRun:
 
     @property
     def search_settings(self) -> tuple[SearchConfig, Section] | None:
-        """What its seeds were searched with, and the method's own part of that; None where nothing was searched."""
+        """The settings of its search, and the method's own part of them; None if nothing was searched."""
         if not (self.folder / "seeds" / "config.toml").is_file():
             return None
         config = self.config("seeds")
@@ -51,7 +50,7 @@ class FinishedRun:
 
     @property
     def test_settings(self) -> dict[str, Any]:
-        """Scales and CRF that its segmentation network was tried with; those it was trained with where it was not tried."""
+        """Scales and CRF that its segmentation network was tested with; if it was not tested, those of its training."""
         stage = next((s for s in ("val", "segment") if (self.folder / s / "config.toml").is_file()), None)
         if stage is None:
             return {}
@@ -60,40 +59,40 @@ class FinishedRun:
 
     @cached_property
     def maps(self) -> str | None:
-        """The kind of map that became masks; None where nothing was searched."""
+        """The kind of map that became masks; None if nothing was searched."""
         found = self.metrics("seeds").get("maps")
         return None if found is None else MAPS.get(found, found)
 
     @cached_property
     def threshold(self) -> float | None:
-        """Map value from which a pixel is an object's, chosen without masks; None where nothing was searched."""
+        """Map value from which a pixel belongs to an object, chosen without masks; None if nothing was searched."""
         found = self.metrics("seeds").get("threshold")
         return None if found is None else float(found)
 
     def seeds(self, name: str, kind: str | None = None, stage: str = "seeds") -> Seeds | None:
-        """The maps of a picture, of one kind or of that which became masks; None where they are not there."""
+        """The maps of a picture, of the given kind or of the one that became masks; None if they are missing."""
         chosen = kind or self.maps
         if chosen is None:
             return None
-        # A run of version 0.1.0 that no stage has been asked of since has that version's names.
+        # A run of version 0.1.0 of which no stage was run since still has that version's names.
         names = [chosen, *(old for old, new in MAPS.items() if new == chosen)]
         path = next((found for kind in names if (found := seed_path(self.folder / stage, kind, name)).is_file()), None)
         return None if path is None else read_seeds(path)
 
     def seed_mask(self, name: str) -> Path | None:
-        """The mask at the threshold chosen without masks; None where it is not there."""
+        """The mask at the threshold chosen without masks; None if it is missing."""
         return _there(self.folder / "seeds" / "masks" / f"{name}.png")
 
     def pseudo_mask(self, name: str) -> Path | None:
-        """The mask after affinity and dense CRF, every pixel decided; None where it is not there."""
+        """The mask after affinity and dense CRF, with every pixel labelled; None if it is missing."""
         return _there(self.folder / "masks" / "full" / f"{name}.png")
 
     @property
     def val_masks(self) -> Callable[[str], Path | None] | None:
-        """From a name to the segmentation network's mask of that picture; None where the network was not tried."""
+        """Function from a name to the segmentation network's mask of that picture; None if the network was not tested."""
         if not self.metrics("val").get("pictures"):
             return None
-        # Flat, or for VOC as deep as its server wants them.
+        # In one folder, or for VOC nested as its server requires.
         folders = [path for path in (self.folder / "val").rglob("*") if path.is_dir() and any(path.glob("*.png"))]
         return lambda name: next((found for folder in folders if (found := _there(folder / f"{name}.png"))), None)
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO in a network's place: modules that the predictors call as they call PyTorch's."""
+"""ONNX Runtime and OpenVINO as modules that the predictors call as they call PyTorch's."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mupvss.ops import full_precision, gwrp, rescaled_decay
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Runtime = Literal["auto", "onnxruntime", "openvino"]
-"""What computes an exported network; auto: ONNX Runtime where it is installed, else OpenVINO."""
+"""Runtime that computes an exported network; auto: ONNX Runtime if it is installed, else OpenVINO."""
 
 
 def open_runtime(path: Path, runtime: Runtime) -> Run:
-    """The file's network as a function of arrays. ValueError where the runtime is not installed."""
+    """The file's network as a function of arrays. MissingExtraError if the runtime is not installed."""
     chosen = runtime
     if runtime == "auto":
         chosen = "onnxruntime" if importlib.util.find_spec("onnxruntime") else "openvino"
@@ -46,7 +46,7 @@ def _onnxruntime(path: Path) -> Run:
 def _openvino(path: Path) -> Run:
     import openvino
 
-    # Left to itself it computes in bfloat16 where the processor can, which moves boundaries.
+    # By default it computes in bfloat16 where the processor can, which moves boundaries.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
@@ -69,14 +69,14 @@ class _RuntimeNetwork(nn.Module):
 
 
 class RuntimeSegmenter(_RuntimeNetwork):
-    """images (B, 3, H, W) -> logits, as the exported segmentation network gives them."""
+    """images (B, 3, H, W) -> logits, as the exported segmentation network returns them."""
 
     def forward(self, images: Tensor) -> Tensor:
         return self.tensors(images)["logits"]
 
 
 class RuntimeClassifier(_RuntimeNetwork):
-    """images (B, 3, H, W) -> Features, as the exported classifier gives them."""
+    """images (B, 3, H, W) -> Features, as the exported classifier returns them."""
 
     def __init__(self, path: Path, header: dict[str, Any], runtime: Runtime) -> None:
         super().__init__(path, header, runtime)
@@ -84,7 +84,7 @@ class RuntimeClassifier(_RuntimeNetwork):
         self.decay, self.reference = float(model["gwrp_decay"]), int(model["gwrp_patches"])
 
     def pool(self, logits: Tensor) -> Tensor:
-        """As `PatchHead` does: GWRP."""
+        """Pools by GWRP, as `PatchHead` does."""
         return gwrp(full_precision(logits), rescaled_decay(self.decay, self.reference, logits.shape[-1]))
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
@@ -101,7 +101,7 @@ def load_runtime(path: Path, runtime: Runtime) -> tuple[RuntimeSegmenter | Runti
 
 
 def read_onnx_header(path: Path) -> dict[str, Any]:
-    """What an exported file says of itself; CheckpointError if it is not one that mupvss wrote."""
+    """The header of an exported file; CheckpointError if mupvss did not write the file."""
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -120,7 +120,7 @@ def read_onnx_header(path: Path) -> dict[str, Any]:
 
 
 LEFT_OUT = frozenset({"grid", "patch_score", "block_tokens"})
-"""The grid follows from the picture's size, the score from the logits; block tokens serve a loss only."""
+"""Not exported: the grid follows from the picture's size and the score from the logits; block tokens are for a loss only."""
 
 
 class PlainOutputs(nn.Module):
@@ -136,7 +136,7 @@ class PlainOutputs(nn.Module):
 
 
 def output_names(features: Features) -> tuple[str, ...]:
-    """Of the tensors a network returns when asked for attention."""
+    """Names of the tensors that a network returns when asked for attention."""
     return tuple(f.name for f in fields(Features) if f.name not in LEFT_OUT and getattr(features, f.name) is not None)
 
 

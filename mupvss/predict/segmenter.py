@@ -1,4 +1,4 @@
-"""The segmentation network's half of the inference path: same call, same answer as a classifier's, and no tags needed."""
+"""The segmentation network's half of the inference path: same call and same result as a classifier's, but no tags are needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmen
 
 
 class SegmentationPredictor(SharedPredictor, PicturePredictor):
-    """The segmentation network, over scales, mirror and the dense CRF; no tags needed."""
+    """The segmentation network, averaged over scales and mirror and refined by the dense CRF; no tags are needed."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         """
         Args:
             network: Images (B, 3, H, W), normalised -> logits (B, C + 1, h, w), with an attribute `stride` in pixels.
-            info: What the checkpoint says of the network: classes and settings.
+            info: What the checkpoint says about the network: classes and settings.
             scales: Scales at test time, relative to `segment.size`. None: those of the checkpoint.
             crf: Dense-CRF preset, or none. None: that of the checkpoint.
             device: As for `load`.
@@ -44,7 +44,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         self.info, self.device = info, pick_device(device)
         self.network = network.to(self.device).eval()
         self.stride = int(network.stride)  # type: ignore[arg-type]
-        """Sides of what the network sees are multiples of it, in pixels."""
+        """Sides of the network's input are multiples of this, in pixels."""
         self.scales = tuple(info.segment.scales if scales is None else scales)
         self.crf = info.segment.crf if crf is None else crf
         self.flip = flip
@@ -95,7 +95,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
     def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
         found = self.probabilities(picture)
         scores = dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True))
-        if tags is None:  # the others could not win, and cost time
+        if tags is None:  # other classes could not win, and would cost time
             ids = np.union1d([0], np.unique(found.argmax(0)))
         else:
             ids = np.array([0, *(i for i, name in enumerate(self.classes, 1) if name in tags)])
@@ -106,7 +106,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         return Prediction(self.classes, labels, refined.max(0), tuple(names), scores, maps)
 
     def _refine(self, picture: Image.Image, found: np.ndarray) -> np.ndarray:
-        """Probabilities of some labels -> at the picture's size, along its edges, and summing to 1."""
+        """Probabilities of some labels -> the same at the picture's size, refined along its edges, and summing to 1."""
         size = (picture.height, picture.width)
         if found.shape[1:] != size:
             found = F.interpolate(torch.from_numpy(found).unsqueeze(0), size=size, mode="bilinear")[0].numpy()

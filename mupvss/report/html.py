@@ -1,4 +1,4 @@
-"""The report page: one HTML file with everything inside, no script, nothing loaded from elsewhere."""
+"""The report page: one self-contained HTML file, without scripts and without anything loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ h3{font-size:1rem;margin:1.4rem 0 0}.gallery{display:flex;flex-wrap:wrap;gap:1.2
 
 
 def page(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """Sections are (heading, HTML); the first may do without a heading."""
+    """Sections are (heading, HTML); the heading may be empty."""
     headed = [(f"<h2>{escape(heading)}</h2>" if heading else "", content) for heading, content in sections if content]
     body = "".join(f"<section>{heading}{content}</section>" for heading, content in headed)
     return (

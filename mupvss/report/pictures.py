@@ -1,5 +1,4 @@
-"""Maps as heat over the image, masks in palette colours, as inline pictures; and pictures in rows and columns with their
-captions."""
+"""Maps as heat over the picture, masks in palette colours, pictures as data URLs; and grids of pictures with their captions."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ STOPS = np.array([(12, 7, 66), (93, 18, 110), (187, 55, 84), (249, 142, 9), (252
 
 
 def heat(image: Image.Image, value: np.ndarray) -> Image.Image:
-    """RGB picture and map (H, W) in [0, 1] -> the map in colour over the dimmed picture."""
+    """RGB picture and map (H, W) in [0, 1] -> the map in colour over the picture in grey."""
     position = np.clip(value, 0, 1) * (len(STOPS) - 1)
     low = np.minimum(position.astype(int), len(STOPS) - 2)
     part = (position - low)[..., None]
@@ -28,7 +27,7 @@ def heat(image: Image.Image, value: np.ndarray) -> Image.Image:
 
 
 def overlay(image: Image.Image, labels: np.ndarray) -> Image.Image:
-    """RGB picture and class ids (H, W) -> the ids' colours over the picture; background left as it is, 255 white."""
+    """RGB picture and class ids (H, W) -> the ids' colours over the picture; background slightly darker, 255 white."""
     colours = voc_palette()
     colours[255] = 255
     pixels = np.asarray(image, np.float32)

@@ -1,4 +1,4 @@
-"""Series and training curves as inline SVG, told apart by colour and by dashes."""
+"""Series and training curves as inline SVG, distinguished by colour and by dashes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f7f7f", "#000000")
-"""Okabe and Ito's, which colour-blind readers can tell apart; the last follows the page's ink."""
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f7f7f", "currentColor")
+"""Okabe and Ito's, with a few changes: colour-blind readers can tell them apart. The last is the colour of the page's text."""
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Of a plot, in pixels: its size, and what is left free on each side. Without a key only one series can be told."""
+    """Size of a plot and its margins, in pixels. Without a key, only one series can be identified."""
 
     width: int
     height: int

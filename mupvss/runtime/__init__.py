@@ -1,1 +1,1 @@
-"""What a process is: how it was started, what it says, how it stops, what it computes on. Knows only `files` and `errors`."""
+"""The process: how it was started, what it prints, how it stops, on what it computes. Imports only `files` and `errors`."""

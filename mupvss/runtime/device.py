@@ -1,4 +1,4 @@
-"""Where and in which precision the numbers are computed."""
+"""The device and the precision of computations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mupvss.runtime.processes import processes
 
 
 def pick_device(name: str) -> torch.device:
-    """auto: the first GPU if there is one, Apple's too; with several processes, each its own."""
+    """auto: the first GPU if there is one (Apple's too), else the CPU; with several processes, each gets its own GPU."""
     if name in ("auto", "cuda") and started_by_torchrun() and torch.cuda.is_available():
         return torch.device("cuda", processes().local_rank)
     if name == "auto":
@@ -32,7 +32,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What a GPU calls itself; for anything else its type, as in cpu."""
+    """The name of a GPU; for any other device its type, as in cpu."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
@@ -43,7 +43,7 @@ def own_cores() -> int:
 
 
 def prepare(seed: int, threads: int) -> None:
-    """Seeds every generator and sets the numeric modes of one process."""
+    """Seeds every random generator, and sets threads and precision of this process."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -52,38 +52,38 @@ def prepare(seed: int, threads: int) -> None:
 
 
 def float32_product() -> str:
-    """What `torch.set_float32_matmul_precision` is given: medium, which lets a CPU use oneDNN's matrix product, up to twice as
-    fast on AMD processors, at an error of some 1e-7. Where there are units for bfloat16 it would use those, at an error of some
-    1e-3, so highest there: fp32 is to mean float32 on every processor."""
+    """Argument for `torch.set_float32_matmul_precision`. "medium" lets a CPU use oneDNN's matrix product, up to twice as fast on
+    AMD processors, with an error of about 1e-7. On processors with units for bfloat16 it would use those, with an error of about
+    1e-3, so there it is "highest": fp32 must mean float32 on every processor."""
     return "highest" if has_bf16(torch.device("cpu")) else "medium"
 
 
 UNITS = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
-"""What processors with instructions for bfloat16 have, in the words of `torch.cpu.get_capabilities`; the last two are of ARM."""
+"""Names of the instruction sets for bfloat16 in `torch.cpu.get_capabilities`; the last two are ARM's."""
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """precision: fp32, or bf16, which is float32 too where the device does not compute in bfloat16."""
+    """precision: fp32, or bf16, which falls back to float32 where the device has no units for bfloat16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=computed_in(device, precision) == "bf16")
 
 
 def computed_in(device: torch.device, precision: str) -> str:
-    """bf16 or fp32: what `autocast` makes of the wish on this device."""
+    """bf16 or fp32: the precision that `autocast` uses on this device."""
     return "bf16" if precision == "bf16" and has_bf16(device) else "fp32"
 
 
 @functools.cache
 def has_bf16(device: torch.device) -> bool:
-    """Whether it has units for bfloat16, as NVIDIA's GPUs have from Ampere, AMD's processors from Zen 4 and Intel's Xeons from
-    Sapphire Rapids on. A processor with AVX2 alone multiplies matrices 200 times slower in bfloat16 than in float32."""
+    """Whether the device has units for bfloat16: NVIDIA's GPUs from Ampere on, AMD's processors from Zen 4 and Intel's Xeons from
+    Sapphire Rapids. A processor with only AVX2 multiplies matrices 200 times slower in bfloat16 than in float32."""
     if device.type == "cuda":
         return torch.version.hip is not None or torch.cuda.get_device_properties(device).major >= 8
     if device.type == "cpu":
         return torch.backends.mkldnn.is_available() and any(_capabilities().get(unit) for unit in UNITS)
-    return False  # Apple's GPUs have it in part only, by generation and by operation
+    return False  # Apple's GPUs have it only in part, depending on generation and operation
 
 
 def _capabilities() -> dict[str, object]:
-    """Older PyTorch tells one of them at most."""
+    """The processor's capabilities; older versions of PyTorch report at most one of UNITS."""
     tell = getattr(torch.cpu, "get_capabilities", None)
     return dict(tell()) if tell else {"avx512_bf16": getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()}

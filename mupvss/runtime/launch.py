@@ -1,4 +1,4 @@
-"""What must be known, or set, before PyTorch is loaded. Nothing here imports it: that takes seconds."""
+"""What must be known or set before PyTorch is loaded. Nothing here imports PyTorch, since that takes seconds."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import os
 from collections.abc import MutableMapping
 
 SPINS = "1000"
-"""How often a thread looks for work before it sleeps: a few microseconds. By itself GNU's OpenMP looks 300,000 times, and a
-thread that waits for one without a core keeps others from theirs: beside one busy process a training falls to a third. So it
-costs 7 % alone and gains 46 % in company (docs/benchmarks.md, `benchmarks/waiting.py`)."""
+"""How often a waiting thread looks for work before it sleeps: a few microseconds. GNU's OpenMP looks 300,000 times by default, so
+a thread that waits for one without a core keeps its own core from others: beside one busy process, training falls to a third of
+its speed. This value costs 7 % alone and gains 46 % beside another process (docs/benchmarks.md, `benchmarks/waiting.py`)."""
 WAITING = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "KMP_BLOCKTIME")
-"""How a user says how threads wait; whoever has set one of them is left alone."""
+"""Environment variables by which users set how threads wait; if one of them is set, nothing is changed."""
 
 
 def wait_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Has the threads of this process sleep soon when they wait for each other. Only before PyTorch, whose OpenMP reads the
-    environment once; so the command does it, and never `import mupvss`."""
+    """Makes the threads of this process sleep soon when they wait for each other. It must run before PyTorch is loaded, whose
+    OpenMP reads the environment once; so the command does it, and `import mupvss` never does."""
     if not any(name in environment for name in WAITING):
         environment["GOMP_SPINCOUNT"] = SPINS
 
 
 def fall_back_to_the_cpu(environment: MutableMapping[str, str] = os.environ) -> None:
-    """For the few operations that PyTorch lacks on Apple's GPU. Only before PyTorch is loaded, too."""
+    """Uses the CPU for the few operations that PyTorch lacks on Apple's GPU. This too must run before PyTorch is loaded."""
     environment.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 

@@ -1,10 +1,10 @@
-"""What a command says while it works: a bar for people, lines for log files, JSON for machines; and how it goes through its
-pictures."""
+"""Progress output of a command: a bar for people, lines for log files, JSON for machines; and the loop over its pictures."""
 
 from __future__ import annotations
 
 import json
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,16 +21,16 @@ from mupvss.runtime.processes import processes
 from mupvss.runtime.stopping import stop_requests
 
 console = Console(stderr=True, quiet=not first_process())
-"""Of several processes, the first speaks for all."""
+"""Of several processes, only the first prints."""
 
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str, done: int = 0, brief: bool = False) -> Iterator[Any]:
-    """Yields advance(n, note): a bar with count, rate per second and time left; a plain line where there is no terminal.
+    """Yields advance(n, note) of a bar with count, rate per second and time left; without a terminal, of plain lines.
 
-    brief: of work that mostly takes no time; nothing is left on the terminal, and nothing said in a log, unless it takes long.
+    brief: for work that mostly takes no time; it leaves nothing on the terminal, and nothing in a log unless it takes long.
 
-    SIGTERM makes the next `advance` raise StoppedError: what it counts is whole by then.
+    SIGTERM makes the next `advance` raise StoppedError; the work that this call counts is complete by then.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -59,11 +59,22 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0, brief: bool =
 
 
 FIRST, SELDOM = 1.5, 60.0
-"""Seconds after which a log file gets its first estimate, and after which it gets a line at the latest."""
+"""Seconds until a log file gets its first estimate, and the longest time between two lines."""
+
+
+@contextmanager
+def note_if_slow(text: str) -> Iterator[None]:
+    """Prints `text` once if the work inside takes longer than a moment."""
+    timer = threading.Timer(FIRST, console.print, (text,), {"highlight": False, "soft_wrap": True})
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 class _PlainProgress:
-    """A few lines, for logs: one as soon as the speed can be told, then one per tenth, and one a minute where that is slow."""
+    """A few lines for logs: one as soon as the speed is known, then one per tenth of the work, or per minute if that is slow."""
 
     def __init__(self, title: str, total: int, unit: str, done: int, brief: bool) -> None:
         self.clock, self.begin = time.monotonic, time.monotonic()
@@ -107,7 +118,7 @@ class Journal:
 
 
 def last_entry(path: Path) -> dict[str, float]:
-    """Of a journal; empty where there is none."""
+    """The last entry of a journal; empty if there is none."""
     lines = path.read_text().splitlines() if path.is_file() else []
     return dict(json.loads(lines[-1])) if lines else {}
 
@@ -123,7 +134,7 @@ def _tensorboard(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise MissingExtraError("train.tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
+        raise MissingExtraError("tensorboard needs the extra: pip install 'mupvss[tensorboard]'") from None
     return SummaryWriter(str(folder / "tensorboard"))
 
 
@@ -131,7 +142,7 @@ T = TypeVar("T")
 
 
 def each(title: str, pictures: Sequence[T]) -> Iterator[T]:
-    """Those that are this process's, under a progress bar. A stop asked for takes effect once the picture at hand is done."""
+    """Iterates over this process's pictures with a progress bar. A request to stop takes effect after the current picture."""
     own = processes().share(pictures)
     with progress_bar(title, len(own), "pictures") as advance:
         for picture in own:

@@ -1,4 +1,4 @@
-"""How much memory this process took, of the computer and of its GPU."""
+"""The memory that this process used, on the computer and on its GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ except ImportError:  # Windows
 
 
 def reset_peak_memory() -> None:
-    """Linux only; elsewhere the peak is that of the whole process so far. Of a GPU everywhere."""
+    """Resets the peaks: a GPU's everywhere, the process's only on Linux; elsewhere that covers the whole process so far."""
     for gpu in _gpus():
         torch.cuda.reset_peak_memory_stats(gpu)
     with contextlib.suppress(OSError):
@@ -25,7 +25,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process since the last reset, or of a finished worker, in MB; 0 where it is not told."""
+    """Largest resident memory of this process since the last reset, or of a finished worker, in MB; 0 where it is unknown."""
     if resource is None:
         return 0.0
     workers = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -39,11 +39,11 @@ def peak_memory_mb() -> float:
 
 
 def gpu_memory() -> dict[str, Any]:
-    """gpu_peak_mb: the most that tensors of this process have taken of its GPU since the last reset, in MB; empty without one."""
+    """gpu_peak_mb: peak memory of this process's tensors on its GPU since the last reset, in MB; empty without a GPU."""
     taken = [torch.cuda.max_memory_allocated(gpu) for gpu in _gpus()]
     return {"gpu_peak_mb": round(max(taken) / 1024**2, 1)} if taken else {}
 
 
 def _gpus() -> range:
-    """None until one is used. Which one this process uses is not asked: of the others it takes nothing."""
+    """All GPUs, or none until one is used. It need not be known which one this process uses: it takes nothing of the others."""
     return range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)

@@ -1,7 +1,7 @@
-"""The processes that share one job, started by torchrun and joined through Accelerate; without it there is one.
+"""The processes that share one job, started by torchrun and joined through Accelerate; without torchrun there is one.
 
-`torchrun --nproc-per-node 2 -m mupvss train CONFIG` gives the result of `mupvss train CONFIG`: a batch is shared out, not
-repeated, and so are the pictures of the other stages.
+`torchrun --nproc-per-node 2 -m mupvss train CONFIG` gives the result of `mupvss train CONFIG`: a batch is divided between the
+processes, not repeated, and so are the pictures of the other stages.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from mupvss.runtime.launch import processes_on_this_computer, started_by_torchru
 T = TypeVar("T")
 ON_CPU = "ACCELERATE_USE_CPU"
 PATIENCE = datetime.timedelta(days=7)
-"""How long the processes wait for each other: pictures are shared out by number, and some take longer."""
+"""How long the processes wait for each other. Pictures are divided by number, and some take longer than others."""
 
 
 class Processes:
-    """One process alone; every question has its trivial answer."""
+    """A single process, for which every method has its trivial result."""
 
     rank, count = 0, 1
     local_rank, local_count = 0, 1
-    """Among those on this computer."""
+    """Rank and count among the processes on this computer."""
 
     @property
     def main(self) -> bool:
-        """Whether this is the one that writes what all share."""
+        """Whether this is the process that writes the shared files."""
         return self.rank == 0
 
     def share(self, items: Sequence[T]) -> list[T] | Sequence[T]:
-        """The items that are this process's: every count-th."""
+        """This process's share of the items: every count-th."""
         return items[self.rank :: self.count] if self.count > 1 else items
 
     def rows(self, total: int) -> slice:
-        """Which of a batch's rows are this process's; ValueError unless every process gets as many as every other."""
+        """This process's rows of a batch; UserError unless all processes get the same number."""
         if total % self.count:
             raise UserError(f"batch_size is {total}, which {self.count} processes cannot share equally; choose a multiple")
         each = total // self.count
         return slice(self.rank * each, (self.rank + 1) * each)
 
     def wait(self) -> None:
-        """Until all are here."""
+        """Waits until all processes are here."""
 
     @contextlib.contextmanager
     def main_first(self) -> Iterator[None]:
-        """The main process runs the block before the others begin with it."""
+        """The main process runs the block before the others start it."""
         yield
 
     def from_main(self, value: T) -> T:
@@ -79,15 +79,16 @@ class Processes:
         return flag
 
     def gathered(self, x: Tensor) -> Tensor:
-        """Rows of all processes, in the order of the batch; gradients flow back to where they come from."""
+        """Rows of all processes, in the order of the batch; gradients flow back to the process that each row comes from."""
         return x
 
     def mean_count(self, count: Tensor) -> Tensor:
-        """What a sum must be divided by, so that the mean of the processes' quotients is the mean over everything."""
+        """The count averaged over the processes: if each divides its sum by it, the mean of the quotients is the mean over
+        all."""
         return count
 
     def wrapped(self, network: nn.Module) -> Callable[..., Any]:
-        """The network as it is called in training: its gradients are means over the processes."""
+        """The network as it is called in training, with gradients averaged over the processes."""
         return network
 
 
@@ -150,7 +151,7 @@ class SeveralProcesses(Processes):
 
         if self.state.device.type == "cuda":
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        # A static graph lets parts of a network go without gradient, as parameters of losses that are off do.
+        # A static graph allows parameters without a gradient, such as those of losses that are switched off.
         options = DistributedDataParallelKwargs(static_graph=True)
         plain = _PlainOutputs(network)
         called = Accelerator(cpu=self.state.device.type == "cpu", kwargs_handlers=[options]).prepare_model(plain)
@@ -163,7 +164,7 @@ class SeveralProcesses(Processes):
 
 
 class _PlainOutputs(nn.Module):
-    """A network's dataclass as a dict: the gradients of tensors that it cannot find are silently left as they are by DDP."""
+    """A network's output as a dict: DDP finds no tensors in a dataclass, and silently does not average their gradients."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -179,7 +180,7 @@ class _PlainOutputs(nn.Module):
 
 
 class _Gather(torch.autograd.Function):
-    """PyTorch's own differentiable gather has changed its name twice."""
+    """A differentiable gather, since PyTorch's own has changed its name twice."""
 
     @staticmethod
     def forward(context: Any, x: Tensor, rank: int, count: int) -> Tensor:
@@ -191,7 +192,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         summed = gradient.contiguous().clone()
-        torch.distributed.all_reduce(summed)  # what each process's loss says about these rows
+        torch.distributed.all_reduce(summed)  # each process's loss has a gradient for these rows
         return summed[context.rows], None, None
 
 
@@ -202,5 +203,5 @@ def processes() -> Processes:
 
 
 def use_cpu() -> None:
-    """Before the first call of `processes`: on a computer with GPUs, join without them."""
+    """Joins without GPUs on a computer that has them. Call it before the first call of `processes`."""
     os.environ[ON_CPU] = "true"

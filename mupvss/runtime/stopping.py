@@ -1,6 +1,6 @@
-"""Leaving when asked to, at a moment when everything is whole: between two steps of a training, between two pictures elsewhere.
+"""Stops on request, at a moment when all files are complete: between two training steps, or between two pictures elsewhere.
 
-Raising an exception out of the signal handler would be simpler, but compiled code that is running then may fail in its own way.
+Raising an exception from the signal handler would be simpler, but compiled code that is running then may fail in its own way.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from types import FrameType
 from mupvss.errors import StoppedError
 
 PATIENCE = 2.0
-"""Seconds after which a second request means: at once. Launchers and service managers send the first one twice."""
+"""Seconds after which a second request stops at once. Launchers and service managers send the first one twice."""
 
 
 class Stop:
-    """What has been asked for so far."""
+    """The request to stop, if there has been one."""
 
     requested = False
     signal = signal.SIGTERM
@@ -33,16 +33,16 @@ class Stop:
             self.requested, self.signal, self.since = True, signal.Signals(number), now
 
     def check(self) -> None:
-        """StoppedError if a stop was requested."""
+        """Raises StoppedError if a stop was requested."""
         if self.requested:
             raise StoppedError(self.signal)
 
 
 @contextlib.contextmanager
 def stop_requests(*signals: signal.Signals) -> Iterator[Stop]:
-    """Within the block, these signals only set `requested`; a later one raises StoppedError at once.
+    """Within the block, these signals only set `requested`; one that comes PATIENCE seconds later raises StoppedError at once.
 
-    Only the main thread may set handlers; in another one, signals keep doing what they did.
+    Only the main thread may set handlers; in another thread, signals keep their handlers.
     """
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
@@ -57,6 +57,6 @@ def stop_requests(*signals: signal.Signals) -> Iterator[Stop]:
 
 
 def leave_stopping_to_the_main_process(worker: int) -> None:
-    """For a process that loads pictures: a signal to the whole group must not take it away under a training that is saving."""
+    """For a process that loads pictures: a signal to the whole group must not end it while the training is still saving."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,11 +1,11 @@
-"""Affinity refinement: a map is spread over what belongs together.
+"""Affinity refinement: a map is spread over patches and pixels that belong together.
 
-Over patches, M_ref = M A (paper, Sec. 3.3): its Figure 4 draws two affinities, between patch features, A_p = F F^T, and the
-self-attention. Rows are normalised, so that a refined value is an average over a patch's like.
+Over patches, M_ref = M A (paper, Sec. 3.3). The paper's Figure 4 shows two affinities: between patch features, A_p = F F^T, and
+the self-attention. Rows are normalised, so that a refined value is an average over similar patches.
 
 Over pixels (ours), so that a map follows the picture's own edges: each cell takes the average of its neighbours at several
-distances, weighed by a softmax over how alike their colours are relative to the contrast around it; repeated. The idea is that
-of pixel-adaptive refinement (Araslanov & Roth 2020).
+distances, weighted by a softmax over the similarity of their colours relative to the local contrast; this is repeated. The idea
+is that of pixel-adaptive refinement (Araslanov & Roth 2020).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def attention_affinity(attention: Tensor) -> Tensor:
 
 
 def affinity(kind: Kind, patches: Tensor, attention: Tensor | None, power: float) -> Tensor:
-    """The (B, N, N) operator of one kind; both: the product entry by entry, normalised."""
+    """The (B, N, N) operator of one kind; both: the entry-wise product, normalised."""
     if kind == "patch":
         return patch_affinity(patches, power)
     if attention is None:
@@ -53,7 +53,7 @@ def affinity(kind: Kind, patches: Tensor, attention: Tensor | None, power: float
 
 
 def refine(maps: Tensor, operators: Iterable[Tensor]) -> Tensor:
-    """maps (B, C, N), operators (B, N, N) with rows summing to 1 -> each patch the average over its row, one after the other."""
+    """maps (B, C, N), operators (B, N, N) with rows summing to 1, applied in turn -> each patch is the average over its row."""
     for operator in operators:
         maps = maps @ operator.transpose(1, 2)
     return maps
@@ -64,7 +64,7 @@ def _rows(matrix: Tensor) -> Tensor:
 
 
 SHARPNESS = 10.0
-"""Colour differences count in tenths of the local standard deviation."""
+"""Colour differences are measured in tenths of the local standard deviation."""
 
 
 def refine_by_pixels(maps: Tensor, image: Tensor, steps: int, distances: Sequence[int]) -> Tensor:
@@ -73,7 +73,7 @@ def refine_by_pixels(maps: Tensor, image: Tensor, steps: int, distances: Sequenc
     Args:
         maps: (C, h, w).
         image: (3, h, w) RGB in [0, 1].
-        steps: Number of averages. 0: return the maps as they are.
+        steps: Number of averaging steps. 0: return the maps as they are.
         distances: Distances of the neighbours, in cells.
 
     Returns:

@@ -1,10 +1,9 @@
-"""The maps a network can be asked for, each built from one forward pass. Which of them a method offers stands where the method
-is.
+"""The maps that a network can give, each built from one forward pass. Every method says in its own file which of them it offers.
 
-Their names follow one rule. What is looked for: `search` (prototypes against patches), `cam` (the patch classifier), `recam`,
-`attention` (what prototypes or class tokens attend to in the blocks); `attended_` before it: times that attention. What is done
-with it: nothing; `_spread`: averaged once over self-attention, the usual transformer refinement; `_refined`: over patches by
-affinity, and over pixels.
+Their names follow one rule. The base is where the map comes from: `search` (prototypes against patches), `cam` (the patch
+classifier), `recam`, `attention` (what prototypes or class tokens attend to in the blocks). The prefix `attended_` multiplies it
+by that attention. The suffix `_spread` averages it once over self-attention, the usual transformer refinement; `_refined` refines
+it over patches by affinity, and over pixels.
 """
 
 from __future__ import annotations
@@ -30,12 +29,12 @@ class Map:
     """A kind of map."""
 
     title: str
-    """In tables and pictures."""
+    """Its name in tables and pictures."""
     make: MapFunction | None = None
     refined: bool = False
     """Whether patch and pixel affinity refine what `make` gives."""
     joins: tuple[str, str] | None = None
-    """In place of `make`: the two finished kinds whose geometric mean it is."""
+    """Instead of `make`: the two finished kinds of which it is the geometric mean."""
 
     def __call__(self, features: Features, search: SearchOptions, options: Any) -> Tensor:
         assert self.make is not None
@@ -68,12 +67,12 @@ def attention(features: Features, search: SearchOptions, options: Any) -> Tensor
 
 
 def root_attention(features: Features, search: SearchOptions, options: Any) -> Tensor:
-    """Its square root: it is peaked, the search is broad."""
+    """Square root of the class attention, since that is peaked while the search is broad."""
     return attention(features, search, options).sqrt()
 
 
 def attended_cam(features: Features, search: SearchOptions, options: Any) -> Tensor:
-    """Class attention x CAM, square root: MCTformer's fusion."""
+    """Square root of class attention x CAM: MCTformer's fusion."""
     return (attention(features, search, options) * cam(features, search, options)).sqrt()
 
 
@@ -92,12 +91,12 @@ def search(features: Features, search: SearchOptions, options: Any) -> Tensor:
 
 
 def attended_search(features: Features, options: SearchOptions, own: Any) -> Tensor:
-    """The search, weighed by what the prototypes attend to in the blocks. No classifier map."""
+    """The search times the root of what the prototypes attend to in the blocks. No classifier map."""
     return root_attention(features, options, own) * search(features, options, own)
 
 
 def parts_of(offered: Mapping[str, Map], kinds: Sequence[str]) -> list[str]:
-    """The kinds that have to be made for these, each once."""
+    """The kinds that must be made for these, each once."""
     return list(dict.fromkeys(part for kind in kinds for part in offered[kind].joins or (kind,)))
 
 
@@ -111,7 +110,7 @@ def joined(offered: Mapping[str, Map], found: dict[str, Tensor], kinds: Sequence
 
 
 def chosen_kind(offered: Mapping[str, Map], wanted: str) -> str:
-    """The kind behind `search.maps` for a method that offers these, its own first; UserError if it has no such maps."""
+    """The kind that `search.maps` chooses from those that a method offers, its own first; UserError if it has no such maps."""
     if wanted == "own":
         return next(iter(offered))
     if wanted not in offered:

@@ -1,4 +1,4 @@
-"""One picture through the network at several sizes, mirrored too, and the maps brought together."""
+"""Runs one picture through the network at several sizes, also mirrored, and merges the maps."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def search_maps(
         offered: the method's maps by name.
         search: scales, affinities and canvas.
         options: the method's own options of its search.
-        patch_size: sides of what the network sees are multiples of it, in pixels.
+        patch_size: sides of the network's input are multiples of this, in pixels.
         train_size: side of the training pictures in pixels.
         shared: see `Method.shared`.
 
     Returns:
         Per kind the maps (len(classes), h, w) in [0, 1], float32 on the CPU, on the picture's canvas. The picture and its
         mirror share a batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched
-        once more. Joined kinds are made of the finished ones, at last.
+        once more. Joined kinds are made last, from the finished ones.
     """
     size = canvas_size(*image.size, search.canvas_stride)
     if not classes:
@@ -79,7 +79,7 @@ def search_maps(
 
 
 def _along_edges(maps: dict[str, Tensor], refined: list[str], image: Image.Image, search: SearchOptions) -> dict[str, Tensor]:
-    """Maps in [0, 1] on the canvas -> the same, those of refined kinds drawn to the picture's own edges."""
+    """Maps in [0, 1] on the canvas -> the same, with those of refined kinds aligned with the picture's edges."""
     if not refined:
         return maps
     stacked = torch.cat([maps[kind] for kind in refined])  # all kinds share the picture's weights
@@ -99,8 +99,8 @@ def whole_picture(
     train_size: int,
     shared: Shared | None,
 ) -> Mapping[str, Tensor]:
-    """What the method takes of one pass over the whole picture, at the number of patches the network was trained with, for every
-    scale."""
+    """What every scale shares (`Method.shared`), from one pass over the whole picture at the number of patches that the network
+    was trained with."""
     if shared is None:
         return {}
     scale = train_size / math.sqrt(image.width * image.height)
@@ -110,7 +110,7 @@ def whole_picture(
 def _features(
     network: nn.Module, image: Image.Image, scale: float, search: SearchOptions, patch_size: int, need_attention: bool
 ) -> Features:
-    """Of the picture and its mirror, B = 2."""
+    """Features of the picture and its mirror, B = 2."""
     tensor = normalise(resize_for_search(image, scale, patch_size))
     batch = torch.stack((tensor, tensor.flip(-1)))
     device = next(network.parameters()).device
@@ -125,7 +125,7 @@ def stretch(maps: Tensor) -> Tensor:
 
 
 def _only(features: Features, classes: Sequence[int]) -> Features:
-    """The same pass with only some classes' maps, so that nothing is computed for the rest."""
+    """The features of only some classes, so that nothing is computed for the rest."""
     index = torch.as_tensor(list(classes), dtype=torch.long, device=features.patches.device)
 
     def pick(x: Tensor | None) -> Tensor | None:

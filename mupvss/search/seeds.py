@@ -24,7 +24,7 @@ from mupvss.search.multiscale import canvas_size
 @dataclass(frozen=True)
 class Seeds:
     ids: np.ndarray
-    """(K,) class ids from 1; none for a picture without a tag."""
+    """(K,) class ids from 1; empty for a picture without a tag."""
     maps: np.ndarray
     """(K, h, w) float in [0, 1]."""
     size: tuple[int, int]
@@ -33,7 +33,7 @@ class Seeds:
     """Pixels per cell of the maps, in either direction."""
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
-        """At the picture's size: the highest value over the classes (H, W) float32, and its class id (H, W) uint8."""
+        """The highest value over the classes (H, W) float32, and its class id (H, W) uint8, at the picture's size."""
         if len(self.ids) == 0:
             return np.zeros(self.size, np.float32), np.zeros(self.size, np.uint8)
         value, index = torch.from_numpy(self.full()).max(0)
@@ -64,16 +64,16 @@ def write_seeds(path: Path, seeds: Seeds) -> None:
 
 
 def read_seeds(path: Path) -> Seeds:
-    """DataError for a file that is missing, cut off, or not of this form."""
+    """Reads a seed file. DataError if it is missing, truncated, or not of this form."""
     try:
         with np.load(path, allow_pickle=False) as file:
             ids, maps, size, stride = file["ids"], file["maps"], file["size"], int(file["stride"].item())
     except FileNotFoundError:
         raise DataError(f"{path}: no such seeds; run the stage 'seeds' first") from None
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's doing, not the file's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's fault, not the file's
             raise
-        # What readers of damaged archives raise has no common base.
+        # The errors that readers raise for damaged archives have no common base class.
         raise DataError(f"{path}: not a readable seed file ({error}); delete it and run the stage 'seeds' again") from None
     if size.shape != (2,) or ids.ndim != 1 or min(*size, stride) < 1 or maps.dtype.kind != "f" or ids.dtype.kind not in "iu":
         raise DataError(f"{path}: not a seed file (ids, maps, size, stride); delete it and run the stage 'seeds' again")
@@ -88,7 +88,7 @@ def seed_path(folder: Path, kind: str, name: str) -> Path:
 
 
 def read_seeds_for(image: Image.Image, sample: Sample, path: Path) -> Seeds:
-    """The seeds of a picture, checked to be of its size."""
+    """The seeds of a picture. DataError if they are of another size."""
     seeds = read_seeds(path)
     if seeds.size != (image.height, image.width):
         raise DataError(

@@ -9,8 +9,8 @@ from torch import Tensor
 def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1.0, bias: Tensor | float = 0.0) -> Tensor:
     """How well each patch resembles each prototype, max(0, scale * cos + bias) (paper, Sec. 3.3).
 
-    Cosines, since raw products follow the length of a token. With P2P's learned scale and bias, zero is where the search itself
-    says that the class is absent.
+    Cosines are used, since raw products depend on the length of a token. With P2P's learned scale and bias, zero is where the
+    search itself says that the class is absent.
 
     Args:
         patches: F, (B, N, D).

@@ -1,7 +1,7 @@
 """The background threshold without any mask: Otsu's criterion over all seeds of a data set.
 
-A seed's best value per pixel is high on objects and low elsewhere; the threshold that parts the two groups with the
-least variance inside them needs no ground truth and no constant of the data set.
+A seed's best value per pixel is high on objects and low elsewhere. The threshold that separates the two groups with the least
+variance within them needs no ground truth and no constant of the data set.
 """
 
 from __future__ import annotations

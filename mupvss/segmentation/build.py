@@ -14,7 +14,7 @@ from mupvss.methods.earlier import modern
 from mupvss.model.build import build_vit
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
 from mupvss.model.cnn import ResNet38
-from mupvss.model.pretrained import load_backbone
+from mupvss.model.pretrained import load_backbone, locate, read_state
 from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
 
@@ -48,7 +48,12 @@ def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, cla
         else:
             tensors, _ = read_model(classifier)
             vit.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")})
-    return ViTSegmenter(vit, classes + 1, presence=config.presence > 0)
+    network = ViTSegmenter(vit, classes + 1, presence=config.presence > 0)
+    if classifier is not None and config.weights:
+        path = locate(config.weights)
+        with fitting(path):
+            network.take_decoder(read_state(path))
+    return network
 
 
 def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:

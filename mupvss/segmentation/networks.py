@@ -7,6 +7,8 @@ quarter of its size bring back where objects end.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,7 +46,9 @@ class DeepLab(nn.Module):
 
 WIDTH, EDGES, FUSED = 128, 48, 64
 DEPTHS = (0.5, 0.75, 1.0)
-"""Shares of the blocks after which tokens are taken."""
+"""Depths, as shares of the blocks, whose tokens the decoder reads."""
+CLASSLESS = ("tokens.", "edges.", "join.", "fuse.0.", "fuse.1.")
+"""Prefixes of the decoder's layers that do not depend on the classes."""
 
 
 class ViTSegmenter(nn.Module):
@@ -61,6 +65,17 @@ class ViTSegmenter(nn.Module):
         self.join = nn.Sequential(_conv(WIDTH, WIDTH), _conv(WIDTH, WIDTH))
         self.fuse = nn.Sequential(_conv(WIDTH + EDGES, FUSED, kernel=1), _conv(FUSED, FUSED), nn.Conv2d(FUSED, labels, 1))
         self.presence = nn.Linear(backbone.width, labels - 1) if presence else None
+
+    def take_decoder(self, trained: Mapping[str, Tensor]) -> None:
+        """Takes over the decoder of a trained network of this kind, but for the layers that have a channel per class.
+
+        Args:
+            trained: its tensors by name. Of a backbone alone there is nothing to take.
+        """
+        decoder = {name: value for name, value in trained.items() if name.startswith(CLASSLESS)}
+        if decoder:
+            own = self.state_dict()
+            self.load_state_dict(own | decoder)
 
     def forward(self, images: Tensor, need_presence: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
         """images (B, 3, H, W), normalised, whole patches -> logits (B, labels, H/4, W/4), the background first; if asked for,

@@ -1,4 +1,4 @@
-"""Stage `affinity`: labels that the seeds are sure of, and a network that learns from them what belongs together."""
+"""Stage `affinity`: makes labels where the seeds are sure, and trains a network on them to tell which pixels belong together."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.training.affinity import train_affinity
 
 CRF, MARGIN = "clip-es", 0.3
-"""CRF of the labels the affinity learns from, and which of their pixels are sure; see `MasksConfig`."""
+"""CRF and margin of the labels that the affinity network learns from; see `MasksConfig`."""
 
 
 class AffinityInputs(Section):
-    """What the affinity network depends on beside classifier and seeds."""
+    """What the affinity network depends on besides classifier and seeds."""
 
     affinity: Section
     crf_steps: int
@@ -36,7 +36,7 @@ def affinity_inputs(config: RunConfig) -> Section:
 
 
 def affinity(work: Work) -> Metrics:
-    """-> labels/NAME.png and model.safetensors; nothing where seeds are taken as they are."""
+    """-> labels/NAME.png and model.safetensors; nothing where seeds are used as they are."""
     inputs = work.inputs
     if isinstance(inputs, NoAffinity):
         return {"kind": inputs.kind}
@@ -48,7 +48,7 @@ def affinity(work: Work) -> Metrics:
 
 
 def write_labels(work: Work, crf_steps: int) -> None:
-    """Those that already exist stay."""
+    """Writes labels/NAME.png; those that already exist are kept."""
     seeds, config = work.run.folder("seeds"), MasksConfig(crf=CRF, crf_steps=crf_steps, margin=MARGIN)
     found = read_json(seeds / "metrics.json")
     for sample in each("affinity labels", work.dataset.samples):

@@ -1,4 +1,4 @@
-"""Stage `curve`: what the maps are worth along the training, from the networks kept by `snapshots`."""
+"""Stage `curve`: the scores of the maps in the course of the training, from the networks kept by `snapshots`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class CurveInputs(Section):
     seeds: SeedsInputs
     pictures: int
     image_steps: int
-    """Of the whole training: those of its last network."""
+    """Image steps of the whole training, and so of its last network."""
 
 
 def run_curve(run: Run, pictures: int) -> Metrics:
-    """-> DIR/curve/metrics.json: "points" as a list of image_steps and, per kind of map, miou and oracle; "asked", and "of": the
-    fingerprint of the search whose networks these are, and what scored it.
+    """-> DIR/curve/metrics.json: "points", a list of image_steps and, per kind of map, miou and oracle; "asked", the number of
+    pictures asked for; and "of", the fingerprint of the search with these networks and the identity of the masks that scored it.
 
-    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still high,
-    so the points before the last are lower than a training of that length would be.
+    Scored on about `pictures` pictures, evenly picked. A snapshot is not a finished training: its learning rate is still high, so
+    the points before the last are lower than a training of that length would be.
     """
 
     def inputs(config: RunConfig) -> CurveInputs:

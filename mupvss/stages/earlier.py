@@ -1,7 +1,7 @@
-"""Stages that version 0.1.0 finished, known again: their fingerprints were made otherwise, and their maps had other names.
+"""Recognises stages that version 0.1.0 finished. It made fingerprints in another way, and its maps had other names.
 
-A folder is taken over if the fingerprint in it is the one that 0.1.0 gave to the config in it and to the pictures as they are
-now, and if that config says what is asked for today. Nothing is computed again then; maps get today's names.
+A folder is reused if its fingerprint is the one that 0.1.0 gave to the config in it and the pictures as they are now, and if
+that config says what is asked for today. Nothing is computed again then, and the maps get today's names.
 """
 
 from __future__ import annotations
@@ -127,23 +127,23 @@ DEFAULTS: dict[str, Any] = {
         "train": {**TRAIN, "image_steps": 12800, "batch_size": 16, "lr": 0.0002},
     },
 }
-"""Of every section of 0.1.0 whose options were part of a fingerprint. Options at their defaults were left out of it."""
+"""Defaults of every section of 0.1.0 whose options were part of a fingerprint. Options at their defaults were left out of it."""
 NESTED: dict[str, Any] = {"train": TRAIN, "pem": DEFAULTS["model"]["pem"]}
 UNREAD = {
     "mupvss": (("recam",), ("token_contrast", "reactivation")),
     "mctformer": ((*PROTOTYPES, "recam"), ("reactivation",)),
     "cam": ((*PROTOTYPES, "attention_skip"), ("token_contrast",)),
 }
-"""By method: options of the model, and losses, that it did not read; those of the prototypes' losses besides."""
+"""By method: options of the model, and losses, that it did not read. All but mupvss did not read OF_PROTOTYPES either."""
 OF_PROTOTYPES = tuple(name for name in DEFAULTS["losses"] if name not in ("classification", "token_contrast", "reactivation"))
 
 
 def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) -> bool:
-    """Whether the folder held this stage's result by 0.1.0; its marker and its maps are then today's. truth: of its scores,
-    today."""
+    """Takes over a folder that holds this stage's result by 0.1.0, and brings its marker and its maps up to date; -> whether it
+    did. truth: today's identity of the masks that score it."""
     folder = run.folder(stage.name)
     marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
-    # One that was taken over before may have to be recognised again: what it builds on may have been taken over since.
+    # A stage that was taken over before may have to be recognised again: those it builds on may have been taken over since.
     again = "earlier" in marker
     made = marker.get("earlier", marker.get("fingerprint"))
     if ("inputs" in marker and not again) or marker.get("fingerprint") == known:
@@ -157,7 +157,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
             return False
         asked = build(modern(old, str(folder / "config.toml")), str(folder / "config.toml"), trusted=False)
     except UserError:
-        return False  # of options that are no more: another result, which is made again
+        return False  # it has options that were removed, so the result is another one, which is made again
     after = [stage_fingerprint(run.folder(name)) for name in stage.after]
     if known_by(stage, asked, dataset, after) != known:
         return False
@@ -171,7 +171,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
 
 
 def earlier_fingerprint(folder: Path) -> str:
-    """The one that 0.1.0 gave to a finished stage; empty where it did not make it."""
+    """The fingerprint that 0.1.0 gave to a finished stage; empty if 0.1.0 did not make it."""
     marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
     if not (folder / "metrics.json").is_file():
         return ""
@@ -179,7 +179,7 @@ def earlier_fingerprint(folder: Path) -> str:
 
 
 def _rename_maps(folder: Path) -> None:
-    """maps/KIND, and the kinds in the figures; safe to do again where it was stopped."""
+    """Renames maps/KIND and the kinds in the figures; safe to repeat if it was stopped."""
     for old, new in MAPS.items():
         place = folder / "maps" / old
         if place.is_dir() and not (folder / "maps" / new).exists():
@@ -191,7 +191,7 @@ def _rename_maps(folder: Path) -> None:
     if folder.name == "seeds":
         metrics = renamed_figures(metrics)
         metrics["maps"] = MAPS.get(metrics["maps"], metrics["maps"])
-        scored = folder.with_name("evaluate") / "metrics.json"  # a stage of its own then
+        scored = folder.with_name("evaluate") / "metrics.json"  # a separate stage in 0.1.0
         found = read_json(scored) if scored.is_file() else {}
         if "recall" in found:
             metrics |= {"pictures": found["pictures"], **per_class(found)}
@@ -207,7 +207,7 @@ def renamed_figures(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stage_identity(name: str, values: Mapping[str, Any], dataset: Dataset, upstream: Mapping[str, str]) -> str:
-    """The fingerprint that 0.1.0 gave to a stage. values: its config, whole or what differs from the defaults; upstream: the
+    """The fingerprint that 0.1.0 gave to a stage. values: its config, whole or only what differs from the defaults; upstream: the
     fingerprints of the stages it built on."""
     pictures, seed = dataset_identity(dataset), values.get("seed", 0)
     section = {part: _plain(values.get(part, {}), DEFAULTS[part]) for part in ("search", "affinity", "masks", "segment")}
@@ -259,14 +259,14 @@ def _hash(*parts: Any) -> str:
 
 
 def _plain(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """What differs from the defaults, less what has no effect; weights by what they hold."""
+    """The values that differ from the defaults, without those that have no effect; weights are known by their content."""
     found: dict[str, Any] = {}
     for name, default in usual.items():
         value = _typed(values.get(name, default), default)
         if name in OF_THE_RUN:
             continue
         if isinstance(default, dict):
-            # A table that was begun had the defaults of its class, and not those of its place, for what it did not say.
+            # Where a table was given in part, the rest had the defaults of its class, not those of its place.
             whole = {**NESTED[name], **value} if name in values else default
             if _plain(whole, NESTED[name]) != _plain(default, NESTED[name]):
                 found[name] = _plain(whole, NESTED[name])
@@ -276,5 +276,5 @@ def _plain(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any
 
 
 def _typed(value: Any, default: Any) -> Any:
-    """A whole number where a fraction is meant, as a person may write it."""
+    """Turns an integer into a float where a float is expected, since a person may write 1 for 1.0."""
     return float(value) if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool) else value

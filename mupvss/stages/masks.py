@@ -15,11 +15,11 @@ from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import read_json
 from mupvss.masks.affinity_networks import load_affinity
-from mupvss.masks.pseudo import Refined, pseudo_mask
+from mupvss.masks.pseudo import Refined, prepare_crf, pseudo_mask
 from mupvss.masks.random_walk import walked
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import MasksConfig, Section
-from mupvss.runtime.log import each
+from mupvss.runtime.log import each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
 from mupvss.stages.run_folder import Metrics, Stage, Work
@@ -29,10 +29,10 @@ KIND = "walked"
 
 
 class MasksInputs(Section):
-    """What pseudo-masks depend on beside seeds and affinity network."""
+    """What pseudo-masks depend on besides seeds and affinity network."""
 
     affinity: Section
-    """Only its kind is read here; the rest shaped the affinity network."""
+    """Only its kind is read here; its other options belong to the affinity network."""
     masks: MasksConfig
 
 
@@ -57,7 +57,7 @@ def masks(work: Work) -> Metrics:
 
 
 def walk_all(work: Work) -> None:
-    """-> maps/walked/NAME.npz; those that already exist stay."""
+    """-> maps/walked/NAME.npz; those that already exist are kept."""
     seeds = work.run.folder("seeds")
     kind, walk = read_json(seeds / "metrics.json")["maps"], _walker(work)
     for sample in each("affinity walk", work.dataset.samples):
@@ -81,6 +81,8 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, background: floa
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     ignored: list[float] = []
+    with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
+        prepare_crf(config, (len(sample.tags) for sample in dataset.samples))
     for sample in each("masks", dataset.samples):
         seeds = read_seeds(seed_path(folder, KIND, sample.name))
         image = np.array(sample.open_image())

@@ -27,12 +27,12 @@ from mupvss.stages.run_folder import Metrics, Run, Stage, Work
 
 PICTURES = 16
 LARGE, TALL, LOOKED_AT = 6, 220, 200
-"""At the top: pictures of either kind, their height in pixels, and how many are looked at for some that have a tag."""
+"""At the top: pictures of either kind, their height in pixels, and the number of pictures from which tagged ones are chosen."""
 MOST_NAMED = 8
 SHOWN = ("train", "seeds", "affinity", "masks", "segment", "val", "cam_train", "cam")
-"""Stages whose figures and times the report has."""
+"""Stages whose figures and times the report shows."""
 MAPS_SHOWN = 3
-"""So many kinds of maps beside the one that became the seed mask."""
+"""Number of kinds of maps that are shown besides the one that became the seed mask."""
 
 
 class ReportInputs(Section):
@@ -80,7 +80,7 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
 
 
 def _gallery(work: Work) -> str:
-    """Large: pictures that the segmentation network has not seen with its masks, then tagged ones with theirs."""
+    """Large pictures: first unseen ones with the masks of the segmentation network, then tagged ones with their pseudo-masks."""
     found = FinishedRun(work.run.out)
     parts: list[tuple[str, Dataset, Callable[[str], Path | None]]] = []
     if work.further is not None and (network := found.val_masks) is not None:
@@ -96,7 +96,7 @@ def _gallery(work: Work) -> str:
 
 
 def _large(sample: Sample, mask: Path | None) -> str:
-    """The picture, its mask and, where it is known, the true one; nothing where there is no mask."""
+    """The picture, its mask and, if it is known, the true mask; empty if there is no mask."""
     if mask is None:
         return ""
     image = sample.open_image()

@@ -1,4 +1,4 @@
-"""The whole job: its stages in order, each through its folder."""
+"""The whole run: its stages in order, which pass on their results through their folders."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from mupvss.stages.train import CAM_TRAIN, TRAIN
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (TRAIN, SEEDS, AFFINITY, MASKS, SEGMENT, VAL, CAM_TRAIN, CAM, REPORT)}
 BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
-"""The stages of the plain CAM, and the methods that are one."""
+"""The stages of the plain CAM, and the methods that are a plain CAM themselves."""
 
 
 def run_all(run: Run) -> Metrics:
-    """Every stage in turn, the plain CAM's only with `baseline`; returns the flat metrics."""
+    """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics."""
     for name in STAGES:
         if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
             run_one(run, name)
@@ -41,7 +41,7 @@ def run_one(run: Run, name: str) -> Metrics:
 
 
 def check_names(config: RunConfig) -> None:
-    """UserError for maps and CRFs that there are not, before anything is trained."""
+    """Raises UserError for maps and CRFs that do not exist, before anything is trained."""
     offered = find_method(config.method).offered()
     chosen_kind(offered, config.search.maps)
     asked_kinds(offered, config.search.kinds)

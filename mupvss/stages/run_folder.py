@@ -1,8 +1,8 @@
-"""What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing it reads has changed.
+"""What every stage shares: a folder with config.toml and metrics.json, and being skipped when nothing that it reads has changed.
 
 A stage declares one frozen model of exactly what its work reads (`Stage.inputs`); its work gets that and no config. Its
-fingerprint is over the full values of it, what the stage builds on, its pictures, and its revision. No version of the product
-is in it: a release makes nobody's finished run void. A stage is done when its metrics.json exists (written last) and its
+fingerprint covers the full values of these inputs, the stages it builds on, its pictures, and its revision. The version of mupvss
+is not part of it, so a release makes no finished run void. A stage is done when its metrics.json exists (written last) and its
 fingerprint is the one it was made with.
 """
 
@@ -39,17 +39,17 @@ from mupvss.version import VERSION
 
 Metrics = dict[str, Any]
 EARLIER = ".earlier"
-"""What the folder of a finished stage is called once other settings or data took its place."""
+"""Suffix of the folder that keeps a finished stage after its settings or data have changed."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its config and the folder its stages talk through."""
+    """One run: its config, and the folder through which its stages exchange results."""
 
     config: RunConfig
     out: Path
     trained_by: Path | None = None
-    """The folder of another run whose training is the same; None: its own."""
+    """The folder of another run with the same training; None: this run trains for itself."""
 
     def folder(self, stage: str) -> Path:
         return (self.trained_by or self.out) / stage if stage == "train" else self.out / stage
@@ -59,7 +59,7 @@ class Run:
 
     @property
     def manner(self) -> Manner:
-        """How it is carried out, of which no result depends."""
+        """How the run is carried out, on which no result depends."""
         config = self.config
         kept = (config.workers, config.checkpoint_every, config.snapshots, config.tensorboard)
         return Manner(pick_device(config.device), *kept)
@@ -67,17 +67,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Work:
-    """What the work of a stage gets."""
+    """What the work of a stage receives."""
 
     inputs: Any
     """The stage's own model of what it reads."""
     dataset: Dataset
     folder: Path
-    """Its own."""
+    """The stage's own folder."""
     run: Run
-    """For the folders of other stages, and for nothing of the config."""
+    """Used for the folders of other stages. Settings come from `inputs`, which say what a stage depends on."""
     identity: str
-    """The stage's fingerprint: a training is resumed only under the same."""
+    """The stage's fingerprint; a training is resumed only if it is the same."""
     further: Dataset | None = None
     """The pictures that the stage asked for with `Stage.further`."""
 
@@ -90,26 +90,26 @@ class Work:
 class Stage:
     name: str
     inputs: Callable[[RunConfig], Section]
-    """Exactly what `work` reads of a config."""
+    """Selects exactly what `work` reads of a config."""
     work: Callable[[Work], Metrics]
     pictures: Purpose = "seeds"
     after: tuple[str, ...] = ()
     """The stages whose results it reads."""
     scores: bool = False
-    """Whether it scores against true masks. Where those alone have changed, the work is done again in the same folder, and
-    finds there what does not depend on them."""
+    """Whether it scores against true masks. If only those have changed, the work is done again in the same folder, and finds
+    there what does not depend on them."""
     revision: int = 1
-    """Raised when the same options come to mean another result."""
+    """Increased when the same options start to give another result."""
     further: Callable[[Run], Purpose | None] = lambda run: None
-    """Which other pictures it shows, asked when it has something to do."""
+    """Which other pictures it shows; called only when the stage has something to do."""
     does: str = ""
-    """What it does, said when it begins; {pictures} stands for their number."""
+    """What it does, printed when it begins; {pictures} stands for their number."""
     idle: Callable[[Any], bool] = lambda inputs: False
-    """Whether there is nothing to do under these inputs, of which nothing is said then."""
+    """Whether there is nothing to do under these inputs; nothing is printed then."""
 
 
 def fingerprint(*parts: Any) -> str:
-    """Hash over plain values and sections, of which the full values count, defaults too."""
+    """Hash over plain values and sections; of a section, all values count, including defaults."""
     return hashlib.sha256(json.dumps([_plain(part) for part in parts], sort_keys=True).encode()).hexdigest()
 
 
@@ -122,10 +122,10 @@ def _plain(part: Any) -> Any:
         value = getattr(part, name)
         extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
         if "neutral" in extra and values[name] == extra["neutral"]:
-            continue  # an option that came later, at the value under which everything is as it was without it
+            continue  # an option that was added later, at the value that changes nothing
         if isinstance(value, Section):
             found[name] = _plain(value)
-        elif name == "weights" and value:  # by what the file holds: it may lie elsewhere, and another may take its place
+        elif name == "weights" and value:  # by content: the file may be moved, or replaced by another
             found[name] = weights_identity(value)
         else:
             found[name] = values[name]
@@ -143,7 +143,7 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 
 def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str]) -> str:
-    """The fingerprint of a stage. after: those of the stages it builds on."""
+    """The fingerprint of a stage. after: the fingerprints of the stages it builds on."""
     return fingerprint(stage.name, stage.revision, stage.inputs(config), after, dataset_identity(dataset))
 
 
@@ -153,7 +153,7 @@ def finished(folder: Path, known: str, truth: str = "") -> bool:
 
 
 def run_stage(stage: Stage, run: Run) -> Metrics:
-    """Does the stage's work unless its folder holds the result already; returns its metrics either way."""
+    """Does the stage's work unless its folder already holds the result; returns its metrics either way."""
     dataset = load_dataset(run.config.data, stage.pictures, run.config.limit)
     truth = truth_identity(dataset, run.config.data) if stage.scores else ""
     after = [stage_fingerprint(run.folder(name)) for name in stage.after]
@@ -192,9 +192,9 @@ def _do(stage: Stage, work: Work, truth: str) -> Metrics:
         team.wait()
         if team.main:
             write_json(folder / "metrics.json", metrics)
-    except BaseException:  # an interrupt too: the seconds of a stopped and resumed stage add up
+    except BaseException:  # interrupts too: the seconds of a stopped and resumed stage add up
         if team.main:
-            # May not hide what stopped it: on a full disk it fails too, and without memory in any way, by a SystemError even.
+            # Must not hide the first error: this fails too on a full disk, and without memory in any way, even with SystemError.
             with contextlib.suppress(Exception):
                 write_json(folder / "elapsed.json", {"seconds": earlier + time.monotonic() - begin})
         raise
@@ -212,13 +212,13 @@ def _counted(dataset: Dataset) -> str:
 
 
 def _tidy(folder: Path) -> None:
-    """What only an unfinished stage needs."""
+    """Removes what only an unfinished stage needs."""
     remove_states(folder)
     (folder / "elapsed.json").unlink(missing_ok=True)
 
 
 def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
-    """Keeps what a stopped attempt at the same work left behind; sets aside what other work finished, one such per stage."""
+    """Keeps what a stopped attempt at the same work left behind; sets aside the finished result of other work, one per stage."""
     marker = folder / "stage.json"
     shutil.rmtree(_doomed(folder), ignore_errors=True)
     if folder.is_dir():
@@ -228,20 +228,20 @@ def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
         if marker.is_file() and read_json(marker)["fingerprint"] != work.identity:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
-    # The marker first: whatever stops this, a stage's folder is known by it.
+    # The marker first: it identifies a stage's folder even if something stops the rest.
     made_of = {"revision": stage.revision, "inputs": _plain(work.inputs), "version": VERSION}
     write_json(marker, {"fingerprint": work.identity, "truth": truth, **made_of})
     save_config(folder / "config.toml", work.run.config)
 
 
 def _doomed(folder: Path) -> Path:
-    """What the folder of an unfinished stage is called while it is deleted."""
+    """Name of an unfinished stage's folder while it is being deleted."""
     return folder.with_name(f".{folder.name}.deleted")
 
 
 def _set_aside(folder: Path) -> None:
     if not (folder / "metrics.json").is_file():
-        folder.replace(_doomed(folder))  # in one step, so that no half of a stage is ever taken for something else
+        folder.replace(_doomed(folder))  # in one step, so that half a stage is never mistaken for something else
         shutil.rmtree(_doomed(folder))
         return
     aside = folder.with_name(folder.name + EARLIER)
@@ -274,9 +274,9 @@ def _flat(prefix: str, value: Any) -> Metrics:
 
 
 def dataset_identity(dataset: Dataset) -> list[Any]:
-    """What of a data set a result depends on: classes, names, tags, and the state of the files behind them."""
+    """What results depend on in a data set: classes, names, tags, and the state of the files behind them."""
     known = []
-    with progress_bar("pictures", len(dataset.samples), "read", brief=True) as advance:  # drawn ones are drawn for it
+    with progress_bar("pictures", len(dataset.samples), "read", brief=True) as advance:  # scenes are drawn for it
         for number, sample in enumerate(dataset.samples, 1):
             known.append((sample.name, sorted(sample.tags), file_state(sample.origin)))
             if number % 50 == 0:
@@ -285,12 +285,12 @@ def dataset_identity(dataset: Dataset) -> list[Any]:
 
 
 def truth_identity(dataset: Dataset, data: DataConfig) -> str:
-    """What scores depend on beside the pictures: which of them have masks, the state of those files, and how they are read."""
+    """What scores depend on besides the pictures: which of them have masks, the state of those files, and how they are read."""
     read = [getattr(data, name, usual) for name, usual in (("other_classes", "background"), ("crowd", "ignore"))]
     return fingerprint(*read, masks_of(dataset))
 
 
 def masks_of(dataset: Dataset) -> list[Any]:
     """Which pictures have masks, and the state of those files."""
-    state = functools.cache(file_state)  # of COCO's masks there is one file
+    state = functools.cache(file_state)  # all of COCO's masks are in one file
     return [(s.name, s.mask_origin and state(s.mask_origin)) for s in dataset.samples if s.open_mask is not None]

@@ -1,4 +1,4 @@
-"""What one kind of map, as it lies on disk, is worth on a data set."""
+"""Scores one kind of map, as saved on disk, on a data set."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ class MapScores:
     threshold: float
     """Chosen without masks (Otsu)."""
     threshold_oracle: float | None
-    """Chosen with the masks; None where there are none, as for the figures below."""
+    """Chosen with the masks; None if there are none, like the scores below."""
     plain: Scores | None
     """At the mask-free threshold."""
     oracle: Scores | None
     regions: list[Region]
     """Every class of every picture that has a mask."""
     pictures: int = 0
-    """How many have a mask."""
+    """Number of pictures that have a mask."""
 
 
 def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
-    """Reads the seeds of one kind back and scores them at the picture's own size against the masks there are."""
+    """Reads the seeds of one kind, and scores them at the picture's own size against the masks that exist."""
     size, masked = len(dataset.classes) + 1, 0
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     counts = np.zeros(BINS + 1, np.int64)

@@ -1,5 +1,5 @@
-"""Stages `seeds` and `cam`: the search over every picture, a background threshold without masks, palette PNGs, and what the maps
-score."""
+"""Stages `seeds` and `cam`: the search over every picture, a background threshold without masks, palette PNGs, and the scores of
+the maps."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.stages.scoring import MapScores, as_record, score_maps
 
 CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
-"""Kinds of the plain CAM's maps, and what their figures' names begin with."""
+"""Kinds of the plain CAM's maps, and the prefix of their figures' names."""
 
 
 class SeedsInputs(Section):
-    """What a search depends on beside its network and pictures."""
+    """What a search depends on besides its network and pictures."""
 
     search: SearchConfig
     options: Section
-    """The method's own, of its search."""
+    """The method's own options for its search."""
 
 
 class CamInputs(Section):
     search: SearchOptions
-    """As of `SeedsInputs`, less the choice of maps, which is the plain CAM's own."""
+    """As in `SeedsInputs`, without the choice of maps, which is fixed for the plain CAM."""
 
 
 def seeds_inputs(config: RunConfig) -> SeedsInputs:
@@ -77,7 +77,7 @@ def cam(work: Work) -> Metrics:
 
 
 def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
-    """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that have them are skipped."""
+    """Writes folder/maps/KIND/NAME.npz for every picture, tagged classes only; pictures that already have them are skipped."""
     for sample in each(folder.name, dataset.samples):
         paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
         if not all(path.is_file() for path in paths.values()):
@@ -94,7 +94,7 @@ def write_masks(dataset: Dataset, folder: Path, kind: str, threshold: float) -> 
 
 
 def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -> Metrics:
-    """Of the chosen maps all figures, of the others mIoU; an empty table where there are no masks to score against."""
+    """All figures of the chosen maps, and mIoU of the others; without masks to score against, only that there are 0 pictures."""
     chosen = found[kind]
     if chosen.plain is None or chosen.oracle is None:
         return {"pictures": 0}
@@ -114,7 +114,7 @@ def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -
 
 
 def per_class(scored: Mapping[str, Any]) -> Metrics:
-    """What `as_json` has beside IoU, apart from `precision`, which is also what a stage was computed in."""
+    """What `as_json` has besides IoU. Lists are nested, since `precision` by itself is the number format of a stage."""
     apart = ("false_positive", "false_negative")
     return {**{key: scored[key] for key in apart}, "per_class": {key: scored[key] for key in ("precision", "recall")}}
 

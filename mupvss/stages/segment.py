@@ -1,4 +1,4 @@
-"""Stages `segment` and `val`: the segmentation network learns from the pseudo-masks, and is tried on pictures that it has not
+"""Stages `segment` and `val`: the segmentation network learns from the pseudo-masks, and is tested on pictures that it has not
 seen."""
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from mupvss.stages.scoring import read_mask
 from mupvss.training.segmenter import train_segmenter
 
 TEST = ("scales", "crf")
-"""Options of `segment` that the test alone reads."""
+"""Options of `segment` that only the test reads."""
 UNSURE = 0.6
 """Self-training: pixels of the network's own masks that are less certain than this become 255."""
 
 
 class SegmentInputs(Section):
-    """What the segmentation network depends on beside pseudo-masks and classifier."""
+    """What the segmentation network depends on besides pseudo-masks and classifier."""
 
     segment: SegmentConfig
-    """Without what its test reads, which is at its defaults here."""
+    """Options that only the test reads are at their defaults here."""
     seed: int
     flip: bool
 
 
 class ValInputs(Section):
-    """What its test depends on beside the network and the pictures."""
+    """What its test depends on besides the network and the pictures."""
 
     scales: tuple[float, ...]
     crf: str
     folder: str
-    """Where the masks go; for VOC in the layout its server takes."""
+    """Where the masks go; for VOC in the layout that its server accepts."""
 
 
 def segment_inputs(config: RunConfig) -> SegmentInputs:
@@ -91,7 +91,7 @@ def _own_masks(work: Work, folder: Path) -> Path:
 
 
 def val(work: Work) -> Metrics:
-    """-> masks of the pictures, and the figures. single: one scale, no mirror, no CRF; the masks are made with everything asked
+    """-> masks of the pictures, and the figures. single: one scale, no mirror, no CRF; the masks are made with all that is asked
     for."""
     checkpoint, inputs, device = work.run.checkpoint("segment"), work.inputs, str(work.device)
     single = SegmentationPredictor.open(checkpoint, scales=(1.0,), crf="none", device=device, flip=False)

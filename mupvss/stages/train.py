@@ -1,4 +1,4 @@
-"""Stages `train` and `cam_train`: the classifier of the chosen method, and a plain CAM beside it, same backbone, same budget."""
+"""Stages `train` and `cam_train`: the classifier of the chosen method, and a plain CAM with the same backbone and budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mupvss.training.classifier import train_classifier
 
 
 class TrainInputs(Section):
-    """All that a training depends on beside its pictures."""
+    """All that a training depends on besides its pictures."""
 
     method: str
     model: ModelConfig

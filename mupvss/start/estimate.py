@@ -1,4 +1,4 @@
-"""How long a config will take on this computer, from a few steps of each kind."""
+"""Estimates how long a config will take on this computer, from a few steps of each kind."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Estimate:
 
 
 def measure(config: RunConfig, dataset: Dataset) -> Estimate:
-    """The best of a few steps each, on noise and on a picture of middle size."""
+    """Times a few steps of each kind, on noise and on a picture of middle size; the fastest counts."""
     prepare(config.seed, config.threads)
     samples = dataset.samples
     picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
@@ -72,7 +72,7 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         segment = _segmentation(config, len(dataset.classes), device, lambda: advance(1))
         affine = _affinity(network, config, seeds[-1], picture, device, lambda: advance(1))
     stages = [("training", step * config.train.image_steps), ("seeds", found * len(samples))]
-    if affine is not None:  # its labels are drawn as masks are
+    if affine is not None:  # its labels are made like masks
         stages.append(("affinity", drawn * len(samples) + affine.learn * affine.image_steps))
     walk = 0.0 if affine is None else affine.walk
     stages.append(("pseudo-masks", (drawn + walk) * len(samples)))
@@ -108,7 +108,7 @@ class _Affinity:
 def _affinity(
     network: nn.Module, config: RunConfig, seeds: Seeds, picture: Image.Image, device: torch.device, done: Callable[[], None]
 ) -> _Affinity | None:
-    """None where there is no head to train. Freezes the network."""
+    """None if there is no head to train. Freezes the network."""
     own = config.affinity
     if not isinstance(own, HeadAffinity) or own.kind != "head":
         return None
@@ -132,7 +132,7 @@ def _evenly(count: int) -> list[int]:
 
 
 def _best(work: Callable[[], None], done: Callable[[], None]) -> float:
-    """Seconds, the first run, which may compile, left out."""
+    """Seconds of the fastest run, without the first one, which may compile."""
     seconds = []
     for _ in range(TRIALS + 1):
         begin = time.perf_counter()

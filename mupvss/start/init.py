@@ -22,19 +22,19 @@ console = Console()
 BACKBONES = {"tiny": "timm/deit_tiny_patch16_224.fb_in1k", "small": "timm/deit_small_patch16_224.fb_in1k"}
 """Pretrained weights on the Hugging Face hub."""
 FEW = 20
-"""Pictures of a class under which its masks will be poor."""
+"""A class with fewer pictures than this will have poor masks."""
 MIN_STEPS, MAX_STEPS, EPOCHS = 12_800, 200_000, 8
-"""Image steps: so many epochs, within these bounds."""
+"""Image steps are this number of epochs, within these bounds."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What is known of a project to be."""
+    """The user's choices for a new project."""
 
     pictures: Path
     tags: Path | None
     val_tags: Path | None
-    """Table of pictures kept back."""
+    """Tags of the validation set."""
     out: Path
     backbone: str
     weights: str | None
@@ -57,7 +57,7 @@ def initialise(wishes: Wishes) -> None:
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
     steps = min(MAX_STEPS, max(MIN_STEPS, EPOCHS * len(dataset.samples)))
     write_text(wishes.out, config_text(wishes.out.stem, data, dataset, wishes.backbone, weights, steps))
-    config = load_config(wishes.out)  # what was written can be read
+    config = load_config(wishes.out)  # makes sure that the written config can be read
     console.print(f"\nwrote {wishes.out}", highlight=False, soft_wrap=True)
     if not wishes.quick:
         _tell_time(measure(config, dataset))
@@ -66,7 +66,7 @@ def initialise(wishes: Wishes) -> None:
 
 
 def _relative(path: Path) -> Path:
-    """As the user would write it from here."""
+    """The path as the user would write it from the current folder."""
     return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
 
 
@@ -126,7 +126,8 @@ def _tell_next(path: Path, pictures: Path) -> None:
 
 
 def config_text(name: str, data: FolderData, dataset: Dataset, backbone: str, weights: str, steps: int) -> str:
-    """TOML; every value is one that our measurements stand for, or the user's own. Without weights: those of the drawn scenes."""
+    """The config as TOML; every value is the user's own or backed by our measurements. Without weights: those of the drawn
+    scenes."""
     settings = _pretrained(backbone, weights, steps) if weights else _from_scratch()
     return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
 baseline = false                 # true: train a plain CAM beside it, to compare

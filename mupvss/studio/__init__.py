@@ -1,1 +1,1 @@
-"""A local web page to look at what was found, correct tags, and accept or repaint masks."""
+"""A local web page to review results, correct tags, and accept or repaint masks."""

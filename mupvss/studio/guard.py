@@ -1,5 +1,5 @@
-"""What may come in: requests of this computer's own page, or, on any other address, of whoever has the token; and pictures that
-are small enough, really pictures, and never outside their folder."""
+"""Access control. Only requests from this computer's own page are accepted or, on any other address, those of whoever has the
+token. Uploads must be real pictures, not too large, and stay in their folder."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def new_token() -> str:
 class Guard:
     """ASGI middleware: checks Host, Origin and, if there is one, the token, before anything else sees the request.
 
-    A page elsewhere cannot reach us through a name that points here (Host), nor make the browser send a change (Origin).
+    A page elsewhere can neither reach us through a name that points here (Host), nor make the browser send a change (Origin).
     """
 
     def __init__(self, app: ASGIApp, port: int, host: str, token: str | None) -> None:
@@ -79,11 +79,11 @@ NAME = re.compile(r"[\w][\w .()+-]{0,150}")
 
 
 class TooLargeError(ValueError):
-    """More bytes than are taken."""
+    """More bytes than are accepted."""
 
 
 def checked_name(name: str) -> str:
-    """A plain file name with a picture's suffix. ValueError for anything that could lead elsewhere, or is no picture."""
+    """A plain file name with a picture's suffix. UserError for a name that could lead elsewhere, or is not a picture's."""
     if not NAME.fullmatch(name) or ".." in name:
         raise UserError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are accepted")
     if Path(name).suffix.lower() not in SUFFIXES:
@@ -92,13 +92,13 @@ def checked_name(name: str) -> str:
 
 
 def check_length(announced: str | None) -> None:
-    """TooLargeError before a byte is read, if the sender says how much is to come."""
+    """Raises TooLargeError before any byte is read, if the announced length is too large."""
     if announced is not None and announced.isdigit() and int(announced) > MAX_BYTES:
         raise TooLargeError(f"{int(announced) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB per picture are accepted")
 
 
 async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
-    """Streams to a temporary name, checks that it is a picture, then gives it a name of its own in `folder`."""
+    """Streams an upload to a temporary file, checks that it is a picture, then moves it to a free name in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     target = _free(folder, checked_name(name))
     temporary = folder / f".{target.name}.part{target.suffix}"

@@ -1,8 +1,7 @@
-"""What people decided about each picture, on disk from the moment they did: tags, mask, and every state before.
+"""What people decided about each picture, saved at once: tags, mask, and all earlier states.
 
-DIR/state/NAME.json is a picture's state; DIR/masks/NAME.png its mask, once there is one; DIR/undo/NAME/NUMBER.json and .png
-are the states before. A change first copies the state it replaces, then replaces it, so that a crash between the two loses
-nothing.
+DIR/state/NAME.json is a picture's state; DIR/masks/NAME.png its mask, once there is one; DIR/undo/NAME/NUMBER.json and .png are
+the earlier states. A change first copies the state it replaces, then replaces it, so that a crash between the two loses nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from mupvss.files import atomic_path, read_json, write_json
 Status = Literal["open", "accepted", "rejected"]
 STATUSES: tuple[Status, ...] = ("open", "accepted", "rejected")
 MAX_UNDO = 100
-"""States kept per picture."""
+"""Number of earlier states kept per picture."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class State:
     status: Status
     tags: tuple[str, ...]
     painted: bool
-    """Whether there is a mask that a person accepted or painted; otherwise it follows from the maps."""
+    """Whether a person accepted or painted the mask; otherwise it is computed from the maps."""
 
 
 class Records:
@@ -36,7 +35,7 @@ class Records:
         self.folder = folder
 
     def read(self, name: str, tags: tuple[str, ...]) -> State:
-        """The picture's state; open, with the given tags, where nobody has decided anything."""
+        """The picture's state; open, with the given tags, if nobody has decided anything yet."""
         path = self._state(name)
         if not path.is_file():
             return State("open", tags, False)
@@ -49,7 +48,7 @@ class Records:
         return read_label_image(path) if path.is_file() else None
 
     def write(self, name: str, before: State, state: State, mask: np.ndarray | None = None) -> None:
-        """The new state; its mask: `mask`, else the one there was if the state is painted, else none."""
+        """Saves the new state. Its mask is `mask`, else the present one if the state is painted, else none."""
         self._remember(name, before)
         if mask is not None:
             write_palette_png(self._mask(name), mask)
@@ -58,7 +57,7 @@ class Records:
             self._mask(name).unlink(missing_ok=True)
 
     def undo(self, name: str, tags: tuple[str, ...]) -> State:
-        """Back to the state before; the present one where there is none before."""
+        """Restores the previous state and returns it; returns the present state if there is none."""
         steps = self._steps(name)
         if not steps:
             return self.read(name, tags)

@@ -1,4 +1,4 @@
-"""The studio's addresses: a page, and JSON, pictures and raw masks behind it."""
+"""The studio's web server: a page, and the JSON, pictures and raw masks that it requests."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def create_app(workspace: Workspace, port: int, host: str = "127.0.0.1", token: 
 
 
 def _errors(app: FastAPI) -> None:
-    """What the user can mend is one sentence; everything else stays on the server's side."""
+    """An error that the user can fix is returned as one sentence; everything else stays on the server."""
 
     def answer(status: int) -> Callable[[Request, Exception], JSONResponse]:
         return lambda request, error: JSONResponse({"error": str(error)}, status)

@@ -1,4 +1,4 @@
-"""The pictures of a studio, what the network says of them, and what people decided."""
+"""The pictures of a studio, what the network finds in them, and what people decided."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Entry:
     """Its key: a plain file name without suffix."""
     path: Path
     tags: tuple[str, ...] | None
-    """As given; None: whatever the network finds."""
+    """The given tags; None: those that the network finds."""
 
 
 class Workspace:
-    """One per studio. The network answers one request at a time."""
+    """The state of a studio. The network works on one request at a time."""
 
     def __init__(self, run: Path, folder: Path | None = None, pictures: Path | None = None, device: str = "auto") -> None:
         if not (run / "train" / "model.safetensors").is_file():
@@ -66,11 +66,11 @@ class Workspace:
         return tuple(dict.fromkeys((self.predictor.kind, *self.predictor.maps)))
 
     def ranked(self) -> list[Entry]:
-        """The most doubtful first; pictures nobody has searched yet before all."""
+        """The pictures, the most doubtful first; those that nobody has searched yet come before all others."""
         return sorted(self.entries.values(), key=lambda e: (-self.doubts.get(e.name, 2.0), e.name))
 
     def entry(self, name: str) -> Entry:
-        """KeyError for a name that is not in this workspace; no path is ever made from what a request says."""
+        """KeyError for a name that is not in this workspace; a path is never built from a request."""
         return self.entries[name]
 
     def state(self, entry: Entry) -> State:
@@ -80,7 +80,7 @@ class Workspace:
         return read_image(entry.path)
 
     def seeds(self, entry: Entry, kind: str) -> Seeds:
-        """Maps of one kind for the picture's present tags, from the run, from an earlier look, or found now."""
+        """Maps of one kind for the picture's present tags: from the run, from an earlier request, or computed now."""
         state = self.state(entry)
         tags = state.tags
         ready = self._seeds_of_run(entry, kind) if entry.tags is not None and set(tags) == set(entry.tags) else None
@@ -97,7 +97,7 @@ class Workspace:
         return read_seeds(path)
 
     def labels(self, entry: Entry, threshold: float | None = None, refine: bool = False) -> np.ndarray:
-        """(H, W) uint8: the person's mask, or, where there is none or a threshold is given, that of the maps."""
+        """(H, W) uint8: the person's mask; that of the maps if there is none, or if a threshold or refinement is asked for."""
         mask = self.records.mask(entry.name) if threshold is None and not refine else None
         if mask is not None:
             return mask
@@ -108,7 +108,7 @@ class Workspace:
         return refine_mask(seeds, np.asarray(self.picture(entry)), level, "clip-es", sharpness=SHARPNESS).labels()
 
     def retag(self, entry: Entry, tags: Sequence[str]) -> State:
-        """ValueError for a tag the network does not know. What was painted stays on the undo list."""
+        """Changes the tags. UserError for a tag that the network does not know. A painted mask stays on the undo list."""
         unknown = [tag for tag in tags if tag not in self.classes]
         if unknown:
             raise UserError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
@@ -117,7 +117,8 @@ class Workspace:
         return self._change(entry, before, State("open", ordered, False))
 
     def decide(self, entry: Entry, status: Status, mask: np.ndarray | None) -> State:
-        """mask (H, W) uint8 of class ids and 255, or None: the one shown so far. ValueError for another size or id."""
+        """Saves a decision. mask: (H, W) uint8 of class ids and 255; None: the one shown so far. UserError for a wrong size or
+        id."""
         before = self.state(entry)
         if mask is None and status == "accepted":
             mask = self.labels(entry)
@@ -129,7 +130,7 @@ class Workspace:
         return self.records.undo(entry.name, entry.tags or ())
 
     def add(self, path: Path) -> Entry:
-        """A picture that was checked and stored under the studio's own folder; its tags: what the network finds."""
+        """Adds a picture that was checked and stored in the studio's own folder; its tags are those that the network finds."""
         with self.lock:
             tags = tuple(self.predictor.likely_tags(self.predictor.scores(read_image(path))))
         entry = Entry(path.stem, path, tags)
@@ -138,7 +139,7 @@ class Workspace:
         return entry
 
     def export(self, formats: Sequence[str], accepted_only: bool) -> tuple[Path, int]:
-        """Writes into the studio's folder `export`; rejected pictures are never part of it."""
+        """Writes into the studio's folder `export`; rejected pictures are never included."""
         check_formats(formats)
         chosen = [
             entry
@@ -165,12 +166,12 @@ class Workspace:
             raise UserError(f"{entry.name}: the mask has class id {ids[ids != 255].max()}; there are {len(self.classes)} classes")
 
     def _of_run(self) -> list[Entry]:
-        """Pictures of the run that lie in files; drawn scenes are stored so that they do."""
+        """The pictures of the run, as files; drawn scenes are saved to files first."""
         config = self.finished.config()
         try:
             samples = load_dataset(config.data, "seeds", config.limit).samples
         except DataError:
-            return []  # the pictures have gone elsewhere; others can still be given
+            return []  # the pictures were moved; others can still be given
         found = []
         for sample in samples:
             path = Path(sample.origin)

@@ -1,4 +1,4 @@
-"""Training the affinity network from labels that the seeds are sure of."""
+"""Trains the affinity network on labels that the seeds are sure of."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def train_affinity(
     folder: Path,
     identity: str,
 ) -> dict[str, Any]:
-    """Trains into folder/model.safetensors and returns the figures of the last steps, and what it was computed in and on.
+    """Trains into folder/model.safetensors; returns the figures of the last steps, the precision and the device.
 
-    labels: folder of NAME.png, class ids with 255 for unsure; classifier: the checkpoint that a head stands on; identity: see
+    labels: folder of NAME.png, class ids with 255 for unsure; classifier: the checkpoint that a head is built on; identity: see
     `Loop`.
     """
     train, device = config.train, manner.device

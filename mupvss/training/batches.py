@@ -1,6 +1,6 @@
 """Endless training batches in a fixed order: the n-th picture of a run is the same however often the run was stopped.
 
-Pictures with tags for the classifier, pictures with a label per pixel for what learns from pseudo-masks.
+The classifier gets pictures with tags; networks that learn from pseudo-masks get pictures with a label per pixel.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ CPU = torch.device("cpu")
 BRIGHTNESS = 0.3
 """Pictures are made brighter or darker by up to this share."""
 MOST_READERS = 8
-"""They feed a GPU 2,000 views a second. Each holds an interpreter, and its batches lie in shared memory until fetched."""
+"""By default at most this number of processes read pictures; they feed a GPU 2,000 views a second. Each holds an interpreter, and
+its batches lie in shared memory until fetched."""
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a training is carried out, of which no result depends."""
+    """How a training is carried out, on which no result depends."""
 
     device: torch.device = CPU
     workers: int | None = None
-    """Processes that read pictures; None: as many as the device needs."""
+    """Number of processes that read pictures; None: as many as the device needs."""
     checkpoint_every: int = 100
-    """Steps between resumable checkpoints."""
+    """Number of steps between resumable checkpoints."""
     snapshots: int = 0
-    """Networks to keep along the classifier's training."""
+    """Number of networks to keep during the classifier's training."""
     tensorboard: bool = False
 
 
 @dataclass(frozen=True)
 class Batch:
-    """As the workers hand it over, in the computer's memory."""
+    """A batch as the workers deliver it, in the computer's memory."""
 
     views: Views
     tags: Tensor
@@ -60,19 +61,19 @@ class Batch:
         return Batch(self.views.pin_memory(), self.tags.pin_memory(), self.origins)
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """-> images (B, 3, S, S) float32, normalised, and tags (B, C), both there."""
+        """-> images (B, 3, S, S) float32, normalised, and tags (B, C), both on the device."""
         return self.views.to(device).images(), self.tags.to(device, non_blocking=True)
 
 
 class EpochOrder:
-    """Every sample once per epoch, in an order that follows from the seed, the stream and the epoch alone."""
+    """Every sample once per epoch, in an order that depends only on the seed, the stream and the epoch."""
 
     def __init__(self, count: int, seed: int, stream: int) -> None:
         self.count, self.seed, self.stream = count, seed, stream
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def __call__(self, n: int) -> int:
-        """Which sample is the n-th of the run."""
+        """Index of the n-th sample of the run."""
         epoch, place = divmod(n, self.count)
         if self._order[0] != epoch:
             self._order = (epoch, np.random.default_rng([self.seed, self.stream, epoch]).permutation(self.count))
@@ -80,7 +81,7 @@ class EpochOrder:
 
 
 class TrainingViews(TorchDataset):
-    """Item n is the n-th picture of the run: its epoch's permutation and its augmentation follow from (seed, n)."""
+    """Item n is the n-th picture of the run: its epoch's permutation and its augmentation depend only on (seed, n)."""
 
     def __init__(self, dataset: Dataset, config: TrainConfig, image_size: int, seed: int) -> None:
         self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
@@ -95,7 +96,7 @@ class TrainingViews(TorchDataset):
 
 
 class StepBatches(Sampler[list[int]]):
-    """Of each step's batch the rows that are this process's."""
+    """This process's rows of each step's batch."""
 
     def __init__(self, first_step: int, steps: int, batch_size: int) -> None:
         self.first_step, self.steps, self.batch_size = first_step, steps, batch_size
@@ -122,7 +123,7 @@ def batches(
 
 
 def loader_options(workers: int | None, device: torch.device) -> dict[str, Any]:
-    """How every training's batches are read: by `workers` processes, four batches ahead or, if they are many, two each."""
+    """How every training's batches are read: up to two processes read four batches ahead each, more than two read two."""
     count = reading_processes(workers, device)
     ahead = 4 if count <= 2 else 2
     return {
@@ -136,8 +137,8 @@ def loader_options(workers: int | None, device: torch.device) -> dict[str, Any]:
 
 
 def reading_processes(workers: int | None, device: torch.device) -> int:
-    """`workers`, or where it is None what the device needs: one core reads some 250 pictures of 500x375 pixels a second, of which
-    a processor trains on a few dozen and a GPU on thousands."""
+    """`workers`, or if it is None what the device needs: one core reads about 250 pictures of 500x375 pixels a second; a
+    processor trains on a few dozen a second and a GPU on thousands."""
     if workers is not None:
         return workers
     return min(own_cores(), MOST_READERS) if device.type == "cuda" else 1
@@ -150,7 +151,7 @@ def _collate(items: list[tuple[View, Tensor, str]]) -> Batch:
 
 @dataclass(frozen=True)
 class DenseSample:
-    """A picture with its labels, opened only when asked for."""
+    """A picture with its labels, opened only on demand."""
 
     origin: str
     open_image: Callable[[], Image.Image]
@@ -159,16 +160,16 @@ class DenseSample:
     open_confidence: Callable[[], np.ndarray] | None = None
     """-> (H, W) uint8, 255 for certain; None: all certain."""
     tags: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
-    """(C,) bool, the classes of the whole picture; of no length where nobody asks."""
+    """(C,) bool, the classes of the whole picture; empty where they are not needed."""
 
 
 @dataclass(frozen=True)
 class DenseBatch:
-    """As the workers hand it over, in the computer's memory. Labels, confidence and `inside` are not mirrored yet."""
+    """A batch as the workers deliver it, in the computer's memory. Labels, confidence and `inside` are not mirrored yet."""
 
     views: Views
     labels: Tensor
-    """(B, S, S) uint8; 255 is ignored, as is what lies outside the picture."""
+    """(B, S, S) uint8; 255 is ignored, and is also the label outside the picture."""
     confidence: Tensor
     """(B, S, S) uint8, 255 for certain; 0 outside."""
     inside: Tensor
@@ -196,7 +197,7 @@ class DenseTensors:
     images: Tensor
     """(B, 3, S, S) float32, normalised; zero where the crop reaches past the picture."""
     labels: Tensor
-    """(B, S, S) int64, 255 there."""
+    """(B, S, S) int64; 255 is ignored, and is also the label outside the picture."""
     weights: Tensor
     """(B, S, S) float32 in [0, 1]; 0 outside the picture."""
     tags: Tensor
@@ -214,7 +215,7 @@ class DenseView:
 
 
 class DenseViews(TorchDataset):
-    """Item n is the n-th view of the run: its picture and its augmentation follow from (seed, n)."""
+    """Item n is the n-th view of the run: its picture and its augmentation depend only on (seed, n)."""
 
     def __init__(
         self,
@@ -225,7 +226,7 @@ class DenseViews(TorchDataset):
         seed: int,
         size: int = 0,
     ) -> None:
-        """resize: random scale relative to a picture of size x size pixels in area (0: its own, or what it is reduced to)."""
+        """resize: random scale relative to an area of size x size pixels (0: that of the picture, or of its reduced copy)."""
         self.samples, self.crop, self.resize, self.seed, self.size = samples, crop, resize, seed, size
         self.flip = flip
         self.order = EpochOrder(len(samples), seed, stream=2)
@@ -247,7 +248,7 @@ class DenseViews(TorchDataset):
     def _view(
         self, parts: tuple[Image.Image, Image.Image, Image.Image], sample: DenseSample, rng: np.random.Generator
     ) -> DenseView:
-        """Random scale, crop, mirror and brightness; what lies past the picture is ignored, never background."""
+        """Random scale, crop, mirror and brightness; pixels outside the picture are ignored, never background."""
         side, scale = self.crop, rng.uniform(*self.resize) * working_scale(parts[0].size, self.size)
         width, height = (max(1, round(s * scale)) for s in parts[0].size)
         left = int(rng.integers(min(0, width - side), max(0, width - side) + 1))

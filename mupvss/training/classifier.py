@@ -1,4 +1,4 @@
-"""Training a classifier from tags: the method's losses, their sum, and the network that learns from it."""
+"""Trains a classifier from tags, on the weighted sum of its method's losses."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def train_classifier(
     named: str = "",
     title: str = "train",
 ) -> dict[str, Any]:
-    """Trains into folder/model.safetensors and returns the figures of the last steps, and what it was computed in and on.
+    """Trains into folder/model.safetensors; returns the figures of the last steps, the precision and the device.
 
-    options: the method's own; identity: see `Loop`; named: the method as the config names it, where that is not its name.
+    options: the method's own; identity: see `Loop`; named: the method as the config names it, if that is not its name.
     """
     _check(dataset)
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def train_classifier(
 
 
 def weighted_sum(losses: dict[str, tuple[float, Tensor]]) -> Tensor:
-    """The total of what `Method.losses` gave: a scalar."""
+    """The weighted sum of what `Method.losses` returned: a scalar."""
     return torch.stack([weight * value for weight, value in losses.values()]).sum()
 
 

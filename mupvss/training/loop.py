@@ -1,4 +1,4 @@
-"""The optimisation loop every training shares: resumable at each checkpoint with the result of an unbroken run."""
+"""The optimisation loop that every training shares. Resumed at a checkpoint, it gives the result of an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from mupvss.training.batches import Manner
 T = TypeVar("T")
 LOG_EVERY = 10
 WEIGHT_DECAY, CLIP_NORM = 0.05, 5.0
-"""Of trainings from a label per pixel."""
+"""For trainings with a label per pixel."""
 
 
 def grouped_optimizer(
     network: nn.Module, lr: float, new_lr_scale: float, weight_decay: float, new: Callable[[str], bool]
 ) -> torch.optim.AdamW:
-    """Four groups: pretrained or new, decayed or not. Each keeps its full learning rate under 'peak'; frozen ones are in none.
+    """Four groups: pretrained or new, decayed or not. Each keeps its full rate under 'peak'; frozen parameters are in none.
 
     new: whether the parameter of this name has no pretrained value; its learning rate is lr times new_lr_scale.
     """
@@ -67,15 +67,16 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
 
 
 class Loop:
-    """One training, from its first step or from where it was stopped to its last:
+    """One training, from its first step, or from where it was stopped, to its last:
 
         with Loop(network, optimizer, ...) as loop:
             for batch in loop.over(batches(..., loop.first, loop.steps)):
-                loss, figures = ... loop.learn(loss, figures, batch.origins)
+                loss, figures = ...
+                loop.learn(loss, figures, batch.origins)
         loop.figures
 
-    It trains into FOLDER/model.safetensors, and goes on from FOLDER/state.safetensors if that is a checkpoint of this very
-    training. The state stays: whoever has written down the result removes it (`remove_states`).
+    It trains into FOLDER/model.safetensors, and resumes from FOLDER/state.safetensors if that is a checkpoint of the same
+    training. The state stays until the caller has saved the result and removes it (`remove_states`).
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class Loop:
         clip_norm: float = CLIP_NORM,
     ) -> None:
         """identity: changes with anything that changes the result, so that only the same training is resumed; save: writes the
-        network to a file, called by the main process alone; clip_norm: longer gradients are shortened to it."""
+        network to a file, called by the main process alone; clip_norm: gradients are clipped to this norm."""
         self.network, self.optimizer, self.config, self.manner, self.clip_norm = network, optimizer, config, manner, clip_norm
         self.folder, self.title, self.identity, self.save = folder, title, identity, save
         self.steps = max(1, config.image_steps // config.batch_size)
         self.first, self.step = 0, 0
-        """The step it begins with, and the one at hand; both count from 0."""
+        """The first step and the current one, both counted from 0."""
         self.computed: dict[str, str] = {}
         self.entry: dict[str, float] = {}
         self._kept = {self.steps * k // (manner.snapshots + 1) for k in range(1, manner.snapshots + 1)}
@@ -109,8 +110,8 @@ class Loop:
 
     @property
     def figures(self) -> dict[str, Any]:
-        """The last figures, the precision computed in (fp32 or bf16) and the device (`device_name`), either "mixed" if the
-        training was resumed where another is used."""
+        """The last figures, the precision (fp32 or bf16) and the device (`device_name`); either is "mixed" if the training was
+        resumed with another one."""
         return {**self.entry, **self.computed}
 
     def __enter__(self) -> Loop:
@@ -145,7 +146,7 @@ class Loop:
             yield batch
 
     def learn(self, loss: Tensor, further: dict[str, Tensor], origins: Sequence[str]) -> None:
-        """One step down the loss; logs, saves, and leaves if a stop was asked for.
+        """Takes one step down the loss, logs, saves, and stops if that was requested.
 
         further: figures for the log, all scalars; origins: the files that the batch is made of, for error messages.
         """
@@ -172,7 +173,7 @@ class Loop:
         trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.clip_norm)
         named = {"loss": loss.detach(), **further, "gradient norm": norm}
-        # Fetched together: each value asked for by itself would have a GPU wait for us once more.
+        # Fetched together, since each fetch makes a GPU wait.
         figures = processes().mean(dict(zip(named, torch.stack(list(named.values())).tolist(), strict=True)))
         if not math.isfinite(figures["loss"] + figures["gradient norm"]):
             parts = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
@@ -185,7 +186,7 @@ class Loop:
         return figures
 
     def _resume(self) -> tuple[int, dict[str, str]]:
-        """The step to go on from, and precision and device of the whole; every process reads the state before any goes on."""
+        """The step to resume from, and precision and device of the whole. All processes read the state before any continues."""
         state = state_path(self.folder)
         try:
             header = load_state(state, self.network, self.optimizer, self.identity) if state.is_file() else {}
@@ -212,11 +213,11 @@ def state_path(folder: Path) -> Path:
 
 
 def snapshot_path(folder: Path, image_steps: int) -> Path:
-    """Where the network is kept that has seen `image_steps` pictures."""
+    """Path of the network that is kept after `image_steps` pictures."""
     return folder / "snapshots" / f"{image_steps:08d}.safetensors"
 
 
 def remove_states(folder: Path) -> None:
-    """Those of the trainings in a folder and in the folders right below it."""
+    """Removes the states of the trainings in a folder and in the folders right below it."""
     for path in (state_path(folder), *folder.glob(f"*/{state_path(folder).name}")):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Training the segmentation network from pseudo-masks."""
+"""Trains the segmentation network on pseudo-masks."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def train_segmenter(
     identity: str,
     title: str = "segment",
 ) -> dict[str, Any]:
-    """Trains on masks/labels and masks/confidence into folder/model.safetensors; returns the figures of the last steps, and what
-    it was computed in and on.
+    """Trains on masks/labels and masks/confidence into folder/model.safetensors; returns the figures of the last steps, the
+    precision and the device.
 
     classifier: the checkpoint whose backbone and sizes it starts from; identity: see `Loop`.
     """
@@ -64,7 +64,7 @@ def train_segmenter(
 
 
 def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
-    """Pictures whose mask is unsure throughout teach nothing and are left out; an error if that leaves none."""
+    """The pictures to learn from. Those whose mask is unsure throughout are left out; DataError if that leaves none."""
     found = []
     for sample in dataset.samples:
         labels = masks / "labels" / f"{sample.name}.png"

@@ -23,9 +23,9 @@ from mupvss.runtime.log import console
 from mupvss.runtime.processes import processes
 
 FORMAT = 2
-"""Part of an index's name: another layout of the tables is another file."""
+"""Version of the tables' layout. It is part of the file name, so that another layout gets another file."""
 BATCH = 1000
-"""Rows written at once."""
+"""Number of rows written at once."""
 SCHEMA = """
 CREATE TABLE categories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE listed (id INTEGER PRIMARY KEY, file_name TEXT NOT NULL, stem TEXT NOT NULL UNIQUE,
@@ -64,7 +64,7 @@ class Annotation:
 
 
 class CocoIndex:
-    """Reads an index; every process opens the file again."""
+    """Reads an index. Every process opens the file for itself."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -88,7 +88,7 @@ class CocoIndex:
         return Entry(image, file_name, width, height, frozenset(int(c) for c in tags.split(",")) if tags else frozenset())
 
     def annotations(self, image: int) -> list[Annotation]:
-        """In the order of their ids."""
+        """The annotations of a picture, in the order of their ids."""
         rows = self._all("SELECT category, crowd, segmentation FROM annotations WHERE image = ? ORDER BY id", image)
         return [Annotation(category, bool(crowd), json.loads(zlib.decompress(blob))) for category, crowd, blob in rows]
 
@@ -103,10 +103,10 @@ class CocoIndex:
 
 
 def open_index(annotations: Path) -> CocoIndex:
-    """The index of an annotation file, made the first time; it lies in the cache and belongs to the file's content."""
+    """The index of an annotation file, built on first use and kept in the cache under a hash of the file's content."""
     if not annotations.is_file():
         raise DataError(f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures")
-    # By the whole file, half a second for 300 MB: the smallest correction of a tag must be seen.
+    # Hash the whole file, half a second for 300 MB, since even the smallest correction of a tag must be noticed.
     path = cache_folder() / "coco" / f"{annotations.stem}-{hash_of(annotations)[:24]}.v{FORMAT}.sqlite"
     with processes().main_first():
         if not path.is_file():
@@ -116,7 +116,7 @@ def open_index(annotations: Path) -> CocoIndex:
 
 
 def build_index(annotations: Path, path: Path) -> None:
-    """DataError for a file that is not COCO's instance format."""
+    """Writes the index to `path`. DataError for a file that is not COCO's instance format."""
     with atomic_path(path) as temporary:
         connection = sqlite3.connect(temporary)
         try:
@@ -186,7 +186,7 @@ TABLES = {
     "images": _Table("listed", 5, _image),
     "annotations": _Table("annotations", 5, _annotation),
 }
-"""COCO's arrays, and the tables they go to."""
+"""COCO's arrays, and the tables that store them."""
 
 
 def _whole(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> int:
@@ -219,11 +219,11 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
 
 CHUNK = 1 << 20
 LONGEST = 1 << 26
-"""Characters of one entry."""
+"""Most characters that one entry may have."""
 
 
-# By hand, though the library ijson does it: measured on 36 MB of annotations, it takes 4.6 s where this takes 1.1 s, so a
-# minute longer on COCO's own file. The JSON itself is read by the standard library; here is only what finds the entries.
+# The library ijson is not used: on 36 MB of annotations it takes 4.6 s where this takes 1.1 s, so a minute longer on COCO's own
+# file. The standard library parses the JSON; this code only finds the entries.
 def stream_entries(path: Path) -> Iterator[tuple[str, int, Any]]:
     """(key, number, entry) for every entry of every array that is a value of the outermost object; other values are skipped.
 
@@ -276,7 +276,7 @@ class _Reader:
         self.decoder = json.JSONDecoder(parse_constant=_refuse)
 
     def value(self) -> Any:
-        """The next value, read on until it is whole."""
+        """The next value; reads on until it is complete."""
         self._skip_blanks()
         size = CHUNK
         while True:
@@ -286,13 +286,13 @@ class _Reader:
                 if self.ended:
                     raise ValueError(f"{error.msg} at character {self.before + error.pos}") from None
             else:
-                if end + 3 < len(self.text) or self.ended:  # else '1' could be the begin of '1.5' or '1e+5'
+                if end + 3 < len(self.text) or self.ended:  # else '1' could be the start of '1.5' or '1e+5'
                     self.at = end
                     return value
             if len(self.text) - self.at > LONGEST:
                 raise ValueError(f"no end of the value at character {self.place()} within {LONGEST >> 20} million characters")
             self._read(size)
-            size *= 2  # a long value is tried a few times, not once a chunk
+            size *= 2  # so that a long value is tried a few times, not once per chunk
 
     def accept(self, sign: str) -> bool:
         self._skip_blanks()
@@ -302,7 +302,7 @@ class _Reader:
         return True
 
     def expect(self, sign: str) -> None:
-        """An empty sign stands for the end of the file."""
+        """Reads the sign, or raises ValueError. An empty sign stands for the end of the file."""
         self._skip_blanks()
         found = self.text[self.at : self.at + 1]
         if found != sign:
@@ -321,7 +321,7 @@ class _Reader:
             self._read(CHUNK)
 
     def _read(self, size: int) -> None:
-        """Drops what is done with and reads on."""
+        """Drops the text already parsed and reads on."""
         more = self.stream.read(size)
         self.ended = not more
         self.before += self.at

@@ -1,8 +1,8 @@
-"""COCO 2014 and 2017, or any data set in their layout, as a data set whose samples are looked up when asked for.
+"""COCO 2014 and 2017, or any data set in their layout; samples are looked up on demand.
 
-Class masks follow one stated rule. Crowd regions are painted first: 255, to be ignored, or their class (`data.crowd`). Then every
-instance, the largest first, so that what lies on a large thing stays visible; equal areas in the order of their ids. Pixels of no
-instance are background.
+Class masks follow one fixed rule. Crowd regions are painted first, as 255 (ignored) or as their class (`data.crowd`). Then come
+the instances, the largest first, so that small objects on large ones stay visible; equal areas follow the order of their ids.
+Pixels of no instance are background.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def load_coco(config: CocoData, split: str) -> Dataset:
 
 @dataclass(frozen=True)
 class _Source:
-    """What makes a sample of a place in the index."""
+    """Makes the sample for a place in the index."""
 
     index: CocoIndex
     annotations: Path
     pictures: Path
     tags: dict[int, str]
-    """The names of those categories that are classes."""
+    """Category -> name, for the categories that are classes."""
     ids: dict[int, int]
-    """Category -> what it is in a mask."""
+    """Category -> its value in a mask."""
     keep_crowds: bool
 
     def sample(self, place: int) -> Sample:
@@ -121,7 +121,7 @@ def _from_polygons(polygons: Any, size: tuple[int, int], origin: str) -> np.ndar
     return tools.decode(tools.merge(tools.frPyObjects(flat, height, width))).astype(bool)
 
 
-# By hand, though pycocotools decodes runs too: on counts that do not fit it ends the process, and here they are refused by name.
+# pycocotools is not used: counts that do not add up make it end the process; here they raise an error that names the picture.
 def _from_runs(code: dict[str, Any], size: tuple[int, int], origin: str) -> np.ndarray:
     if code.get("size") != list(size):
         raise DataError(f"{origin}: a run-length code of size {code.get('size')}, but the picture is {list(size)}")
@@ -134,7 +134,7 @@ def _from_runs(code: dict[str, Any], size: tuple[int, int], origin: str) -> np.n
 
 
 def _unpacked(text: str) -> list[int]:
-    """COCO's compressed counts: numbers of 5 bits a character, each from the third on a difference to the one two before."""
+    """COCO's compressed counts, 5 bits per character; from the fourth on, each is the difference from the one two before."""
     runs: list[int] = []
     value = shift = 0
     for character in text:

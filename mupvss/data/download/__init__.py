@@ -1,1 +1,1 @@
-"""Data sets from the network: fetched so that a broken-off download goes on, verified by their hash, unpacked with care."""
+"""Downloads data sets: interrupted downloads resume, files are verified by their hash, archives are unpacked safely."""

@@ -1,5 +1,4 @@
-"""`mupvss data download`: where the data sets come from; archives fetched, verified and unpacked; what already exists is left
-alone."""
+"""`mupvss data download`: fetches, verifies and unpacks the archives of known data sets; what already exists is left alone."""
 
 from __future__ import annotations
 
@@ -54,15 +53,16 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
     ),
 }
 FOLDERS = {"voc": ".", "sbd": "SBD", "coco": "coco", "coco2017": "coco"}
-"""Where each is unpacked, below the user's folder: what the configs expect."""
+"""Where each is unpacked below the user's folder, as the configs expect it."""
 
 
 DONE = ".mupvss-downloads.json"
-"""In the user's folder: the archives that are unpacked, with their hashes and what they hold."""
+"""File in the user's folder that lists the unpacked archives, with their hashes and contents."""
 
 
 def download_dataset(name: str, out: Path, mirror: str | None = None, keep: bool = False) -> None:
-    """Into `out`, where the configs look for it. mirror: another server with files of the same names; keep: the archives too."""
+    """Downloads a data set into `out`, where the configs look for it. mirror: another server with files of the same names; keep:
+    keep the archives."""
     if name not in ARCHIVES:
         raise ConfigError(f"no data set '{name}' to download; known: {', '.join(ARCHIVES)}")
     folder = out / FOLDERS[name]

@@ -1,4 +1,4 @@
-"""One file from a server that may break off, lie about lengths, or send something else."""
+"""Fetches one file from a server that may break off, report wrong lengths or send something else."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from mupvss.runtime.log import progress_bar
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0
-"""Seconds without an answer."""
+"""Seconds to wait for an answer."""
 ATTEMPTS = 6
-"""Tries in a row that bring nothing new before it is given up."""
+"""Attempts in a row that may bring nothing new before the download is given up."""
 PAUSE = 1.0
-"""Seconds before the second try; doubled each time."""
+"""Seconds before the second attempt; doubled each time."""
 MAX_BYTES = 64 << 30
-"""More than any file of the known data sets has: a server that never stops sending does not fill the disk."""
+"""More than any file of the known data sets has, so that a server that never stops sending cannot fill the disk."""
 
 
 def fetch(url: str, sha256: str, target: Path) -> Path:
-    """Fetch a file unless `target` is that file already.
+    """Fetch a file unless `target` already is that file.
 
-    By hand, since huggingface_hub resumes only what lies on the hub, and pooch resumes nothing. Whatever a server gets wrong, an
-    offset, a length, the content, shows in the hash; a resumed file whose hash is wrong is fetched once more from its start.
+    No library is used: huggingface_hub resumes only files on the hub, and pooch resumes nothing. The hash reveals whatever a
+    server gets wrong (offset, length or content); a resumed file whose hash is wrong is fetched once more from its start.
 
     Args:
         url: http or https.
         sha256: 64 hexadecimal digits.
-        target: Bytes of a stopped attempt are kept beside it, in TARGET.download, and the next attempt goes on there.
+        target: The bytes of a stopped attempt are kept in TARGET.download, where the next attempt resumes.
 
     Returns:
         `target`.
 
     Raises:
-        DownloadError: The server cannot be reached, or what it sends has another hash; nothing then lies at `target`.
+        DownloadError: The server cannot be reached, or the file that it sends has another hash; `target` is not written then.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     with lock_for(target):
@@ -49,20 +49,20 @@ def fetch(url: str, sha256: str, target: Path) -> Path:
         partial = target.with_name(target.name + ".download")
         resumed = partial.exists()
         actual = _fetch_whole(url, partial, sha256.lower())
-        if actual != sha256.lower() and resumed:  # what lay there may have been of another file
+        if actual != sha256.lower() and resumed:  # the partial file may have been of another file
             partial.unlink()
             actual = _fetch_whole(url, partial, sha256.lower())
         if actual != sha256.lower():
             partial.unlink()
             raise DownloadError(f"{url}: its sha256 is {actual}, expected {sha256.lower()}; the file was deleted")
-        with partial.open("r+b") as stream:  # Windows flushes no file that is open for reading alone
+        with partial.open("r+b") as stream:  # Windows cannot flush a file that is open for reading only
             os.fsync(stream.fileno())
         partial.replace(target)
     return target
 
 
 def _fetch_whole(url: str, partial: Path, expected: str) -> str:
-    """Goes on until the hash is right, or the server has nothing more; -> the hash."""
+    """Fetches until the hash is right or the server has nothing more; -> the hash."""
     failures, reason = 0, ""
     while failures < ATTEMPTS:
         before, whole = _size(partial), False
@@ -75,7 +75,7 @@ def _fetch_whole(url: str, partial: Path, expected: str) -> str:
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError, ssl.SSLError) as error:
             reason = str(error) or type(error).__name__
         grown = _size(partial) > before
-        if whole and ((found := hash_of(partial)) == expected or not grown):  # a length that is announced may be too short
+        if whole and ((found := hash_of(partial)) == expected or not grown):  # the announced length may be too short
             return found
         if grown:
             failures = 0
@@ -86,13 +86,13 @@ def _fetch_whole(url: str, partial: Path, expected: str) -> str:
 
 
 def _fetch_more(url: str, partial: Path) -> bool:
-    """One request for what is missing; whether there is nothing more."""
+    """Makes one request for the missing part; -> whether nothing more is to come."""
     start = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing beyond what is there
+        if error.code == 416:  # the server has no further bytes
             return True
         raise
     with response:

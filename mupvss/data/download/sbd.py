@@ -1,4 +1,4 @@
-"""SBD's MATLAB files as masks, and VOC's training list with them (`train_aug`, 10,582 pictures)."""
+"""Converts SBD's MATLAB files to masks, and writes VOC's training list extended by them (`train_aug`, 10,582 pictures)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ LIST = "train_aug"
 def add_sbd(sbd: Path, voc: Path) -> int:
     """-> VOC/SegmentationClassAug/NAME.png and VOC/ImageSets/Segmentation/train_aug.txt; the number of pictures in the list.
 
-    sbd: the folder that holds cls/, train.txt and val.txt; voc: the one that holds JPEGImages. VOC's own masks come before
-    SBD's, and no picture of VOC's val is in the list. Masks that already exist stay.
+    sbd: the folder that holds cls/, train.txt and val.txt; voc: the one that holds JPEGImages. VOC's own masks take precedence
+    over SBD's, and no picture of VOC's val is in the list. Masks that already exist are kept.
     """
     if not (voc / "SegmentationClass").is_dir():
         raise DataError(f"{voc}: no SegmentationClass there; download voc first, into the same folder")
@@ -47,7 +47,7 @@ def add_sbd(sbd: Path, voc: Path) -> int:
 
 
 def _read_apart(path: Path, apart: ProcessPoolExecutor) -> np.ndarray:
-    """In another process, since the MATLAB reader can be made to crash by a damaged file."""
+    """Reads in another process, since a damaged file can crash the MATLAB reader."""
     try:
         return apart.submit(read_mat, path).result()
     except BrokenProcessPool:
@@ -65,7 +65,7 @@ def read_mat(path: Path) -> np.ndarray:
             mask = np.asarray(loadmat(stream, variable_names=["GTcls"])["GTcls"][0, 0]["Segmentation"])
     except FileNotFoundError:
         raise DataError(f"{path}: no such mask; delete the folder SBD and download sbd again") from None
-    except Exception as error:  # the reader promises no set of errors for damaged files
+    except Exception as error:  # the reader may raise any error for a damaged file
         raise DataError(f"{path}: not one of SBD's MATLAB files ({type(error).__name__}: {error})") from None
     if mask.ndim != 2 or mask.dtype.kind not in "ui" or mask.size == 0 or mask.max() > len(CLASSES):
         raise DataError(f"{path}: expected a mask (H, W) of VOC's class ids, found {mask.dtype} {mask.shape}")

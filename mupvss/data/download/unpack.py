@@ -1,4 +1,4 @@
-"""Archives whose hash was verified, so they are no strangers'; the standard library's own care is enough for what is in them."""
+"""Unpacks archives whose hash was verified. They come from a known source, so the standard library's own checks are enough."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mupvss.runtime.log import progress_bar
 def unpack(archive: Path, folder: Path) -> list[str]:
     """Unpacks a .zip, .tar or .tgz into `folder`: first beside it under a temporary name, then moved, file by file.
 
-    -> the names of what lies at its top. DownloadError for what `tarfile`'s filter "data" refuses (a path or a link outside the
-    folder, a device), and for an archive that cannot be read; nothing of it then lies in `folder`. That it is whole, its hash
-    must say.
+    -> the names at its top level. DownloadError for what `tarfile`'s filter "data" refuses (a path or a link outside the folder,
+    a device), and for an archive that cannot be read; nothing of it is then in `folder`. Whether it is complete is not checked
+    here; the hash has shown that.
     """
     folder.mkdir(parents=True, exist_ok=True)
     aside = folder / f".{archive.name}.unpacking"
@@ -31,9 +31,9 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         _move(aside, folder)
         return holds
     except Exception as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's doing, not the archive's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk's fault, not the archive's
             raise
-        # What readers of damaged archives raise has no common base.
+        # The errors that readers raise for damaged archives have no common base class.
         raise _damaged(archive, error) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -69,5 +69,5 @@ def _move(aside: Path, folder: Path) -> None:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            with atomic_path(target) as temporary:  # a folder there is a link to another disk
+            with atomic_path(target) as temporary:  # a folder of the target is a link to another disk
                 shutil.copyfile(path, temporary)

@@ -1,4 +1,4 @@
-"""What is in each picture, from any of the forms people keep it in."""
+"""Tags of pictures, read from and written to the common formats."""
 
 from mupvss.data.tags.read import Tags, read_tags
 from mupvss.data.tags.table import write_tags

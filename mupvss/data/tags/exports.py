@@ -1,6 +1,6 @@
-"""Tags from what other tools export: COCO's instance annotations, CVAT for images 1.1, Pascal VOC's XML files.
+"""Tags from the exports of other tools: COCO's instance annotations, CVAT for images 1.1, Pascal VOC's XML files.
 
-By hand, for the reason that `export/formats.py` gives.
+No library is used, for the reason given in `export/formats.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mupvss.errors import DataError
 
 
 def parse_xml(path: Path) -> ElementTree.Element:
-    """The root element. A document type is refused before anything is parsed, since entities can grow without bounds."""
+    """The root element. A document type is refused before parsing, since its entities can expand without bound."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -64,7 +64,7 @@ def tags_from_cvat(path: Path) -> dict[str, frozenset[str]]:
 
 
 def tags_from_voc_folder(folder: Path) -> dict[str, frozenset[str]]:
-    """Every .xml of a folder; a picture is called by the annotation's <filename>."""
+    """Tags from every .xml file of a folder; a picture's name is the annotation's <filename>."""
     found: dict[str, frozenset[str]] = {}
     for path in sorted(folder.glob("*.xml")):
         name = (parse_xml(path).findtext("filename") or "").strip()
@@ -77,5 +77,5 @@ def tags_from_voc_folder(folder: Path) -> dict[str, frozenset[str]]:
 
 
 def read_annotation(path: Path) -> frozenset[str]:
-    """Names of all objects in one annotation, the difficult ones included."""
+    """Names of all objects in one annotation, including the difficult ones."""
     return frozenset(name.strip() for name in (o.findtext("name") or "" for o in parse_xml(path).iter("object")) if name.strip())

@@ -14,14 +14,14 @@ PICTURE_KEYS = ("image", "img", "picture", "file", "url")
 
 
 def tags_from_label_studio(content: list[Any], path: Path) -> dict[str, frozenset[str]]:
-    """One entry per task; skipped (cancelled) annotations do not count. Predictions count only where nobody annotated."""
+    """One entry per task. Skipped (cancelled) annotations are ignored; predictions are used only where nobody annotated."""
     found: dict[str, frozenset[str]] = {}
     for number, task in enumerate(content, 1):
         try:
             name, labels = _read_task(task, path, number)
         except DataError:
             raise
-        except (AttributeError, TypeError, ValueError, RecursionError) as error:  # anything may stand anywhere in a file
+        except (AttributeError, TypeError, ValueError, RecursionError) as error:  # the file may hold anything anywhere
             raise DataError(f"{path}: task {number} is not as Label Studio exports it ({error})") from None
         if name in found:
             raise DataError(f"{path}: picture '{name}' is in two tasks; join them")
@@ -40,7 +40,7 @@ def _read_task(task: Any, path: Path, number: int) -> tuple[str, frozenset[str]]
 
 
 def _labels_of(task: dict[str, Any]) -> Iterator[str]:
-    if "data" not in task:  # JSON-MIN: the results stand beside the picture
+    if "data" not in task:  # JSON-MIN: the results are beside the picture
         yield from _words({key: value for key, value in task.items() if key not in PICTURE_KEYS and not _is_bookkeeping(key)})
         return
     done = [entry for entry in task.get("annotations") or [] if not entry.get("was_cancelled")]

@@ -1,4 +1,4 @@
-"""Which reader a tag file needs, told by its suffix and, for JSON, by its content."""
+"""Chooses the reader for a tag file by its suffix and, for JSON, by its content."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mupvss.data.tags.table import read_csv, read_jsonl, rows_to_tags
 from mupvss.errors import DataError
 
 Tags = dict[str, frozenset[str]]
-"""Picture name as written -> its tags; none is a valid negative."""
+"""Picture name as written -> its tags; a picture without any is a valid negative."""
 
 READABLE = ".csv or .jsonl (a picture and its tags per row), .json (COCO, Label Studio), .xml (CVAT) or a folder of VOC's XML"
 
 
 def read_tags(path: Path) -> Tags:
-    """DataError, which names the file and the line where there is one, for whatever cannot be understood."""
+    """Reads tags in any known form. DataError, naming the file and if possible the line, for whatever cannot be understood."""
     if path.is_dir():
         return _not_empty(tags_from_voc_folder(path), path)
     if not path.is_file():

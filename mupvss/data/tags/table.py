@@ -1,4 +1,4 @@
-"""Tag tables, read and written: CSV (picture, tags parted by | ; or ,) and JSONL (one object with picture and tags per line)."""
+"""Reads and writes tag tables: CSV (picture, tags separated by | ; or ,) and JSONL (an object with picture and tags per line)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Row = tuple[int, str, list[str]]
 
 
 def rows_to_tags(rows: list[Row], path: Path) -> dict[str, frozenset[str]]:
-    """DataError for a picture that is listed twice."""
+    """Rows -> tags by picture. DataError for a picture that is listed twice."""
     table: dict[str, frozenset[str]] = {}
     for line, picture, tags in rows:
         if picture in table:
@@ -82,7 +82,7 @@ def split_tags(text: str) -> list[str]:
 
 
 def write_tags(path: Path, tags: Mapping[str, Set[str]]) -> None:
-    """.csv or .jsonl, in the mapping's order. ValueError for another suffix, or a tag that a CSV cannot hold."""
+    """Writes .csv or .jsonl, in the mapping's order. UserError for another suffix, or a tag that a CSV cannot hold."""
     if path.suffix == ".jsonl":
         lines = (json.dumps({"image": name, "tags": sorted(entry)}, ensure_ascii=False) for name, entry in tags.items())
         write_text(path, "".join(f"{line}\n" for line in lines))
