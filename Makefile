@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS := -n 2 --dist loadfile
 EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensorboard
 
 .PHONY: demo test test-fast lint docs bench audit lock setup setup-dev clean
@@ -11,14 +12,14 @@ EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensor
 demo: setup
 	$(BIN)/mupvss run configs/demo.toml --out runs/demo
 
-# Two processes: what brings thread pools of its own (a browser's driver, ONNX Runtime, OpenVINO) is kept from the rest.
+# By two workers, each on a core of its own. In two runs: what brings thread pools of its own (a browser's driver, ONNX Runtime, OpenVINO) is kept from the rest.
 test: setup-dev
-	$(BIN)/pytest --ignore tests/studio --ignore tests/test_deploy.py
-	$(BIN)/pytest tests/studio tests/test_deploy.py
+	$(BIN)/pytest $(WORKERS) --ignore tests/studio --ignore tests/test_deploy.py
+	$(BIN)/pytest $(WORKERS) tests/studio tests/test_deploy.py
 
 # What takes a moment each: for while one works. All of them: make test.
 test-fast: setup-dev
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest $(WORKERS) -m "not slow"
 
 lint: setup-dev
 	$(BIN)/ruff check .

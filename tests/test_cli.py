@@ -162,6 +162,7 @@ def test_a_disk_that_is_really_full(config_file, tmp_path, capsys):
         subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_folder_of_pictures_end_to_end(config_file, picture_folder, tmp_path):
     options = ["--data.source", "folder", "--data.root", str(picture_folder), "--no-baseline"]
     assert main(["run", str(config_file), "--out", str(tmp_path / "o"), *options]) == 0

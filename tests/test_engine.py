@@ -141,7 +141,7 @@ def test_a_gpu_is_read_for_by_more_processes_than_a_cpu(monkeypatch):
 @pytest.mark.slow
 def test_killed_training_resumes_bit_equal(tmp_path):
     """A real process, really killed."""
-    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 240, "checkpoint_every": 1}))
+    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 120, "checkpoint_every": 1}))
     command = [sys.executable, "-m", "mupvss", "train", str(tmp_path / "c.toml"), "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)

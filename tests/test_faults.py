@@ -42,6 +42,7 @@ def wait_for(condition, process):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, tmp_path, monkeypatch):
     """The moment between the end of a training and the file that says that the stage is done."""
     assert main(["train", str(config), "--out", str(tmp_path / "unbroken")]) == 0
@@ -61,7 +62,7 @@ def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, 
 
 @pytest.mark.slow
 def test_sigterm_saves_the_training_and_leaves(tmp_path):
-    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 400, "checkpoint_every": 1000}))
+    save_config(tmp_path / "c.toml", tiny({"train.image_steps": 200, "checkpoint_every": 1000}))
     process = start("train", tmp_path / "c.toml", "--out", tmp_path / "run")
     log = tmp_path / "run" / "train" / "log.jsonl"
     wait_for(lambda: log.is_file() and log.stat().st_size > 0, process)
@@ -70,7 +71,7 @@ def test_sigterm_saves_the_training_and_leaves(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     assert "goes on from here" in said
     _, header = load_tensors(tmp_path / "run" / "train" / "state.safetensors")
-    assert 10 <= header["step"] < 50
+    assert 10 <= header["step"] < 25
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "run")]) == 0
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "unbroken")]) == 0
     left, right = (load_tensors(tmp_path / name / "train" / "model.safetensors")[0] for name in ("run", "unbroken"))
@@ -95,7 +96,7 @@ def test_sigterm_between_pictures(config, tmp_path):
 def test_a_disk_that_is_full_at_any_write(config, tmp_path, monkeypatch, capsys):
     assert main(["run", str(config), "--out", str(tmp_path / "whole")]) == 0
     real = os.fsync
-    for first in (1, 3, 5, 11, 35, 75):
+    for first in (1, 5, 35, 75):
         calls = 0
 
         def full(descriptor, first=first):
@@ -119,6 +120,7 @@ def test_a_disk_that_is_full_at_any_write(config, tmp_path, monkeypatch, capsys)
         assert whole(out) == whole(tmp_path / "whole"), first
 
 
+@pytest.mark.slow
 def test_killed_while_an_unfinished_stage_is_deleted(config, tmp_path, monkeypatch):
     """Other settings replace it; the kill falls into the deletion, after any number of files."""
     out = tmp_path / "run"
@@ -165,6 +167,7 @@ def test_a_signal_to_the_whole_group_with_workers(tmp_path):
     assert header["step"] >= 10
 
 
+@pytest.mark.slow
 def test_a_stop_in_the_last_step_loses_nothing(config, tmp_path, monkeypatch):
     at_step(monkeypatch, lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 6 else None)
     assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 128 + signal.SIGTERM
@@ -181,6 +184,7 @@ def test_a_folder_that_cannot_be_written(config, capsys):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 def test_pictures_that_vanish_and_come_back(tmp_path, monkeypatch, capsys):
     root, rng = tmp_path / "pictures", np.random.default_rng(0)
     for i in range(8):
@@ -211,6 +215,7 @@ def test_pictures_that_vanish_and_come_back(tmp_path, monkeypatch, capsys):
     assert "going on from step 4" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_cut_off(config, tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
 

@@ -118,9 +118,9 @@ def test_checkpoints(tmp_path):
 @pytest.mark.slow
 def test_a_short_run_of_the_fuzzer(tmp_path):
     pytest.importorskip("atheris")
-    command = [sys.executable, str(FUZZER), "--inputs", "300", "--out", str(tmp_path)]
+    command = [sys.executable, str(FUZZER), "--inputs", "200", "--out", str(tmp_path)]
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert found.returncode == 0, found.stdout + found.stderr[-3000:]
     counted = [line.split("|")[2] for line in found.stdout.splitlines()[2:]]
     assert len(counted) == 16
-    assert all(int(count) >= 280 for count in counted), found.stdout
+    assert all(int(count) >= 185 for count in counted), found.stdout

@@ -24,9 +24,12 @@ from mupvss.data.sources import load_dataset
 from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.predict.load import load_classifier
+from mupvss.runtime.device import own_cores
 from mupvss.runtime.memory import gpu_memory
 from mupvss.stages.run import STAGES, run_all
 from mupvss.stages.run_folder import Run, dataset_identity, gather_metrics
+
+pytestmark = pytest.mark.slow
 
 KEYS = (
     "seeds/miou", "seeds/miou_oracle", "seeds/search_refined_oracle", "seeds/attention_refined_oracle",
@@ -36,7 +39,7 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    run = Run(tiny({"train.image_steps": 240}), tmp_path_factory.mktemp("run"))
+    run = Run(tiny({"train.image_steps": 160}), tmp_path_factory.mktemp("run"))
     run_all(run)
     return run
 
@@ -180,16 +183,16 @@ def finished_classes(finished):
     return load_dataset(finished.config.data, "seeds").classes
 
 
-@pytest.mark.slow
 def test_predictor_in_a_new_process_gives_the_same(finished, tmp_path):
     picture = tmp_path / "x.png"
     load_dataset(finished.config.data, "seeds").samples[0].open_image().save(picture)
     here = load(finished.out)(picture, ["fish"]).confidence
     script = (
-        "import sys, numpy as np, torch; torch.set_num_threads(2); torch.set_float32_matmul_precision('highest');"
+        "import sys, numpy as np, torch; torch.set_num_threads(int(sys.argv[4])); torch.set_float32_matmul_precision('highest');"
         "from mupvss import load; np.save(sys.argv[3], load(sys.argv[1])(sys.argv[2], ['fish']).confidence)"
     )
-    subprocess.run([sys.executable, "-c", script, str(finished.out), str(picture), str(tmp_path / "y.npy")], check=True)
+    given = [str(finished.out), str(picture), str(tmp_path / "y.npy"), str(own_cores())]
+    subprocess.run([sys.executable, "-c", script, *given], check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), here)
 
 

@@ -282,6 +282,7 @@ def official(server, monkeypatch):
     return server
 
 
+@pytest.mark.slow
 def test_voc_with_sbd(official, tmp_path, capsys):
     assert main(["data", "download", "sbd", str(tmp_path)]) == 1
     assert "download voc first" in capsys.readouterr().err
