@@ -1,9 +1,9 @@
 """Draws README's first picture: two photographs that nobody learned from, and their masks from tags.
 
     pip install scikit-image
-    python docs/draw_photographs.py RUN     (a run of configs/voc-animals.toml, as far as the stage seeds) -> docs/figures/photographs.jpg
+    python docs/draw_photographs.py RUN     (a run of configs/voc-animals.toml) -> docs/figures/photographs.jpg
 
-The photographs are scikit-image's own: the cat Chelsea (CC0, by Stéfan van der Walt), and an astronaut (NASA, public domain).
+The photographs come with scikit-image: a cat (CC0), and an astronaut (NASA, public domain).
 """
 
 from __future__ import annotations

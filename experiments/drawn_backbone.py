@@ -1,10 +1,12 @@
-"""Trains the backbone that the demo starts from, and writes what the package ships of it.
+"""Trains the network that the demo starts from, from tags alone, and writes what the package ships of it.
 
-    python experiments/drawn_backbone.py [--out runs/drawn-backbone] [--pictures 400]
+    python experiments/drawn_backbone.py [--out runs/drawn-backbone]
 
-Trains `configs/drawn-backbone.toml` (resumable), asks the network for the tags of pictures that it has not seen, and writes
-`mupvss/model/weights/drawn.safetensors` (the backbone alone, float16) and `docs/figures/drawn-kinds.jpg` (each kind once).
-A second training gives other bytes, and is as good if its score is.
+A run of `configs/drawn-backbone.toml` (resumable): a classifier on the tags, its maps, pseudo-masks, and a segmentation network.
+Then the script asks both networks about pictures that they have not seen, and writes
+`mupvss/model/weights/drawn.safetensors` (backbone and decoder of the segmentation network without the layers that know the 41
+kinds, float16) and `docs/figures/drawn-kinds.jpg` (each kind once). A second training gives other bytes, and is as good if its
+scores are.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +31,8 @@ from mupvss.model.checkpoint import save_tensors
 from mupvss.predict.load import load_classifier
 from mupvss.report.pictures import PAPER, grid
 from mupvss.runtime.log import each
+from mupvss.segmentation.build import load_segmenter
+from mupvss.segmentation.networks import CLASSLESS
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run
 
@@ -49,20 +54,14 @@ def tags_score(run: Path, dataset: Dataset) -> float:
     return 100 * float(np.mean([average_precision_score(truth[:, c], np.stack(said)[:, c]) for c in np.flatnonzero(there)]))
 
 
-def write_weights(run: Path, score: float, image_steps: int) -> None:
-    """Under the names that a pretrained ViT has; float16, which loading casts up."""
-    state = load_classifier(run).network.state_dict()
-    backbone = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    halves = {name: value.half() if value.is_floating_point() else value for name, value in backbone.items()}
+def write_weights(segmenter: Path, about: dict[str, Any]) -> None:
+    """Under the names of the segmentation network; float16, which loading casts up."""
+    state = load_segmenter(segmenter)[0].state_dict()
+    kept = {name: value for name, value in state.items() if name.startswith(("backbone.", *CLASSLESS))}
+    halves = {name: value.half() if value.is_floating_point() else value for name, value in kept.items()}
     if not all(torch.isfinite(value).all() for value in halves.values()):
         raise SystemExit("a weight is too large for float16")
-    about = {
-        "of": "configs/drawn-backbone.toml",
-        "image_steps": image_steps,
-        "tags_map": round(score, 1),
-        "licence": "Apache-2.0",
-    }
-    save_tensors(WEIGHTS, halves, about)
+    save_tensors(WEIGHTS, halves, {"of": "configs/drawn-backbone.toml", "licence": "Apache-2.0", **about})
 
 
 def contact_sheet(size: int = 96) -> Image.Image:
@@ -88,27 +87,18 @@ def contact_sheet(size: int = 96) -> Image.Image:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/drawn-backbone"))
-    parser.add_argument("--pictures", type=int, default=400, help="unseen pictures that the tags are asked of")
-    given = parser.parse_args()
-    config = load_config(ROOT / "configs" / "drawn-backbone.toml")
-    trained = run_one(Run(config, given.out), "train")
-    scenes = config.data.scenes.model_copy(update={"seeds": given.pictures})
-    unseen = load_dataset(config.data.model_copy(update={"scenes": scenes}), "val")
-    score = tags_score(given.out, unseen)
-    write_weights(given.out, score, config.train.image_steps)
+    run = Run(load_config(ROOT / "configs" / "drawn-backbone.toml"), parser.parse_args().out)
+    found = {stage: run_one(run, stage) for stage in ("train", "seeds", "masks", "segment", "val")}
+    about = {
+        "image_steps_tags": run.config.train.image_steps,
+        "image_steps_masks": run.config.segment.train.image_steps,
+        "tags_map": round(tags_score(run.out, load_dataset(run.config.data, "val")), 1),
+        "masks_miou": round(found["masks"]["miou"], 1),
+        "unseen_miou": round(found["val"]["miou"], 1),
+    }
+    write_weights(run.checkpoint("segment"), about)
     save_image(SHEET, contact_sheet())
-    print(
-        json.dumps(
-            {
-                "tags_map": round(score, 1),
-                "pictures": given.pictures,
-                "kinds": len(WORLDS["many"]),
-                "seconds": trained["seconds"],
-                "precision": trained["precision"],
-                "bytes": WEIGHTS.stat().st_size,
-            }
-        )
-    )
+    print(json.dumps(about | {"kinds": len(WORLDS["many"]), "bytes": WEIGHTS.stat().st_size}))
 
 
 if __name__ == "__main__":

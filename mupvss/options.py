@@ -41,6 +41,8 @@ class ScenesConfig(Section):
     """Number of training pictures (drawn when asked for, never stored)."""
     seeds: Positive = 200
     """Number of training pictures that get masks and are scored."""
+    val: Positive | None = added(None, neutral=None)
+    """Number of other pictures that the segmentation network is tested on. Default: as many as `seeds`."""
     world: Literal["six", "many"] = added("six", neutral="six")
     """Which things are drawn: the six of the built-in data set, or the many other kinds that the drawn backbone learned from."""
 
@@ -343,8 +345,7 @@ class SegmentConfig(Section):
     resize: tuple[float, float] = (0.6, 1.4)
     """Range of the random scale, relative to that size, before the crop."""
     weights: str | None = None
-    """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38). A trained segmentation network
-    gives its decoder too (vit)."""
+    """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38)."""
     rounds: Positive = 1
     """Rounds of training; 2 or more: self-training on the network's own masks."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()
@@ -357,6 +358,9 @@ class SegmentConfig(Section):
 class ViTSegment(SegmentConfig):
     network: Literal["vit"] = "vit"
     """vit: a light decoder on the classifier's ViT; resnet38: DeepLab-V1, as the paper has it."""
+    decoder: str | None = added(None, neutral=None)
+    """Trained segmentation network (path, URL, hub name or package:drawn) whose decoder this one starts from. Default: a new
+    decoder."""
     presence: float = Field(default=1.0, ge=0)
     """Weight of the image-level loss (which classes are in the picture). 0: no image-level head."""
 

@@ -205,7 +205,7 @@ def another(section: Section, name: str) -> Any:
         named = {"classes": ("fish",), "kinds": ("cam",), "affinity": ("patch",), "pixel_distances": (1, 3)}
         return named.get(name) or tuple(v / 2 for v in value)
     special = {"backbone": "small", "crf": "psa", "maps": "cam", "method": "mctformer", "device": "cpu", "limit": 3, "workers": 2}
-    special |= {"p2p_threshold": 0.5, "weights": ""}
+    special |= {"p2p_threshold": 0.5, "weights": "", "decoder": "package:drawn", "val": 2}
     return special.get(name, "another")
 
 
@@ -283,7 +283,8 @@ def test_each_option_of_the_pictures_is_seen(places):
 
     assert known({}) == known({"train.lr": 1.0})
     for option, value in (("data.classes", ["fish"]), ("data.other_classes", "ignore"), ("data.seed_every", 2), ("limit", 2),
-                          ("data.scenes.train", 9), ("data.scenes.seeds", 2), ("data.scenes.seed", 5)):  # fmt: skip
+                          ("data.scenes.train", 9), ("data.scenes.seeds", 2), ("data.scenes.val", 1),
+                          ("data.scenes.seed", 5)):  # fmt: skip
         assert known({option: value}) != known({}), option
     voc = {"data.source": "voc", "data.root": places / "voc"}
     (places / "voc" / "ImageSets" / "Segmentation" / "half.txt").write_text("0\n1\n")

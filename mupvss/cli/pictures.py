@@ -27,7 +27,8 @@ class InitArguments:
     backbone: Literal["tiny", "small"] = "tiny"
     """DeiT-Ti is fast; DeiT-S is better and takes about four times as long."""
     weights: str | None = None
-    """Pretrained weights: a path, a URL with its hash, a hub name, or an empty text for none; default: from the hub."""
+    """Pretrained weights: a path, a URL with its hash, a hub name, package:drawn (for drawings), or an empty text for none.
+    Default: from the hub."""
     force: bool = False
     """Overwrite an existing config."""
     quick: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.errors import CheckpointError, UserError
+from mupvss.errors import CheckpointError, UserError, WeightsError
 from mupvss.methods.checkpoint import read_model
 from mupvss.methods.earlier import modern
 from mupvss.model.build import build_vit
@@ -16,6 +16,7 @@ from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_ten
 from mupvss.model.cnn import ResNet38
 from mupvss.model.pretrained import load_backbone, locate, read_state
 from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
+from mupvss.runtime.processes import processes
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
 
 Segmenter = ViTSegmenter | DeepLab
@@ -49,11 +50,25 @@ def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, cla
             tensors, _ = read_model(classifier)
             vit.load_state_dict({k.removeprefix("backbone."): v for k, v in tensors.items() if k.startswith("backbone.")})
     network = ViTSegmenter(vit, classes + 1, presence=config.presence > 0)
-    if classifier is not None and config.weights:
-        path = locate(config.weights)
-        with fitting(path):
-            network.take_decoder(read_state(path))
+    if classifier is not None and config.decoder:
+        _take_decoder(network, config.decoder)
     return network
+
+
+def _take_decoder(network: ViTSegmenter, source: str) -> None:
+    with processes().main_first():  # the others find it in the cache
+        path = locate(source)
+    trained = read_state(path)
+    wanted, own = network.decoder_without_classes(), network.state_dict()
+    for name in wanted:
+        found, expected = trained.get(name), own[name]
+        if found is None or found.shape != expected.shape:
+            shape = "is missing" if found is None else f"is {tuple(found.shape)}"
+            raise WeightsError(
+                f"{path}: '{name}' {shape}, expected {tuple(expected.shape)}; segment.decoder needs a segmentation "
+                "network on the same backbone"
+            )
+    network.load_state_dict(own | {name: trained[name] for name in wanted})
 
 
 def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:

@@ -7,8 +7,6 @@ quarter of its size bring back where objects end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,16 +64,9 @@ class ViTSegmenter(nn.Module):
         self.fuse = nn.Sequential(_conv(WIDTH + EDGES, FUSED, kernel=1), _conv(FUSED, FUSED), nn.Conv2d(FUSED, labels, 1))
         self.presence = nn.Linear(backbone.width, labels - 1) if presence else None
 
-    def take_decoder(self, trained: Mapping[str, Tensor]) -> None:
-        """Takes over the decoder of a trained network of this kind, but for the layers that have a channel per class.
-
-        Args:
-            trained: its tensors by name. Of a backbone alone there is nothing to take.
-        """
-        decoder = {name: value for name, value in trained.items() if name.startswith(CLASSLESS)}
-        if decoder:
-            own = self.state_dict()
-            self.load_state_dict(own | decoder)
+    def decoder_without_classes(self) -> list[str]:
+        """Names of the decoder's tensors whose shape does not depend on the number of classes."""
+        return [name for name in self.state_dict() if name.startswith(CLASSLESS)]
 
     def forward(self, images: Tensor, need_presence: bool = False) -> Tensor | tuple[Tensor, Tensor | None]:
         """images (B, 3, H, W), normalised, whole patches -> logits (B, labels, H/4, W/4), the background first; if asked for,

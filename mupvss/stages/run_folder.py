@@ -125,7 +125,7 @@ def _plain(part: Any) -> Any:
             continue  # an option that was added later, at the value that changes nothing
         if isinstance(value, Section):
             found[name] = _plain(value)
-        elif name == "weights" and value:  # by content: the file may be moved, or replaced by another
+        elif name in ("weights", "decoder") and value:  # by content: the file may be moved, or replaced by another
             found[name] = weights_identity(value)
         else:
             found[name] = values[name]

@@ -15,6 +15,7 @@ from mupvss.data.folder import load_folder
 from mupvss.data.sample import Dataset
 from mupvss.errors import DataError
 from mupvss.files import write_text
+from mupvss.model.pretrained import OWN
 from mupvss.options import FolderData
 from mupvss.start.estimate import Estimate, measure
 
@@ -128,7 +129,7 @@ def _tell_next(path: Path, pictures: Path) -> None:
 def config_text(name: str, data: FolderData, dataset: Dataset, backbone: str, weights: str, steps: int) -> str:
     """The config as TOML; every value is the user's own or backed by our measurements. Without weights: those of the drawn
     scenes."""
-    settings = _pretrained(backbone, weights, steps) if weights else _from_scratch()
+    settings = _small(weights == OWN) if weights in ("", OWN) else _pretrained(backbone, weights, steps)
     return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
 baseline = false                 # true: train a plain CAM beside it, to compare
 
@@ -172,14 +173,7 @@ image_steps = {steps}
 """
 
 
-def _from_scratch() -> str:
-    return """[model]
-backbone = "micro"               # small enough to learn without pretrained weights; of photographs it learns little
-patch_size = 8
-image_size = 96
-drop_path = 0.0
-gwrp_decay = 0.98
-
+NEW = """
 [mupvss.pem]
 blocks = "late"
 
@@ -187,7 +181,28 @@ blocks = "late"
 image_steps = 20000              # pictures seen in all
 lr = 2e-3
 warmup_steps = 100
-clip_norm = 1.0
+"""
+DRAWN = """
+[train]
+image_steps = 4800               # pictures seen in all
+batch_size = 16
+lr = 2e-3
+new_lr_scale = 4.0
+warmup_steps = 20
+"""
+
+
+def _small(drawn: bool) -> str:
+    """drawn: start from the weights that learned on drawings, instead of from scratch."""
+    weights = 'weights = "package:drawn"        # learned on drawn things; brings photographs nothing\n' if drawn else ""
+    decoder = 'decoder = "package:drawn"\n' if drawn else ""
+    return f"""[model]
+backbone = "micro"               # small enough to learn without pretrained weights; of photographs it learns little
+{weights}patch_size = 8
+image_size = 96
+drop_path = 0.0
+gwrp_decay = 0.98
+{DRAWN if drawn else NEW}clip_norm = 1.0
 crop_area = [0.7, 1.0]
 
 [search]
@@ -206,7 +221,7 @@ crf = "irn"
 margin = 0.25                    # larger: more pixels become 255 (unsure), which the segmentation network ignores
 
 [segment]
-size = 128
+{decoder}size = 128
 crop = 96
 resize = [0.8, 1.25]
 scales = [1.0]

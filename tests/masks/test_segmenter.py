@@ -7,10 +7,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import info_of, network_of
 from PIL import Image
+from safetensors.torch import load_file
 
 from mupvss.data.preprocess import working_scale
-from mupvss.options import ViTSegment
+from mupvss.errors import WeightsError
+from mupvss.methods.checkpoint import save_model
+from mupvss.model.pretrained import locate, read_state
+from mupvss.options import ViTConfig, ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
 from mupvss.segmentation.losses import known, presence_loss, present, weighed_by_presence
@@ -121,3 +126,38 @@ def test_the_predictor_looks_at_that_size(tiny_model):
         seen.clear()
         assert predictor(Image.new("RGB", (side, side))).labels.shape == (side, side)
         assert seen == [(2 * patch, 2 * patch), (4 * patch, 4 * patch)]
+
+
+def test_a_network_starts_from_a_trained_decoder(tmp_path):
+    """Everything but the layers of its own classes, and the backbone stays the classifier's."""
+    model = ViTConfig(backbone="micro", patch_size=8, image_size=96)
+    path = tmp_path / "classifier.safetensors"
+    save_model(path, network_of("vit-cam", 2, model), info_of(("a", "b"), "vit-cam", model))
+    file = locate("package:drawn")
+    assert file.stat().st_size < 4_000_000
+    trained, classifier = read_state(file), load_file(path)
+    network = build_segmenter(ViTSegment(decoder="package:drawn"), model, 2, path)
+    own = network.state_dict()
+    taken = network.decoder_without_classes()
+    assert len(taken) > 30
+    for name in taken:
+        torch.testing.assert_close(own[name].float(), trained[name].float())
+    for name, value in classifier.items():
+        if name.startswith("backbone."):
+            assert torch.equal(own[name], value), name
+    left = {name.split(".")[0] for name in own} - {name.split(".")[0] for name in taken}
+    assert left == {"backbone", "presence"}
+    assert not {"fuse.2.weight", "fuse.2.bias"} & set(taken)
+
+
+def test_a_decoder_that_is_none_or_of_another_backbone_is_refused(tmp_path):
+    model = ViTConfig(backbone="micro", patch_size=8, image_size=96)
+    path = tmp_path / "classifier.safetensors"
+    save_model(path, network_of("vit-cam", 2, model), info_of(("a", "b"), "vit-cam", model))
+    with pytest.raises(WeightsError, match=r"classifier\.safetensors: 'tokens\.0\.0\.weight' is missing.*segment\.decoder needs"):
+        build_segmenter(ViTSegment(decoder=str(path)), model, 2, path)
+    wide = ViTConfig(backbone="tiny", patch_size=16, image_size=32)
+    other = tmp_path / "wide.safetensors"
+    save_model(other, network_of("vit-cam", 2, wide), info_of(("a", "b"), "vit-cam", wide))
+    with pytest.raises(WeightsError, match=r"drawn\.safetensors: 'tokens\.0\.0\.weight' is \(128,\), expected \(192,\)"):
+        build_segmenter(ViTSegment(decoder="package:drawn"), wide, 2, other)

@@ -32,7 +32,8 @@ def load_scenes(config: ScenesData, split: str) -> Dataset:
     unknown = sorted(set(classes) - set(drawn))
     if unknown:
         raise DataError(f"data.classes: the scenes have no class {unknown}; they have {', '.join(drawn)}")
-    first, count = {"train": (0, scenes.train), "seeds": (0, scenes.seeds), "val": (10_000_000, scenes.seeds)}[split]
+    unseen = scenes.seeds if scenes.val is None else scenes.val
+    first, count = {"train": (0, scenes.train), "seeds": (0, scenes.seeds), "val": (10_000_000, unseen)}[split]
     table = np.full(256, 0 if config.other_classes == "background" else 255, np.uint8)
     table[0] = 0
     for class_id, name in enumerate(drawn, 1):
