@@ -19,11 +19,12 @@ from mupvss.files import save_image
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.predict.load import load_classifier
 from mupvss.predict.run import FinishedRun
-from mupvss.report.pictures import grid, heat, overlay
+from mupvss.report.pictures import grid, overlay
 
 FIGURE = Path(__file__).parent / "figures" / "photographs.jpg"
 PHOTOGRAPHS = {"cat": data.chelsea, "person": data.astronaut}
-HEIGHT = 230
+HEIGHT = 300
+KIND = "search_and_cam_refined"
 
 
 def main() -> None:
@@ -34,11 +35,11 @@ def main() -> None:
     rows = []
     for tag, photograph in PHOTOGRAPHS.items():
         image = Image.fromarray(photograph()).convert("RGB")
-        seeds = predictor.search(image, [predictor.classes.index(tag)], [predictor.kind])[predictor.kind]
+        seeds = predictor.search(image, [predictor.classes.index(tag)], [KIND])[KIND]
         mask = pseudo_mask(seeds, np.asarray(image), predictor.threshold or 0.5, config.masks)[0].labels()
-        rows.append([image, heat(image, seeds.full()[0]), overlay(image, mask)])
+        rows.append([image, overlay(image, mask)])
         print(f"{tag}: {100 * (mask > 0).mean():.0f} % of the picture; tags that it would guess: {predictor.scores(image)}")
-    header = [caption for tag in PHOTOGRAPHS for caption in (f"tag: {tag}", "what the search finds", "mask")]
+    header = [caption for tag in PHOTOGRAPHS for caption in (f"tag: {tag}", "mask")]
     save_image(FIGURE, grid(header, [("", [picture for row in rows for picture in row])], HEIGHT))
 
 

@@ -113,6 +113,19 @@ def test_out_of_range_id_and_size_name_the_file(tmp_path):
         score_folders(tmp_path / "pred", tmp_path / "truth", 3)
 
 
+def test_masks_of_0_and_255_are_not_a_perfect_score(tmp_path):
+    mask = np.zeros((4, 4), np.uint8)
+    mask[:2] = 255
+    write_palette_png(tmp_path / "truth" / "x.png", mask)
+    write_palette_png(tmp_path / "pred" / "x.png", np.zeros((4, 4), np.uint8))
+    with pytest.raises(DataError, match=r"truth: no pixel is of any class, and 50 % are 255"):
+        score_folders(tmp_path / "pred", tmp_path / "truth", 2)
+    mask[0, 0] = 1
+    write_palette_png(tmp_path / "truth" / "y.png", mask)
+    write_palette_png(tmp_path / "pred" / "y.png", np.zeros((4, 4), np.uint8))
+    assert score_folders(tmp_path / "pred", tmp_path / "truth", 2).sum() == 17, "one picture without the class is usual"
+
+
 def test_command_prints_one_json_object(tmp_path, capsys):
     mask = np.zeros((4, 4), np.uint8)
     mask[:2] = 1

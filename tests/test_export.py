@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,6 +17,7 @@ from mupvss.data.masks import read_label_image
 from mupvss.data.voc import load_voc
 from mupvss.export.formats import FORMATS, export_all
 from mupvss.export.labelling_tools import row_run_lengths
+from mupvss.export.pictures import file_names
 from mupvss.export.regions import Item, Options, regions, trace
 from mupvss.options import VocData
 
@@ -223,6 +225,18 @@ def test_pictures_for_people(items, options, tmp_path):
         "b__cat.png",
         "b__dog.png",
     ]
+
+
+def test_a_tag_never_writes_outside_the_folder(items, options, tmp_path):
+    names = ("../../up", "TV/monitor", "N/A", "N:A", "a b.")[: len(options.classes)]
+    out = tmp_path / "deep" / "out"
+    export_all(items, 2, ["cutouts"], out, dataclasses.replace(options, classes=names))
+    before = {item.path for item in items}
+    written = [p for p in tmp_path.rglob("*.png") if p not in before]
+    assert len(written) == 4
+    assert all(p.is_relative_to(out / "cutouts") for p in written)
+    assert file_names(["N/A", "N:A", "1-N_A", "fine"]) == ["1-N_A", "2-N_A", "3-1-N_A", "4-fine"]
+    assert file_names(["cat", "Hühner", " ..", "a/b"]) == ["cat", "Hühner", "_", "a_b"]
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -213,6 +214,31 @@ def test_pictures_that_vanish_and_come_back(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Image, "open", real)
     assert main(["train", str(tmp_path / "c.toml"), "--out", str(tmp_path / "run")]) == 0
     assert "going on from step 4" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_picture_that_is_cut_off_ends_the_training_in_a_line(tmp_path):
+    """A real process with reader processes: it names the picture, and ends."""
+    root, rng = tmp_path / "pictures", np.random.default_rng(0)
+    for i in range(8):
+        path = root / ("cat" if i % 2 else "dog") / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (32, 32, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:400])
+    own = {"data.source": "folder", "data.root": root, "train.image_steps": 32, "train.batch_size": 4}
+    for workers in (0, 1):
+        save_config(tmp_path / "c.toml", tiny({**own, "workers": workers}))
+        process = start("train", tmp_path / "c.toml", "--out", tmp_path / f"run-{workers}", start_new_session=True)
+        try:
+            said = process.communicate(timeout=90)[1]
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == 1, said
+        last = said.strip().splitlines()[-1]
+        assert last.startswith("error: ")
+        assert "7.jpg: cannot be read as a picture" in last
+        assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms
 
 from mupvss.errors import DataError, UserError
 
@@ -41,13 +41,13 @@ def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
                 return to_rgb(image)
     except Image.DecompressionBombError as error:
         raise DataError(f"{origin}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read: make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, AttributeError, KeyError) as error:
         raise DataError(f"{origin}: cannot be read as a picture ({error}); replace or remove it") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL picture -> upright RGB: rotated by its EXIF entry, 16 bits scaled, transparency over white, CMYK by its profile."""
-    upright = ImageOps.exif_transpose(image)
+    upright = _upright(image)
     if upright.mode.startswith(("I", "F")):  # PIL would clip, not scale
         return array_to_rgb(np.asarray(upright))
     if upright.mode == "CMYK":
@@ -56,6 +56,29 @@ def to_rgb(image: Image.Image) -> Image.Image:
         layer = upright.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return upright.convert("RGB")
+
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by its EXIF orientation."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As `ImageOps.exif_transpose`, which also writes the EXIF block anew and fails at entries of an odd type, as phones and
+    tools leave them. Metadata that cannot be read leaves the picture as it is."""
+    image.load()  # TIFF is turned here already
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # its parsers promise no set of errors
+        orientation = 1
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:

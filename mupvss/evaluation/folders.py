@@ -24,13 +24,20 @@ def score_folders(predictions: Path, truth: Path, num_classes: int, names: list[
     names = sorted(path.stem for path in truth.glob("*.png")) if names is None else names
     if not names:
         raise DataError(f"{truth}: holds no .png mask to score against")
-    matrix = np.zeros((num_classes, num_classes), np.int64)
+    matrix, pixels = np.zeros((num_classes, num_classes), np.int64), 0
     for name in names:
         pair = [read_label_image(folder / f"{name}.png") for folder in (predictions, truth)]
         try:
             matrix += confusion_matrix(pair[0], pair[1], num_classes)
         except ValueError as error:
             raise DataError(f"{predictions / name}.png against {truth / name}.png: {error}") from None
+        pixels += pair[1].size
+    ignored = pixels - int(matrix.sum())
+    if ignored and not matrix[1:].any():
+        raise DataError(
+            f"{truth}: no pixel is of any class, and {100 * ignored / pixels:.0f} % are 255, which is ignored. Are these masks "
+            "of 0 and 255? Class ids are expected: 0 for the background, 1 for the first class"
+        )
     return matrix
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,11 +41,21 @@ class OverlayWriter:
         pass
 
 
+UNFIT = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+
+
+def file_names(classes: Sequence[str]) -> list[str]:
+    """The classes' names as parts of a file's name, on every system and each its own: a tag may be 'N/A' or '../up'."""
+    fit = [UNFIT.sub("_", name).strip(" .") or "_" for name in classes]
+    alike = len({name.casefold() for name in fit}) < len(fit)
+    return [f"{number}-{name}" if alike else name for number, name in enumerate(fit, 1)]
+
+
 class CutoutWriter:
     """cutouts/NAME__CLASS.png: the pixels of a class on a transparent ground, cropped to their bounding box."""
 
     def __init__(self, out: Path, options: Options) -> None:
-        self.folder, self.classes = out / "cutouts", options.classes
+        self.folder, self.classes = out / "cutouts", file_names(options.classes)
 
     def add(self, item: Item) -> None:
         picture = item.open()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +20,13 @@ from mupvss.data.augment import View, Views, mirror, random_look, random_view
 from mupvss.data.masks import IGNORE
 from mupvss.data.preprocess import working_scale
 from mupvss.data.sample import Dataset
-from mupvss.errors import DataError
+from mupvss.errors import DataError, UserError
 from mupvss.options import TrainConfig
 from mupvss.runtime.device import own_cores
 from mupvss.runtime.processes import processes
 from mupvss.runtime.stopping import leave_stopping_to_the_main_process
 
+T = TypeVar("T")
 CPU = torch.device("cpu")
 BRIGHTNESS = 0.3
 """Pictures are made brighter or darker by up to this share."""
@@ -87,7 +88,10 @@ class TrainingViews(TorchDataset):
         self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
         self.order = EpochOrder(len(dataset.samples), seed, stream=0)
 
-    def __getitem__(self, n: int) -> tuple[View, Tensor, str]:
+    def __getitem__(self, n: int) -> tuple[View, Tensor, str] | UserError:
+        return or_error(lambda: self._item(n))
+
+    def _item(self, n: int) -> tuple[View, Tensor, str]:
         sample = self.dataset.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
@@ -144,7 +148,20 @@ def reading_processes(workers: int | None, device: torch.device) -> int:
     return min(own_cores(), MOST_READERS) if device.type == "cuda" else 1
 
 
-def _collate(items: list[tuple[View, Tensor, str]]) -> Batch:
+def or_error(read: Callable[[], T]) -> T | UserError:
+    """What `read` returns, or the user's error that it raised. A reader process hands that over in the batch's place, and the
+    training raises it: raised in the reader, it would arrive as the text of a traceback, and with Python's own exit waiting for
+    a process that ignores SIGTERM."""
+    try:
+        return read()
+    except UserError as error:
+        return error
+
+
+def _collate(items: list[tuple[View, Tensor, str] | UserError]) -> Batch | UserError:
+    failed = [item for item in items if isinstance(item, UserError)]
+    if failed:
+        return failed[0]
     views, tags, origins = zip(*items, strict=True)
     return Batch(Views.of(views), torch.stack(tags), list(origins))
 
@@ -231,7 +248,10 @@ class DenseViews(TorchDataset):
         self.flip = flip
         self.order = EpochOrder(len(samples), seed, stream=2)
 
-    def __getitem__(self, n: int) -> DenseView:
+    def __getitem__(self, n: int) -> DenseView | UserError:
+        return or_error(lambda: self._item(n))
+
+    def _item(self, n: int) -> DenseView:
         sample = self.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 3, n])
         labels = sample.open_labels()
@@ -278,7 +298,11 @@ def dense_batches(views: DenseViews, batch_size: int, first_step: int, steps: in
     )
 
 
-def _collate_dense(items: list[DenseView]) -> DenseBatch:
+def _collate_dense(found: list[DenseView | UserError]) -> DenseBatch | UserError:
+    failed = [item for item in found if isinstance(item, UserError)]
+    if failed:
+        return failed[0]
+    items = [item for item in found if isinstance(item, DenseView)]
     return DenseBatch(
         Views.of([item.view for item in items]),
         torch.from_numpy(np.stack([item.labels for item in items])),

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from mupvss.errors import CheckpointError, OutOfMemoryError, StoppedError, TrainingDivergedError, is_out_of_memory
+from mupvss.errors import CheckpointError, OutOfMemoryError, StoppedError, TrainingDivergedError, UserError, is_out_of_memory
 from mupvss.model.build import is_decayed
 from mupvss.model.checkpoint import load_state, save_state
 from mupvss.options import DenseTrainConfig, TrainConfig
@@ -139,11 +139,21 @@ class Loop:
             ) from None
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
-        """The batches of the steps from `first` on, each at its learning rate."""
-        for step, batch in enumerate(batches, self.first):
-            self.step = step
-            set_learning_rate(self.optimizer, learning_rate_factor(self.step, self.steps, self.config.warmup_steps))
-            yield batch
+        """The batches of the steps from `first` on, each at its learning rate. Raises the error of a picture that could not be
+        read (see `or_error`)."""
+        readers = iter(batches)
+        try:
+            for step, batch in enumerate(readers, self.first):
+                if isinstance(batch, UserError):
+                    raise batch
+                self.step = step
+                set_learning_rate(self.optimizer, learning_rate_factor(self.step, self.steps, self.config.warmup_steps))
+                yield batch
+        finally:
+            # Reader processes ignore SIGTERM, so that at exit Python would wait for them without end.
+            end = getattr(readers, "_shutdown_workers", None)
+            if end is not None:
+                end()
 
     def learn(self, loss: Tensor, further: dict[str, Tensor], origins: Sequence[str]) -> None:
         """Takes one step down the loss, logs, saves, and stops if that was requested.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mupvss.cli.main import main
 from mupvss.data.check import check_data
@@ -112,6 +113,27 @@ def test_exif_orientation(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (20, 10)).save(tmp_path / "x.jpg", exif=exif)
     assert read_image(tmp_path / "x.jpg").size == (10, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize(
+    ("tag", "kind", "value"), [(0x011A, 2, b"72\0"), (0x0110, 5, bytes(8)), (0x8825, 2, b"N\0"), (0x0111, 2, b"x\0")]
+)
+def test_odd_exif_entries_do_not_hide_a_turned_picture(tmp_path, orientation, tag, kind, value):
+    """Phones and tools leave entries of types that do not belong there. Those cannot be written anew, and need not be."""
+    pixels = np.random.default_rng(0).integers(0, 255, (10, 20, 3), np.uint8)
+    plain = Image.Exif()
+    plain[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "plain.png", exif=plain)
+    with Image.open(tmp_path / "plain.png") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    count = 1 if kind == 5 else len(value)
+    inline = value.ljust(4, b"\0") if len(value) <= 4 else struct.pack("<I", 38)  # behind header, two entries and the end
+    turned = struct.pack("<HHIHxx", 0x0112, 3, 1, orientation)
+    entries = sorted([(0x0112, turned), (tag, struct.pack("<HHI", tag, kind, count) + inline)])
+    block = b"II*\0" + struct.pack("<IH", 8, 2) + b"".join(entry for _, entry in entries) + bytes(4) + value
+    Image.fromarray(pixels).save(tmp_path / "odd.png", exif=b"Exif\0\0" + block)
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "odd.png")), expected)
 
 
 def test_check_finds_what_is_wrong(picture_folder, capsys):
