@@ -16,16 +16,6 @@ from mupvss.data.masks import write_palette_png
 from mupvss.options import ViTConfig
 from mupvss.runtime.device import has_bf16, own_cores
 
-
-def _core_of_its_own() -> None:
-    """Keeps each of pytest-xdist's workers, and the commands that it starts, to one core: then none disturbs another."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER")
-    if worker and hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
-
-
-_core_of_its_own()
 SHARED = Path(os.environ.get("MUPVSS_SHARED", Path(__file__).parents[2] / "shared"))
 
 

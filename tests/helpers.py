@@ -16,10 +16,20 @@ from mupvss.config.run import RunConfig
 from mupvss.methods import find_method
 from mupvss.methods.checkpoint import ModelInfo
 from mupvss.options import ViTConfig
-from mupvss.runtime.device import has_bf16
+from mupvss.runtime.device import has_bf16, own_cores
 
+
+def _core_of_its_own() -> None:
+    """Keeps each of pytest-xdist's workers, and the commands that it starts, to one core: then none disturbs another."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
+_core_of_its_own()
 TINY: dict[str, Any] = {
-    "threads": 2,
+    "threads": own_cores(),
     "workers": 0,
     "checkpoint_every": 2,
     "baseline": True,

@@ -29,7 +29,7 @@ from mupvss.methods.checkpoint import read_model
 from mupvss.methods.mupvss import MUPVSS, MupvssOptions
 from mupvss.model.checkpoint import load_tensors, save_tensors
 from mupvss.options import TrainConfig
-from mupvss.runtime.device import computed_in
+from mupvss.runtime.device import computed_in, own_cores
 from mupvss.training.batches import MOST_READERS, Manner, batches, reading_processes
 from mupvss.training.classifier import prototype_variance, train_classifier, weighted_sum
 from mupvss.training.loop import learning_rate_factor, remove_states
@@ -143,7 +143,7 @@ def test_killed_training_resumes_bit_equal(tmp_path):
     """A real process, really killed."""
     save_config(tmp_path / "c.toml", tiny({"train.image_steps": 120, "checkpoint_every": 1}))
     command = [sys.executable, "-m", "mupvss", "train", str(tmp_path / "c.toml"), "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(own_cores())}
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
     process = subprocess.Popen([*command, str(tmp_path / "killed")], env=environment, stderr=subprocess.PIPE)
     state = tmp_path / "killed" / "train" / "state.safetensors"

@@ -21,6 +21,7 @@ from PIL import Image
 from mupvss.cli.main import FAULT, main
 from mupvss.config.load import load_config, save_config
 from mupvss.model.checkpoint import load_tensors
+from mupvss.runtime.device import own_cores
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run
 
@@ -32,7 +33,7 @@ def config(tmp_path):
 
 
 def start(*arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(own_cores())}
     command = [sys.executable, "-m", "mupvss", *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, **options)
 
