@@ -112,30 +112,20 @@ def main() -> None:
     rows = []
     for seed in given.seeds:
         drawn = demo(seed, given.out / f"drawn-{seed}", given.avx2, ())
-        rows.append((seed, "demo", drawn["seconds"], drawn["masks"], drawn["maps_iou"], drawn["network"], drawn["iou"]))
+        rows.append((seed, "demo", drawn))
         if "scratch" in given.only:
             scratch = demo(seed, given.out / f"scratch-{seed}", given.avx2, SCRATCH)
-            rows.append(
-                (
-                    seed,
-                    "from scratch",
-                    scratch["seconds"],
-                    scratch["masks"],
-                    scratch["maps_iou"],
-                    scratch["network"],
-                    scratch["iou"],
-                )
-            )
+            rows.append((seed, "from scratch", scratch))
         if "ceiling" in given.only:
             many = round(steps * drawn["learning"] / drawn["segment"])
             most = ceiling(seed, given.out / f"ceiling-{seed}", many, given.avx2)
-            rows.append((seed, "ceiling", most["seconds"], None, None, most["network"], most["iou"]))
+            rows.append((seed, "ceiling", most))
             share = 100 * drawn["network"] / most["network"]
             print(f"seed {seed}: the network reaches {share:.0f} % of its ceiling; {drawn['learning']:.0f} s of learning each")
     print("| drawings | | seconds | masks | weakest class | network | weakest class |\n|---|---|---|---|---|---|---|")
-    for seed, what, seconds, masks, maps_iou, network, iou in rows:
-        shown = "- | -" if masks is None else f"{masks:.1f} | {weakest(maps_iou)}"
-        print(f"| {seed} | {what} | {seconds:.0f} | {shown} | {network:.1f} | {weakest(iou)} |")
+    for seed, what, row in rows:
+        masks = f"{row['masks']:.1f} | {weakest(row['maps_iou'])}" if "masks" in row else "- | -"
+        print(f"| {seed} | {what} | {row['seconds']:.0f} | {masks} | {row['network']:.1f} | {weakest(row['iou'])} |")
 
 
 def weakest(iou: list[float]) -> str:

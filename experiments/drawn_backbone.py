@@ -32,7 +32,7 @@ from mupvss.predict.load import load_classifier
 from mupvss.report.pictures import PAPER, grid
 from mupvss.runtime.log import each
 from mupvss.segmentation.build import load_segmenter
-from mupvss.segmentation.networks import CLASSLESS
+from mupvss.segmentation.networks import ViTSegmenter
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run
 
@@ -56,8 +56,10 @@ def tags_score(run: Path, dataset: Dataset) -> float:
 
 def write_weights(segmenter: Path, about: dict[str, Any]) -> None:
     """Under the names of the segmentation network; float16, which loading casts up."""
-    state = load_segmenter(segmenter)[0].state_dict()
-    kept = {name: value for name, value in state.items() if name.startswith(("backbone.", *CLASSLESS))}
+    network = load_segmenter(segmenter)[0]
+    assert isinstance(network, ViTSegmenter)
+    decoder = network.decoder_without_classes()
+    kept = {name: value for name, value in network.state_dict().items() if name in decoder or name.startswith("backbone.")}
     halves = {name: value.half() if value.is_floating_point() else value for name, value in kept.items()}
     if not all(torch.isfinite(value).all() for value in halves.values()):
         raise SystemExit("a weight is too large for float16")

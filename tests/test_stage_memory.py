@@ -306,6 +306,7 @@ def finished(tmp_path_factory):
     [
         ("masks.crf_steps", 3, {"affinity", "masks", "segment", "val", "report"}),
         ("segment.scales", (0.5, 1.0), {"val", "report"}),
+        ("search.maps", "cam", {"seeds", "affinity", "masks", "segment", "val", "report"}),
         ("train.flip", False, set(STAGES)),
     ],
 )

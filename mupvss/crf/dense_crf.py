@@ -91,17 +91,16 @@ class DenseCRF:
         return _resized(self._mean_field(logs, steps).reshape(small.shape), self.size, "bilinear")
 
 
-def compile_ahead(strengths: str | Strengths, labels: Iterable[int], questions: int = 1, device: str = "cpu") -> None:
+def compile_ahead(strengths: str | Strengths, labels: Iterable[int], questions: int = 1) -> None:
     """Compiles the numba backend for this processor, so that no picture waits for it. The compiled code is kept on disk.
 
     Args:
         strengths: As in `DenseCRF`.
         labels: Numbers of labels that pictures will have, the background included; each is code of its own.
         questions: How many probabilities `several` will be asked at once.
-        device: Device that the pictures will be computed on; with the torch backend there is nothing to compile.
     """
-    if pick_backend("auto", device) == "numba":
-        crf = DenseCRF(np.zeros((16, 16, 3), np.uint8), strengths, device=device)
+    if pick_backend("auto", "cpu") == "numba":
+        crf = DenseCRF(np.zeros((16, 16, 3), np.uint8), strengths)
         for count in sorted(set(labels)):
             crf.several(np.full((questions, count, 16, 16), 1 / count, np.float32), 1)
 

@@ -32,13 +32,12 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     Position embeddings are resized to the backbone's grid, and float16 becomes float32. pixels: how pixels were normalised when
     the weights were trained; see `model.weights_pixels`.
     """
-    with processes().main_first():  # the others find it in the cache
-        path = locate(source)
+    path, given = read_source(source)
     wanted = backbone.state_dict()
     if isinstance(backbone, VisionTransformer):
-        state = _fit_vit(to_timm(read_state(path)), backbone, path)
+        state = _fit_vit(to_timm(given), backbone, path)
     else:
-        state = {key.removeprefix("module."): value for key, value in read_state(path).items()}
+        state = {key.removeprefix("module."): value for key, value in given.items()}
     # Older checkpoints lack the counters of batches seen, and nothing reads them.
     found = {key: state[key].float() for key in wanted if key in state}
     found |= {key: value for key, value in wanted.items() if key.endswith("num_batches_tracked")}
@@ -86,6 +85,13 @@ def _to_imagenet_pixels(state: dict[str, Tensor], path: Path) -> dict[str, Tenso
     scale, offset = 2 * torch.tensor(STD), 2 * torch.tensor(MEAN) - 1
     moved = bias + (weight * offset.view(1, 3, 1, 1)).sum((1, 2, 3))
     return state | {f"{key}weight": weight * scale.view(1, 3, 1, 1), f"{key}bias": moved}
+
+
+def read_source(source: str) -> tuple[Path, dict[str, Tensor]]:
+    """The local file of `source` (see `locate`), fetched by the first process alone, and its tensors."""
+    with processes().main_first():  # the others find it in the cache
+        path = locate(source)
+    return path, read_state(path)
 
 
 def read_state(path: Path) -> dict[str, Tensor]:

@@ -14,9 +14,8 @@ from mupvss.methods.earlier import modern
 from mupvss.model.build import build_vit
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
 from mupvss.model.cnn import ResNet38
-from mupvss.model.pretrained import load_backbone, locate, read_state
+from mupvss.model.pretrained import load_backbone, read_source
 from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
-from mupvss.runtime.processes import processes
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
 
 Segmenter = ViTSegmenter | DeepLab
@@ -56,9 +55,7 @@ def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, cla
 
 
 def _take_decoder(network: ViTSegmenter, source: str) -> None:
-    with processes().main_first():  # the others find it in the cache
-        path = locate(source)
-    trained = read_state(path)
+    path, trained = read_source(source)
     wanted, own = network.decoder_without_classes(), network.state_dict()
     for name in wanted:
         found, expected = trained.get(name), own[name]

@@ -5,9 +5,10 @@ The classifier gets pictures with tags; networks that learn from pseudo-masks ge
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,6 @@ from mupvss.runtime.device import own_cores
 from mupvss.runtime.processes import processes
 from mupvss.runtime.stopping import leave_stopping_to_the_main_process
 
-T = TypeVar("T")
 CPU = torch.device("cpu")
 BRIGHTNESS = 0.3
 """Pictures are made brighter or darker by up to this share."""
@@ -88,10 +88,7 @@ class TrainingViews(TorchDataset):
         self.dataset, self.config, self.image_size, self.seed = dataset, config, image_size, seed
         self.order = EpochOrder(len(dataset.samples), seed, stream=0)
 
-    def __getitem__(self, n: int) -> tuple[View, Tensor, str] | UserError:
-        return or_error(lambda: self._item(n))
-
-    def _item(self, n: int) -> tuple[View, Tensor, str]:
+    def __getitem__(self, n: int) -> tuple[View, Tensor, str]:
         sample = self.dataset.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 1, n])
         config = self.config
@@ -118,12 +115,8 @@ def batches(
     dataset: Dataset, config: TrainConfig, image_size: int, seed: int, first_step: int, steps: int, manner: Manner
 ) -> DataLoader:
     """Loader of `Batch`es for the steps first_step, ..., steps - 1."""
-    return DataLoader(
-        TrainingViews(dataset, config, image_size, seed),
-        batch_sampler=StepBatches(first_step, steps, config.batch_size),
-        collate_fn=_collate,
-        **loader_options(manner.workers, manner.device),
-    )
+    views = TrainingViews(dataset, config, image_size, seed)
+    return _loader(views, StepBatches(first_step, steps, config.batch_size), _collate, manner)
 
 
 def loader_options(workers: int | None, device: torch.device) -> dict[str, Any]:
@@ -148,20 +141,35 @@ def reading_processes(workers: int | None, device: torch.device) -> int:
     return min(own_cores(), MOST_READERS) if device.type == "cuda" else 1
 
 
-def or_error(read: Callable[[], T]) -> T | UserError:
-    """What `read` returns, or the user's error that it raised. A reader process hands that over in the batch's place, and the
+class _OrError(TorchDataset):
+    """Views, or in the place of one that cannot be read the user's error. A reader process hands that over as the batch, and the
     training raises it: raised in the reader, it would arrive as the text of a traceback, and with Python's own exit waiting for
     a process that ignores SIGTERM."""
-    try:
-        return read()
-    except UserError as error:
-        return error
+
+    def __init__(self, views: TorchDataset) -> None:
+        self.views = views
+
+    def __getitem__(self, n: int) -> Any:
+        try:
+            return self.views[n]
+        except UserError as error:
+            return error
 
 
-def _collate(items: list[tuple[View, Tensor, str] | UserError]) -> Batch | UserError:
-    failed = [item for item in items if isinstance(item, UserError)]
-    if failed:
-        return failed[0]
+def _batch_or_error(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    return next((item for item in items if isinstance(item, UserError)), None) or collate(items)
+
+
+def _loader(views: TorchDataset, rows: StepBatches, collate: Callable[[list[Any]], Any], manner: Manner) -> DataLoader:
+    return DataLoader(
+        _OrError(views),
+        batch_sampler=rows,
+        collate_fn=functools.partial(_batch_or_error, collate),
+        **loader_options(manner.workers, manner.device),
+    )
+
+
+def _collate(items: list[tuple[View, Tensor, str]]) -> Batch:
     views, tags, origins = zip(*items, strict=True)
     return Batch(Views.of(views), torch.stack(tags), list(origins))
 
@@ -248,10 +256,7 @@ class DenseViews(TorchDataset):
         self.flip = flip
         self.order = EpochOrder(len(samples), seed, stream=2)
 
-    def __getitem__(self, n: int) -> DenseView | UserError:
-        return or_error(lambda: self._item(n))
-
-    def _item(self, n: int) -> DenseView:
+    def __getitem__(self, n: int) -> DenseView:
         sample = self.samples[self.order(n)]
         rng = np.random.default_rng([self.seed, 3, n])
         labels = sample.open_labels()
@@ -290,19 +295,10 @@ class DenseViews(TorchDataset):
 
 def dense_batches(views: DenseViews, batch_size: int, first_step: int, steps: int, manner: Manner) -> DataLoader:
     """Loader of `DenseBatch`es for the steps first_step, ..., steps - 1."""
-    return DataLoader(
-        views,
-        batch_sampler=StepBatches(first_step, steps, batch_size),
-        collate_fn=_collate_dense,
-        **loader_options(manner.workers, manner.device),
-    )
+    return _loader(views, StepBatches(first_step, steps, batch_size), _collate_dense, manner)
 
 
-def _collate_dense(found: list[DenseView | UserError]) -> DenseBatch | UserError:
-    failed = [item for item in found if isinstance(item, UserError)]
-    if failed:
-        return failed[0]
-    items = [item for item in found if isinstance(item, DenseView)]
+def _collate_dense(items: list[DenseView]) -> DenseBatch:
     return DenseBatch(
         Views.of([item.view for item in items]),
         torch.from_numpy(np.stack([item.labels for item in items])),

@@ -140,7 +140,7 @@ class Loop:
 
     def over(self, batches: Iterable[T]) -> Iterator[T]:
         """The batches of the steps from `first` on, each at its learning rate. Raises the error of a picture that could not be
-        read (see `or_error`)."""
+        read (see `training/batches.py`)."""
         readers = iter(batches)
         try:
             for step, batch in enumerate(readers, self.first):
