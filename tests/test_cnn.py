@@ -130,7 +130,7 @@ def test_real_imagenet_weights_know_dogs(shared):
     load_backbone(backbone, "package:efficientnet-lite0")
     raw = read_state(locate("package:efficientnet-lite0"))
     root = shared / "voc-animals"
-    names = [name for name, tags in read_tags(root / "tags.csv").items() if tags == {"dog"}][:16]
+    names = [name for name, tags in read_tags(root / "tags.csv").tags.items() if tags == {"dog"}][:16]
     pictures = [normalise(read_image(root / "VOC2012" / "JPEGImages" / name).resize((224, 224))) for name in names]
     with torch.no_grad():
         found = (backbone(torch.stack(pictures)).mean((2, 3)) @ raw["_fc.weight"].t() + raw["_fc.bias"]).argmax(-1)

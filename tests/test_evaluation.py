@@ -123,7 +123,7 @@ def test_masks_of_0_and_255_are_not_a_perfect_score(tmp_path):
     mask[0, 0] = 1
     write_palette_png(tmp_path / "truth" / "y.png", mask)
     write_palette_png(tmp_path / "pred" / "y.png", np.zeros((4, 4), np.uint8))
-    assert score_folders(tmp_path / "pred", tmp_path / "truth", 2).sum() == 17, "one picture without the class is usual"
+    assert score_folders(tmp_path / "pred", tmp_path / "truth", 2).matrix.sum() == 17, "one picture without the class is usual"
 
 
 def test_command_prints_one_json_object(tmp_path, capsys):

@@ -32,7 +32,7 @@ NAMED = {"data": {"image": "a.jpg"}}
 TASKS = [NAMED | {"annotations": ["x"]}, NAMED | {"annotations": 3}, {"image": "http://["}]
 
 
-@pytest.mark.parametrize("task", [*TASKS, NAMED | {"annotations": [{"result": 5}]}, NAMED | {"predictions": [[]]}])
+@pytest.mark.parametrize("task", [*TASKS, NAMED | {"annotations": [{"result": 5}]}, NAMED | {"predictions": [{"result": 5}]}])
 def test_label_studio(tmp_path, task):
     (tmp_path / "t.json").write_text(json.dumps([task]))
     with pytest.raises(DataError, match=r"t\.json: task 1 "):

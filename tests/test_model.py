@@ -239,7 +239,7 @@ def test_real_deit_checkpoint_knows_dogs(shared):
     load_backbone(backbone, str(path))
     raw = {key: value.float() for key, value in load_file(path).items()}
     root = shared / "voc-animals"
-    table = read_tags(root / "tags.csv")
+    table = read_tags(root / "tags.csv").tags
     names = [name for name, tags in table.items() if tags == {"dog"}][:20]
     pictures = [read_image(root / "VOC2012" / "JPEGImages" / name).resize((224, 224)) for name in names]
     with torch.no_grad():

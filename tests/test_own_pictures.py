@@ -78,7 +78,7 @@ def test_pictures_kept_back_and_true_masks(project, tmp_path, capsys):
     masks.mkdir()
     run = ["run", str(config), "--out", str(tmp_path / "run"), "--data.masks", str(masks), *SMALL]
     assert main(run) == 0
-    kept, learned = (set(read_tags(parts / f"{name}.csv")) for name in ("val", "train"))
+    kept, learned = (set(read_tags(parts / f"{name}.csv").tags) for name in ("val", "train"))
     assert kept
     assert not kept & learned
     found = {path.stem for path in (tmp_path / "run" / "val" / "masks").glob("*.png")}
@@ -196,8 +196,8 @@ def test_doctor_lists_and_fixes(project, tmp_path, capsys):
     page = (out / "index.html").read_text()
     assert page.count("<img") == 24
     assert page.count("is likely") == sum(float(row["doubt"]) >= LIKELY for row in rows)
-    assert set(read_tags(fixed)) == set(read_tags(project / "tags.csv"))
-    assert all(read_tags(fixed).values())
+    assert set(read_tags(fixed).tags) == set(read_tags(project / "tags.csv").tags)
+    assert all(read_tags(fixed).tags.values())
     before = fixed.read_text()
     assert main(["data", "doctor", str(project / "run"), "--out", str(out), "--fix", str(fixed)]) == 1
     assert "tag tables are never overwritten" in capsys.readouterr().err

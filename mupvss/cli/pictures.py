@@ -33,6 +33,10 @@ class InitArguments:
     """Overwrite an existing config."""
     quick: bool = False
     """Skip the time estimate."""
+    separator: str | None = None
+    """What separates the tags in a cell of a CSV, such as ' '; default: any of | ; and comma."""
+    tag_columns: tuple[str, ...] = ()
+    """Columns of a CSV that hold tags, if they are not called tags, labels or the like."""
 
 
 def init(argv: Sequence[str]) -> None:
@@ -44,7 +48,14 @@ def init(argv: Sequence[str]) -> None:
     if pictures is None:
         pictures, tags = _ask(tags)
     out = arguments.out or Path(f"{pictures.resolve().name}.toml")
-    options = (arguments.backbone, arguments.weights, arguments.force, arguments.quick)
+    options = (
+        arguments.backbone,
+        arguments.weights,
+        arguments.force,
+        arguments.quick,
+        arguments.separator,
+        arguments.tag_columns,
+    )
     initialise(Wishes(pictures, tags, arguments.val_tags, out, *options))
 
 

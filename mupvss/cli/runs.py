@@ -175,9 +175,9 @@ def compare(argv: Sequence[str]) -> None:
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     pred: Path
-    """Folder of predicted masks, palette PNGs."""
+    """Folder of predicted masks: palette PNGs, or colours with a labelmap.txt."""
     truth: Path
-    """Folder of true masks, palette PNGs; 255 is ignored."""
+    """Folder of true masks, likewise; 255 is ignored."""
     num_classes: int
     """Number of classes, including the background."""
     list: Path | None = None
@@ -194,16 +194,20 @@ def evaluate(argv: Sequence[str]) -> None:
 
     from mupvss.data.voc import read_split
     from mupvss.evaluation.confusion import scores
-    from mupvss.evaluation.folders import as_json, as_table, score_folders
+    from mupvss.evaluation.folders import as_json, as_table, mask_files, score_folders
 
     arguments = tyro.cli(EvaluateArguments, prog="mupvss evaluate", args=list(argv))
     if not 1 <= arguments.num_classes <= 255:
         raise DataError(f"--num-classes is {arguments.num_classes}, expected 1 to 255, the background counted")
-    names = read_split(arguments.list) if arguments.list else None
-    found = scores(score_folders(arguments.pred, arguments.truth, arguments.num_classes, names))
+    names = read_split(arguments.list, mask_files(arguments.truth).__contains__) if arguments.list else None
+    scored = score_folders(arguments.pred, arguments.truth, arguments.num_classes, names, arguments.names)
+    found = scores(scored.matrix)
+    for note in scored.notes:
+        Console(stderr=True).print(note, highlight=False, soft_wrap=True, markup=False)
     if arguments.json:
-        print(json.dumps(as_json(found)))
+        print(json.dumps({**as_json(found), "pictures": scored.pictures, "ignored": 100 * scored.ignored}))
         return
     labels = ["background", *arguments.names][: arguments.num_classes]
     labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
-    Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
+    counted = f"{scored.pictures} pictures, {100 * scored.ignored:.1f} % of the pixels ignored"
+    Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}: {counted}"))

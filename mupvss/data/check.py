@@ -15,9 +15,13 @@ from rich.table import Table
 from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
+from mupvss.data.summary import doubts
 from mupvss.errors import DataError
 from mupvss.options import DataConfig
 from mupvss.runtime.log import progress_bar
+
+DARK = 40
+"""A picture without a value from this on is nearly black."""
 
 
 @dataclass
@@ -33,17 +37,25 @@ class Findings:
     """Masks that have another size, hold class ids out of range or contradict the tags."""
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     """Pictures with the same pixels."""
+    dark: list[str] = field(default_factory=list)
+    """Pictures that are nearly black, with their largest value."""
+    masks: int = 0
+    masks_with_class: int = 0
+    notes: tuple[str, ...] = ()
+    """What was left out or guessed while reading."""
 
 
 def check_data(config: DataConfig) -> Findings:
     """Reads every picture and mask of both purposes once. DataError if the data set cannot even be listed."""
     samples: dict[str, Sample] = {}
     dataset: Dataset | None = None
+    notes: dict[str, None] = {}
     for purpose in ("train", "seeds"):
         dataset = load_dataset(config, purpose)
         samples |= {sample.name: sample for sample in dataset.samples}
+        notes |= dict.fromkeys(dataset.notes)
     assert dataset is not None
-    findings = Findings(dataset.classes, pictures=len(samples))
+    findings = Findings(dataset.classes, pictures=len(samples), notes=tuple(notes))
     seen: dict[str, str] = {}
     with progress_bar("check", len(samples), "pictures") as advance:
         for sample in samples.values():
@@ -65,6 +77,9 @@ def _check_files(sample: Sample, classes: tuple[str, ...], findings: Findings, s
     except DataError as error:
         findings.unreadable.append(str(error))
         return
+    brightest = max(high for _, high in image.getextrema())  # type: ignore[misc]
+    if brightest < DARK:
+        findings.dark.append(f"{sample.origin}: its largest value is {brightest} of 255")
     digest = hashlib.sha256(image.tobytes() + bytes(str(image.size), "ascii")).hexdigest()
     if seen.setdefault(digest, sample.origin) != sample.origin:
         findings.duplicates.append((seen[digest], sample.origin))
@@ -81,6 +96,8 @@ def _check_files(sample: Sample, classes: tuple[str, ...], findings: Findings, s
     if ids and max(ids) > len(classes):
         findings.mismatched.append(f"{sample.origin}: its mask has class id {max(ids)}, expected at most {len(classes)}")
         return
+    findings.masks += 1
+    findings.masks_with_class += bool(ids)
     drawn = {classes[i - 1] for i in ids}
     if drawn - sample.tags:
         findings.mismatched.append(f"{sample.origin}: drawn in its mask but not tagged: {', '.join(sorted(drawn - sample.tags))}")
@@ -97,11 +114,17 @@ def print_findings(findings: Findings) -> int:
         often = ", ".join(f"{other} ({n})" for other, n in beside.most_common(3))
         table.add_row(escape(name), str(findings.class_counts[name]), escape(often))
     console.print(table)
+    for note in findings.notes:
+        console.print(f"- {note}", highlight=False, soft_wrap=True, markup=False)
+    for doubt in doubts(findings.classes, findings.class_counts, findings.pictures, findings.untagged):
+        console.print(f"! {doubt}", highlight=False, soft_wrap=True, markup=False)
+    if findings.masks and not findings.masks_with_class:
+        findings.mismatched.append(f"none of the {findings.masks} masks has a pixel of any class; are they masks of 0 and 255?")
     lists = {
         "cannot be read": findings.unreadable,
         "masks that do not fit": findings.mismatched,
+        "nearly black; pictures of 12 bits must fill the 16 of their file": findings.dark,
         "same picture twice": [f"{a} = {b}" for a, b in findings.duplicates],
-        "classes without a picture": [name for name in findings.classes if not findings.class_counts[name]],
     }
     for title, entries in lists.items():
         if entries:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
 
-from mupvss.data.images import SUFFIXES, read_image
-from mupvss.data.masks import read_label_image
+import numpy as np
+
+from mupvss.data.images import read_image
+from mupvss.data.masks import named_ids, read_label_image
+from mupvss.data.names import PictureNames, sample_name, stem
 from mupvss.data.sample import Dataset, Sample
-from mupvss.data.tags import read_tags
+from mupvss.data.tags import Tags, read_tags
+from mupvss.data.tags.tag_table import counted
+from mupvss.data.walk import Below, pictures_below
 from mupvss.errors import DataError
 from mupvss.options import FolderData
 
@@ -18,12 +25,13 @@ NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
 
 def load_folder(config: FolderData, split: str) -> Dataset:
     """All pictures under data.root, or of the table data.tags, for training and seeds alike. val: those of data.val_tags, or
-    without it those that have a mask. Masks are palette PNGs in data.masks, found by the picture's relative path."""
+    without it those that have a mask. Masks are PNGs in data.masks, found by the picture's relative path."""
     root = config.root
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
-    masks = root / config.masks  # an absolute data.masks is used as it is
-    tags = _tags_from_table(root, config.tags) if config.tags else _tags_from_folders(root, masks)
+    masks = _masks_folder(config)
+    notes: list[str] = []
+    tags = _tags_from_table(config, config.tags, notes) if config.tags else _tags_from_folders(root, masks, notes)
     found = sorted({tag for entry in tags.values() for tag in entry})
     classes = config.classes or tuple(found)
     if not set(classes) & set(found):
@@ -32,51 +40,181 @@ def load_folder(config: FolderData, split: str) -> Dataset:
             f"the tags found are {', '.join(found) or 'none'}"
         )
     if split == "val" and config.val_tags is not None:
-        tags = _tags_from_table(root, config.val_tags)
+        notes = []
+        tags = _tags_from_table(config, config.val_tags, notes)
+    notes += _unknown_tags(tags, classes)
+    open_mask = _mask_opener(masks, tuple(classes))
     samples = []
-    for path, entry in sorted(tags.items()):
-        name = "__".join(path.relative_to(root).with_suffix("").parts)
-        mask = masks / path.relative_to(root).with_suffix(".png")
+    for relative, entry in sorted(tags.items(), key=lambda item: root / item[0]):
+        path, mask = root / relative, open_mask(relative)
         samples.append(
             Sample(
-                name,
+                sample_name(relative),
                 str(path),
                 entry & frozenset(classes),
                 functools.partial(read_image, path),
-                functools.partial(read_label_image, mask) if mask.is_file() else None,
-                mask_origin=str(mask) if mask.is_file() else None,
+                None if mask is None else mask[1],
+                mask_origin=None if mask is None else str(mask[0]),
             )
         )
     _check_names(samples)
+    if masks is not None:
+        drawn = sum(sample.open_mask is not None for sample in samples)
+        notes.append(f"{drawn} of {len(samples)} pictures have a mask in {masks}")
     if split == "val" and config.val_tags is None:
         samples = [sample for sample in samples if sample.open_mask is not None]
-    return Dataset(tuple(classes), samples)
+    return Dataset(tuple(classes), samples, tuple(notes))
 
 
-def _tags_from_folders(root: Path, masks: Path) -> dict[Path, frozenset[str]]:
-    tags = {
-        path: frozenset() if folder.name in NEGATIVE_FOLDERS else frozenset({folder.name})
-        for folder in sorted(p for p in root.iterdir() if p.is_dir() and p != masks and not p.name.startswith("."))
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    }
+def _unknown_tags(tags: Tags, classes: Sequence[str]) -> list[str]:
+    """A note on tags that data.classes does not have."""
+    counts = Counter(tag for entry in tags.values() for tag in entry if tag not in classes)
+    if not counts:
+        return []
+    named = ", ".join(f"{tag} ({count})" for tag, count in counts.most_common(8)) + (", ..." if len(counts) > 8 else "")
+    return [f"tags that are not in data.classes, left out: {named}"]
+
+
+def _tags_from_folders(root: Path, masks: Path | None, notes: list[str]) -> Tags:
+    below = pictures_below(root)
+    inside = [] if masks is None or not masks.is_relative_to(root) else list(masks.relative_to(root).parts)
+    tags: dict[str, frozenset[str]] = {}
+    loose: list[str] = []
+    for picture in below.pictures:
+        parts = picture.split("/")
+        if inside and parts[: len(inside)] == inside:
+            continue
+        if len(parts) == 1:
+            loose.append(picture)
+        else:
+            tags[picture] = frozenset() if parts[0] in NEGATIVE_FOLDERS else frozenset({parts[0]})
     if not tags:
         raise DataError(f"{root}: no picture in a folder per tag (root/cat/1.jpg); make such folders, or give data.tags")
+    if loose:
+        notes.append(f"in no folder of a tag, left out: {counted(loose, 'picture')}")
+    notes += _left_out(below)
     return tags
 
 
-def _tags_from_table(root: Path, table: Path) -> dict[Path, frozenset[str]]:
-    tags = {}
-    for written, entry in read_tags(table).items():
-        # The table may have been written on Windows.
-        name = written if "\\" not in written or (root / written).is_file() else written.replace("\\", "/")
-        path = (root / name).resolve()
-        if not path.is_relative_to(root.resolve()):
-            raise DataError(f"{table}: picture '{name}' lies outside {root}; move it there or set data.root")
-        if not path.is_file():
-            raise DataError(f"{table}: picture '{name}' is not in {root}; check the name and data.root")
-        tags[root / name] = entry
-    return tags
+def _left_out(below: Below) -> list[str]:
+    return [note] if (note := below.note()) else []
+
+
+def _tags_from_table(config: FolderData, path: Path, notes: list[str]) -> Tags:
+    """Tags by relative path. DataError that lists every picture that is not there, unless they are to be skipped."""
+    table = read_tags(path, config.separator, config.tag_columns)
+    notes += table.notes
+    found = _Found(config.root)
+    for written, entry in table.tags.items():
+        found.add(written, entry)
+    notes += found.notes()
+    if found.problems and config.unreadable == "stop":
+        shown = "; ".join(found.problems[:20]) + (f"; and {len(found.problems) - 20} more" if len(found.problems) > 20 else "")
+        many = f"{len(found.problems)} of {len(table.tags)} pictures cannot be used: " if len(found.problems) > 1 else ""
+        raise DataError(f"{path}: {many}{shown}; check the names and data.root, or set data.unreadable to skip")
+    if found.problems:
+        notes.append(f"pictures of the table that are not there, left out: {len(found.problems)} ({found.problems[0]})")
+    if not found.tags:
+        raise DataError(f"{path}: none of its pictures is in {config.root}; check data.root")
+    return found.tags
+
+
+class _Found:
+    """Pictures of a folder, found by the names of a table."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.tags, self.problems = root, dict[str, frozenset[str]](), list[str]()
+        self.overlooked: dict[str, list[str]] = {}
+        self._written: dict[str, tuple[str, bool]] = {}
+        """Picture -> the name it was found by, and whether that was its path."""
+        self._names: PictureNames | None = None
+        self._below = Below()
+
+    def add(self, written: str, tags: frozenset[str]) -> None:
+        picture, how = self._find(written)
+        if picture is None:
+            self.problems.append(how)
+            return
+        other, plain = self._written.setdefault(picture, (written, not how))
+        if other != written and not (plain and not how):
+            self.problems.append(f"'{other}' and '{written}' both fit '{picture}' alone")
+            return
+        if other != written:
+            self.overlooked.setdefault("joined with another row of the same picture", []).append(f"'{written}' is '{picture}'")
+        if how:
+            self.overlooked.setdefault(f"found {how}", []).append(f"'{written}' is '{picture}'")
+        self.tags[picture] = self.tags.get(picture, frozenset()) | tags
+
+    def _find(self, written: str) -> tuple[str | None, str]:
+        """The relative path and what was overlooked, or None and why there is none."""
+        exact, outside = self._inside(written)
+        if exact is not None or outside:
+            return exact, outside
+        match = self.names.find(written)
+        if match.picture is not None:
+            return match.picture, match.how
+        if match.several:
+            return None, f"picture '{written}' could be any of {', '.join(match.several[:3])}"
+        return None, f"picture '{written}' is not in {self.root}"
+
+    def _inside(self, written: str) -> tuple[str | None, str]:
+        """The path as it is written, if it is a file of the folder; or None and, for a file outside, why not."""
+        for name in (written, written.replace("\\", "/")):
+            path = self.root / name
+            try:
+                if not path.is_file():
+                    continue
+            except (OSError, ValueError):  # longer than any name, or with a zero byte
+                continue
+            if not path.resolve().is_relative_to(self.root.resolve()):
+                return None, f"picture '{written}' lies outside {self.root}"
+            plain = PurePosixPath(name)
+            if plain.is_absolute() or ".." in plain.parts:
+                return path.resolve().relative_to(self.root.resolve()).as_posix(), ""
+            return plain.as_posix(), ""
+        return None, ""
+
+    @property
+    def names(self) -> PictureNames:
+        """Read only if a name is not that of a file."""
+        if self._names is None:
+            self._below = pictures_below(self.root)
+            self._names = PictureNames(self._below.pictures)
+        return self._names
+
+    def notes(self) -> list[str]:
+        notes = [f"{how}: {counted(names, 'name')}" for how, names in sorted(self.overlooked.items())]
+        left = [picture for picture in self.names.pictures if picture not in self.tags]
+        if left:
+            notes.append(f"in the folder but not in the table, left out: {counted(left, 'picture')}")
+        return notes + _left_out(self._below)
+
+
+def _masks_folder(config: FolderData) -> Path | None:
+    """None if there is none. DataError if one was asked for."""
+    for folder in (config.root / config.masks, Path(config.masks)):
+        if folder.is_dir():
+            return folder
+    if config.masks != FolderData.model_fields["masks"].default:
+        raise DataError(f"{config.root / config.masks}: no such folder of masks, nor {config.masks}; check data.masks")
+    return None
+
+
+Opener = Callable[[], np.ndarray]
+
+
+def _mask_opener(folder: Path | None, classes: tuple[str, ...]) -> Callable[[str], tuple[Path, Opener] | None]:
+    """A function that gives a picture's mask: its file, and what reads it."""
+    if folder is None:
+        return lambda relative: None
+    files = {stem(name): folder / name for name in pictures_below(folder).pictures if name.lower().endswith(".png")}
+    colours = named_ids(folder, classes)
+
+    def find(relative: str) -> tuple[Path, Opener] | None:
+        path = files.get(stem(relative))
+        return None if path is None else (path, functools.partial(read_label_image, path, colours))
+
+    return find
 
 
 def _check_names(samples: list[Sample]) -> None:
@@ -84,4 +222,9 @@ def _check_names(samples: list[Sample]) -> None:
     for sample in samples:
         other = seen.setdefault(sample.name, sample.origin)
         if other != sample.origin:
-            raise DataError(f"{sample.origin} and {other} differ only in their suffix; rename one of them")
+            why = (
+                "differ only in their suffix"
+                if Path(other).with_suffix("") == Path(sample.origin).with_suffix("")
+                else (f"would both be called '{sample.name}', since folders are joined by two underscores")
+            )
+            raise DataError(f"{sample.origin} and {other} {why}; rename one of them")

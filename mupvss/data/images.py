@@ -6,15 +6,28 @@ import contextlib
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from mupvss.errors import DataError, UserError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+T = TypeVar("T")
+
+with contextlib.suppress(ImportError):  # iPhones' pictures; an extra
+    from pi_heif import register_heif_opener
+
+    register_heif_opener()
+
+Image.init()
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".j2k", ".jpx"}
+    | {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".qoi"}
+) & frozenset(Image.registered_extensions())
+"""Of pictures that are read; .avif and .heic only where this installation can."""
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused: they would take gigabytes to decode."""
 
@@ -30,26 +43,84 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
+def check_image(path: Path) -> tuple[int, int]:
+    """Decodes a picture, as fast as its format allows; -> its upright (width, height). DataError as for `read_image`."""
+    try:
+        with path.open("rb") as stream:
+            return _decoded(stream, str(path), _checked)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such picture; check the path in the tag table or split list") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _checked(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    if image.format == "JPEG" and image.mode in ("L", "RGB"):
+        image.draft(image.mode, (width // 8, height // 8))  # the whole file is read, an eighth of the pixels made
+        image.load()
+    else:
+        to_rgb(image)
+    return (height, width) if _orientation(image) >= 5 else (width, height)
+
+
 def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
     """Upright RGB picture of an open file; `origin` is its name in messages. The size is checked before any pixel is decoded."""
+    return _decoded(stream, origin, to_rgb)
+
+
+def _decoded(stream: IO[bytes], origin: str, work: Callable[[Image.Image], T], whole: bool = True) -> T:
+    """`work` on the opened picture. whole: whether a PNG still has its texts."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
             with Image.open(stream) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
-                return to_rgb(image)
+                return work(image)
     except Image.DecompressionBombError as error:
         raise DataError(f"{origin}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read: make it smaller") from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, AttributeError, KeyError) as error:
-        raise DataError(f"{origin}: cannot be read as a picture ({error}); replace or remove it") from None
+        if isinstance(error, UserError):
+            raise DataError(f"{origin}: {error}") from None
+        if whole and "MAX_TEXT_CHUNK" in str(error):
+            return _decoded(_without_texts(stream), origin, work, whole=False)
+        raise DataError(f"{origin}: cannot be read as a picture ({_told(stream, error)}); replace or remove it") from None
+
+
+def _told(stream: IO[bytes], error: Exception) -> str:
+    """Why a picture cannot be read."""
+    stream.seek(0)
+    begin = stream.read(64)
+    if not begin:
+        return "the file is empty"
+    if begin.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file with 'git lfs pull'"
+    if begin.lstrip()[:1] == b"<":
+        return "it is a web page or another text, not a picture"
+    return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
+
+
+TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
+"""Parts of a PNG that hold texts and colour profiles, and no pixels."""
+
+
+def _without_texts(stream: IO[bytes]) -> IO[bytes]:
+    """A PNG without its texts and profile. Pillow refuses the whole picture if they are large, as those of some scanners are."""
+    stream.seek(0)
+    kept = bytearray(stream.read(8))
+    while len(head := stream.read(8)) == 8:
+        body = stream.read(struct.unpack(">I", head[:4])[0] + 4)  # a checksum follows
+        if head[4:] not in TEXTS:
+            kept += head + body
+    return io.BytesIO(bytes(kept))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
     """Any PIL picture -> upright RGB: rotated by its EXIF entry, 16 bits scaled, transparency over white, CMYK by its profile."""
     upright = _upright(image)
     if upright.mode.startswith(("I", "F")):  # PIL would clip, not scale
-        return array_to_rgb(np.asarray(upright))
+        return Image.fromarray(_scaled(np.asarray(upright))).convert("RGB")
     if upright.mode == "CMYK":
         return _from_cmyk(upright)
     if upright.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in upright.info:
@@ -74,11 +145,17 @@ def _upright(image: Image.Image) -> Image.Image:
     """As `ImageOps.exif_transpose`, which also writes the EXIF block anew and fails at entries of an odd type, as phones and
     tools leave them. Metadata that cannot be read leaves the picture as it is."""
     image.load()  # TIFF is turned here already
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # its parsers promise no set of errors
-        orientation = 1
+    orientation = _orientation(image)
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _orientation(image: Image.Image) -> int:
+    """1 to 8; 1, upright, where it cannot be read."""
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # its parsers promise no set of errors
+        return 1
+    return found if found in TURNS else 1
 
 
 def _from_cmyk(image: Image.Image) -> Image.Image:
@@ -90,6 +167,22 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
             if found is not None:
                 return found
     return image.convert("RGB")
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Numbers of a file -> bytes. Their type does not tell their range: 16 bits use all of it; what has more bits holds [0, 1],
+    bytes or 16-bit values, whichever fits. UserError for anything else."""
+    if values.dtype in (np.uint8, np.uint16, np.dtype(">u2")):
+        return _to_bytes(values.astype(np.uint16) if values.dtype != np.uint8 else values)
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+    if low < 0 or high > 65535:
+        raise UserError(
+            f"its values go from {low:g} to {high:g}; scale them to 0 ... 255 or 0 ... 65535, or to 0 ... 1 if not whole"
+        )
+    fractions = np.issubdtype(values.dtype, np.floating) and high <= 1
+    factor = 255.0 if fractions else 1.0 if high <= 255 else 1 / 257
+    return (np.nan_to_num(values.astype(np.float64), nan=0.0) * factor).round().clip(0, 255).astype(np.uint8)
 
 
 def array_to_rgb(array: np.ndarray) -> Image.Image:

@@ -5,7 +5,10 @@ The file holds class ids; a viewer shows colours.
 
 from __future__ import annotations
 
+import re
+import struct
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +46,57 @@ def write_grey_png(path: Path, values: np.ndarray) -> None:
     save_image(path, Image.fromarray(values))
 
 
-def read_label_image(path: Path) -> np.ndarray:
-    """Class ids (H, W) uint8 of a palette or grey PNG. DataError for colour pictures and unreadable files."""
+LABELMAP = "labelmap.txt"
+"""The file beside masks in colours, as CVAT writes it: a line NAME:RED,GREEN,BLUE:PARTS:ACTIONS for each label."""
+Colour = tuple[int, int, int]
+
+
+def read_labelmap(path: Path) -> dict[str, Colour]:
+    """Names and their colours, without the background, in order. DataError for a line that is not understood."""
+    found: dict[str, Colour] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = re.fullmatch(r"(.+?):(\d{1,3}),(\d{1,3}),(\d{1,3})(:.*)?", line.strip())
+        if match is None:
+            raise DataError(f"{path}, line {number}: expected NAME:RED,GREEN,BLUE::, found '{line[:80]}'")
+        red, green, blue = (int(value) for value in match.group(2, 3, 4))
+        found[match.group(1)] = (red, green, blue)
+    return {name: colour for name, colour in found.items() if name != "background" and colour != (0, 0, 0)}
+
+
+def named_ids(folder: Path, classes: Sequence[str] = ()) -> dict[Colour, int] | None:
+    """Colour -> class id, from a labelmap.txt in the folder of the masks or the one above; None if there is none. Without
+    classes, ids follow the order of that file; with them, labels of other names are background."""
+    path = next((place / LABELMAP for place in (folder, folder.parent) if (place / LABELMAP).is_file()), None)
+    if path is None:
+        return None
+    names = read_labelmap(path)
+    known = tuple(classes) or tuple(names)
+    return {colour: known.index(name) + 1 if name in known else 0 for name, colour in names.items()}
+
+
+def _ids_of_colours(image: Image.Image, ids: Mapping[Colour, int], path: Path) -> np.ndarray:
+    pixels = np.asarray(image.convert("RGB")).astype(np.int32)
+    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    void = voc_palette()[IGNORE].tolist()
+    table = {0: 0, (void[0] << 16) | (void[1] << 8) | void[2]: IGNORE}
+    table |= {(red << 16) | (green << 8) | blue: class_id for (red, green, blue), class_id in ids.items()}
+    present, places = np.unique(codes, return_inverse=True)
+    unknown = [code for code in present.tolist() if code not in table]
+    if unknown:
+        shown = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in unknown[:3])
+        raise DataError(f"{path}: has {len(unknown)} colours that {LABELMAP} does not have, such as {shown}")
+    return np.array([table[code] for code in present.tolist()], np.uint8)[places].reshape(codes.shape)
+
+
+def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
+    """Class ids (H, W) uint8 of a palette or grey PNG, or of a picture in the given colours. DataError for other colour pictures
+    and unreadable files."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -52,16 +104,19 @@ def read_label_image(path: Path) -> np.ndarray:
         with image_file as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
+            if image.mode in ("RGB", "RGBA") and colours is not None:
+                return _ids_of_colours(image, colours, path)
             if image.mode not in ("P", "L"):
                 raise DataError(
-                    f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it"
+                    f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it, or "
+                    f"put the tool's {LABELMAP} beside it, which says what the colours mean"
                 )
             return np.array(image, np.uint8)
     except FileNotFoundError:
         raise DataError(f"{path}: no such mask") from None
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read") from None
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, UnidentifiedImageError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: cannot be read as a mask ({error}); replace or remove it") from None

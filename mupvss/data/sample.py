@@ -30,6 +30,12 @@ class Sample:
     """-> (H, W) bool: the telling (most discriminative) parts of the objects; known for drawn scenes only."""
     mask_origin: str | None = None
     """The file that the mask comes from, so that a change is noticed; None where there is none."""
+    given_mask: Callable[[], np.ndarray] | None = None
+    """-> class ids as in a mask: one that a person accepted or painted, which is learned from. None where there is none."""
+    given_origin: str | None = None
+    """The file of the given mask."""
+    rejected: bool = False
+    """Whether a person rejected the picture's mask, so that nothing is learned from it."""
 
 
 class LazySamples(Sequence[Sample]):
@@ -56,6 +62,8 @@ class Dataset:
 
     classes: tuple[str, ...]
     samples: Sequence[Sample]
+    notes: tuple[str, ...] = ()
+    """What was left out, guessed or looks wrong, as sentences."""
 
     def tag_vector(self, sample: Sample) -> np.ndarray:
         """(C,) float32 of 0 and 1."""

@@ -19,7 +19,7 @@ def load_dataset(config: DataConfig, purpose: Purpose, limit: int | None = None)
     segmentation network (val). `limit` keeps the first few."""
     dataset = _load(config, purpose, limit)
     every = config.seed_every if purpose == "seeds" else 1
-    return Dataset(dataset.classes, dataset.samples[:limit:every])
+    return Dataset(dataset.classes, dataset.samples[:limit:every], dataset.notes)
 
 
 def _load(config: DataConfig, purpose: Purpose, limit: int | None) -> Dataset:

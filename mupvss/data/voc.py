@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from mupvss.data.images import read_image
 from mupvss.data.masks import read_label_image
+from mupvss.data.names import stem
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import read_tags
 from mupvss.data.tags.exports import read_annotation
@@ -33,13 +35,17 @@ def load_voc(
     if unknown:
         raise DataError(f"data.classes: VOC has no class {unknown}; it has {', '.join(CLASSES)}")
     lists = _lists(config)
-    names = read_split(lists / f"{split}.txt")
+
+    def is_picture(name: str) -> bool:
+        return "/" not in name and (root / "JPEGImages" / f"{name}.jpg").is_file()
+
+    names = read_split(lists / f"{split}.txt", is_picture)
     if without is not None:
-        left_out = set(read_split(lists / f"{without}.txt"))
+        left_out = set(read_split(lists / f"{without}.txt", is_picture))
         names = [name for name in names if name not in left_out]
     names = names[:limit]  # before anything else, since every name costs reading a file
-    masked = set(names if scored is None else read_split(lists / f"{scored}.txt"))
-    table = None if config.tags is None else _by_stem(read_tags(config.tags), config.tags)
+    masked = set(names if scored is None else read_split(lists / f"{scored}.txt", is_picture))
+    table = None if config.tags is None else _by_stem(read_tags(config.tags).tags, config.tags)
     ids = remap_table(classes, config.other_classes)
     samples = []
     for name in names:
@@ -80,8 +86,12 @@ def _lists(config: VocData) -> Path:
     return PACKAGED / name
 
 
-def read_split(path: Path) -> list[str]:
-    """Names listed in a split file, one per line."""
+def read_split(path: Path, known: Callable[[str], bool] = lambda name: False) -> list[str]:
+    """Names listed in a split file, one per line.
+
+    A line is a name that `known` accepts, even with blanks in it; else its first word; of a path, as in the lists of PSA and IRN
+    (/JPEGImages/NAME.jpg /SegmentationClassAug/NAME.png), the name without folder and suffix.
+    """
     if not path.is_file():
         found = sorted(p.stem for p in path.parent.glob("*.txt"))
         raise DataError(f"{path}: no such split list; found {found or 'none'} (data.root must hold JPEGImages/ and ImageSets/)")
@@ -89,10 +99,17 @@ def read_split(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    names = [line.split()[0] for line in text.splitlines() if line.strip()]
+    names = [_listed_name(line.strip(), known) for line in text.splitlines() if line.strip()]
     if not names:
         raise DataError(f"{path}: the split list is empty; expected one picture name per line")
     return names
+
+
+def _listed_name(line: str, known: Callable[[str], bool]) -> str:
+    word = line.split()[0]
+    paths = [text.replace("\\", "/") for text in (line, word)]
+    forms = [line, word, *(stem(path) for path in paths), *(stem(path.rpartition("/")[2]) for path in paths)]
+    return next((form for form in forms if known(form)), stem(word.replace("\\", "/").rpartition("/")[2]))
 
 
 def remap_table(classes: tuple[str, ...], other: str) -> np.ndarray:
@@ -109,7 +126,7 @@ def _read_mask(path: Path, table: np.ndarray) -> np.ndarray:
 
 
 def _by_stem(table: dict[str, frozenset[str]], path: Path) -> dict[str, frozenset[str]]:
-    stems = {Path(name).stem: tags for name, tags in table.items()}
+    stems = {stem(PurePosixPath(name.replace("\\", "/")).name): tags for name, tags in table.items()}
     if len(stems) != len(table):
         raise DataError(f"{path}: two rows name the same picture under different suffixes")
     return stems

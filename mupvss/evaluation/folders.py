@@ -2,43 +2,78 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
-from mupvss.data.masks import read_label_image
+from mupvss.data.masks import named_ids, read_label_image
+from mupvss.data.names import stem
+from mupvss.data.walk import pictures_below
 from mupvss.errors import DataError
 from mupvss.evaluation.confusion import Scores, confusion_matrix
 
 
-def score_folders(predictions: Path, truth: Path, num_classes: int, names: list[str] | None = None) -> np.ndarray:
-    """Confusion matrix (K, K), truth in rows, over the named pictures (all of `truth` if None), by file stem.
+@dataclass(frozen=True)
+class Scored:
+    """What was scored."""
 
-    num_classes K includes the background. DataError names a file that is missing, has another size or holds a wrong id.
+    matrix: np.ndarray
+    """(K, K) int64, truth in rows."""
+    pictures: int
+    ignored: float
+    """Share of the true pixels that are 255."""
+    notes: tuple[str, ...]
+    """What was left out, as sentences."""
+
+
+def score_folders(
+    predictions: Path, truth: Path, num_classes: int, names: Sequence[str] | None = None, classes: Sequence[str] = ()
+) -> Scored:
+    """Scores one folder of masks against another, over the named pictures (all of `truth` if None), by file stem.
+
+    num_classes K includes the background. classes: names of the others, for masks in the colours of a labelmap.txt. DataError
+    names a file that is missing, has another size or holds a wrong id.
     """
-    for folder in (predictions, truth):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder of masks")
-    names = sorted(path.stem for path in truth.glob("*.png")) if names is None else names
-    if not names:
+    predicted, true = mask_files(predictions), mask_files(truth)
+    chosen = sorted(true) if names is None else list(names)
+    if not chosen:
         raise DataError(f"{truth}: holds no .png mask to score against")
     matrix, pixels = np.zeros((num_classes, num_classes), np.int64), 0
-    for name in names:
-        pair = [read_label_image(folder / f"{name}.png") for folder in (predictions, truth)]
+    colours = [named_ids(folder, classes) for folder in (predictions, truth)]
+    for name in chosen:
+        paths = [found.get(name, folder / f"{name}.png") for folder, found in ((predictions, predicted), (truth, true))]
+        pair = [read_label_image(path, known) for path, known in zip(paths, colours, strict=True)]
         try:
             matrix += confusion_matrix(pair[0], pair[1], num_classes)
         except ValueError as error:
-            raise DataError(f"{predictions / name}.png against {truth / name}.png: {error}") from None
+            raise DataError(f"{paths[0]} against {paths[1]}: {error}") from None
         pixels += pair[1].size
-    ignored = pixels - int(matrix.sum())
+    ignored = 1 - int(matrix.sum()) / pixels
     if ignored and not matrix[1:].any():
         raise DataError(
-            f"{truth}: no pixel is of any class, and {100 * ignored / pixels:.0f} % are 255, which is ignored. Are these masks "
+            f"{truth}: no pixel is of any class, and {100 * ignored:.0f} % are 255, which is ignored. Are these masks "
             "of 0 and 255? Class ids are expected: 0 for the background, 1 for the first class"
         )
-    return matrix
+    return Scored(matrix, len(chosen), ignored, tuple(_notes(matrix, set(chosen), predicted, true, truth)))
+
+
+def mask_files(folder: Path) -> dict[str, Path]:
+    """The masks in a folder and those below, by relative path without suffix. DataError if there is no folder."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder of masks")
+    return {stem(name): folder / name for name in pictures_below(folder).pictures if name.lower().endswith(".png")}
+
+
+def _notes(matrix: np.ndarray, chosen: set[str], predicted: Iterable[str], true: Iterable[str], truth: Path) -> Iterator[str]:
+    if not matrix[1:].any():
+        yield f"no pixel of {truth} is of any class: only the background was scored"
+    for what, left in (("predictions", set(predicted) - chosen), ("true masks", set(true) - chosen)):
+        if left:
+            yield f"{what} that were not scored: {len(left)} ({', '.join(sorted(left)[:3])}{', ...' if len(left) > 3 else ''})"
 
 
 def as_table(found: Scores, names: list[str], title: str) -> Table:

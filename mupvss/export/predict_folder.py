@@ -5,21 +5,27 @@ A stopped run resumes: a picture that already has a mask by the same network wit
 
 from __future__ import annotations
 
+import difflib
 import glob
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mupvss.data.images import SUFFIXES
 from mupvss.data.masks import read_label_image, write_palette_png
+from mupvss.data.names import PictureNames
 from mupvss.data.tags import Tags, read_tags
+from mupvss.data.tags.tag_table import counted
+from mupvss.data.tags.words import tidy
+from mupvss.data.walk import pictures_below
 from mupvss.errors import DataError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.regions import Item, Options
 from mupvss.files import file_state, read_json, write_json
 from mupvss.predict.load import load
-from mupvss.predict.prediction import PicturePredictor
+from mupvss.predict.prediction import PicturePredictor, check_tags
 from mupvss.runtime.log import console, progress_bar
 from mupvss.stages.run_folder import fingerprint
 
@@ -57,29 +63,79 @@ class Source:
 def predict_folder(request: Request) -> int:
     """-> the formats under OUT and predictions.json with tags, scores, boxes and areas; 1 if a picture could not be read."""
     check_formats(request.formats)
-    sources = find_pictures(request.pictures)
-    known = None if request.tags is None else read_tags(request.tags)
+    sources, notes = find_pictures(request.pictures)
     predictor = load(request.run, request.device, classifier=request.classifier)
+    known, more = (None, []) if request.tags is None else _known_tags(request.tags, sources, predictor.classes)
+    for note in (*notes, *more):
+        _say(note)
+    check_tags(request.tag, predictor.classes)
     failed = _search(request, sources, known, predictor)
     good = [source for source in sources if source.name not in failed]
     options = Options(tuple(predictor.classes), request.min_pixels, request.tolerance)
     export_all(_items(good, request.out), len(good), request.formats, request.out, options)
     write_json(request.out / "predictions.json", {source.name: read_json(_kept(request.out, source, ".json")) for source in good})
     for message in failed.values():
-        console.print(message, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"{len(good)} of {len(sources)} pictures: {request.out}", highlight=False, soft_wrap=True)
+        _say(message)
+    _say(f"{len(good)} of {len(sources)} pictures: {request.out}")
     return 1 if failed else 0
 
 
-def find_pictures(given: Sequence[str]) -> list[Source]:
+def _say(text: str) -> None:
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _known_tags(path: Path, sources: Sequence[Source], classes: Sequence[str]) -> tuple[Tags, list[str]]:
+    """The tags by the sources' names, in the network's words, and notes on what was left out."""
+    table = read_tags(path)
+    names = PictureNames(source.name for source in sources)
+    fitting = {tidy(name).casefold(): name for name in classes}
+    unknown: Counter[str] = Counter()
+    renamed: dict[str, str] = {}
+    found: Tags = {}
+    absent: list[str] = []
+    for written, tags in table.tags.items():
+        match = names.find(written)
+        if match.picture is None:
+            absent.append(written)
+            continue
+        own = set()
+        for tag in tags:
+            name = tag if tag in classes else fitting.get(tag.casefold())
+            if name is None:
+                unknown[tag] += 1
+            else:
+                own.add(name)
+                renamed |= {} if name == tag else {tag: name}
+        found[match.picture] = found.get(match.picture, frozenset()) | own
+    notes = [f"{path}: {note}" for note in table.notes]
+    if renamed:
+        notes.append(f"{path}: tags in other capitals: {', '.join(f'{tag} is {name}' for tag, name in sorted(renamed.items()))}")
+    if unknown:
+        listed = ", ".join(f"{tag} ({count}){_meant(tag, classes)}" for tag, count in unknown.most_common(8))
+        notes.append(f"{path}: tags that this network does not know, left out: {listed}. It knows {', '.join(classes)}")
+    if absent:
+        notes.append(f"{path}: lists pictures that were not given: {counted(absent, 'name')}")
+    if unknown and not any(found.values()):
+        raise DataError(f"{path}: none of its tags is known to this network: {', '.join(unknown)}; it knows {', '.join(classes)}")
+    return found, notes
+
+
+def _meant(tag: str, classes: Sequence[str]) -> str:
+    near = difflib.get_close_matches(tag.casefold(), [name.casefold() for name in classes], n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
     """Files, folders (searched recursively) and patterns -> pictures, named relative to the folder or the pattern's fixed
-    part."""
+    part; and notes on what was left out."""
     found: list[Source] = []
+    notes: list[str] = []
     for text in given:
         path = Path(text)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and not _hidden(p.relative_to(path)))
-            found += [Source(p.relative_to(path).as_posix(), p) for p in inside]
+            below = pictures_below(path)
+            found += [Source(name, path / name) for name in below.pictures]
+            notes += [f"{path}: {note}" for note in (below.note(),) if note]
         elif path.is_file():
             found.append(Source(path.name, path))
         else:
@@ -87,19 +143,19 @@ def find_pictures(given: Sequence[str]) -> list[Source]:
             matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
             if not matches:
                 raise DataError(f"{text}: no such picture, folder or match of a pattern")
-            found += [Source(p.relative_to(root).as_posix(), p) for p in matches if p.suffix.lower() in SUFFIXES]
+            pictures = [p for p in matches if p.suffix.lower() in SUFFIXES]
+            found += [Source(p.relative_to(root).as_posix(), p) for p in pictures]
+            if len(pictures) < len(matches):
+                notes.append(f"{text}: files that are no pictures, left out: {len(matches) - len(pictures)}")
     if not found:
-        raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) found there")
+        left = f" ({'; '.join(notes)})" if notes else ""
+        raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) found there{left}")
     seen: dict[str, Path] = {}
     for source in found:
         other = seen.setdefault(source.stem, source.path)
         if other != source.path:
             raise DataError(f"{source.path} and {other} would both be written as '{source.stem}'; give them apart")
-    return list({source.path: source for source in found}.values())
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+    return list({source.path: source for source in found}.values()), notes
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -115,7 +171,7 @@ def _search(request: Request, sources: Sequence[Source], known: Tags | None, pre
     with progress_bar("predict", len(sources), "pictures") as advance:
         for source in sources:
             try:
-                tags = _tags_of(source, request, known, predictor.classes)
+                tags = _tags_of(source, request, known)
                 made_by = fingerprint(maker, tags, file_state(str(source.path)))
                 if not _is_made(request.out, source, made_by):
                     _predict_one(predictor, source, tags, request.out, made_by)
@@ -140,13 +196,13 @@ def _predict_one(predictor: PicturePredictor, source: Source, tags: list[str] | 
     write_json(_kept(out, source, ".json"), figures)
 
 
-def _tags_of(source: Source, request: Request, known: Tags | None, classes: Sequence[str]) -> list[str] | None:
+def _tags_of(source: Source, request: Request, known: Tags | None) -> list[str] | None:
     if known is None and not request.tag:
         return None
-    own = frozenset() if known is None else known.get(source.name, known.get(source.path.name))
+    own = frozenset() if known is None else known.get(source.name)
     if own is None:
         raise DataError(f"{source.path}: not in {request.tags}; add it there, with or without tags")
-    return sorted(own & set(classes) | set(request.tag))
+    return sorted(own | set(request.tag))
 
 
 def _is_made(out: Path, source: Source, made_by: str) -> bool:

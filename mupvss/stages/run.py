@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from mupvss.config.run import RunConfig
 from mupvss.crf import PRESETS
+from mupvss.data.summary import print_summary
 from mupvss.errors import ConfigError
 from mupvss.methods import find_method
+from mupvss.options import ScenesData
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
 from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.stages.affinity import AFFINITY
 from mupvss.stages.masks import MASKS
 from mupvss.stages.report import REPORT
-from mupvss.stages.run_folder import Metrics, Run, Stage, gather_metrics, run_stage
+from mupvss.stages.run_folder import Metrics, Run, Stage, gather_metrics, pictures_of, run_stage
 from mupvss.stages.seeds import CAM, SEEDS
 from mupvss.stages.segment import SEGMENT, VAL
 from mupvss.stages.train import CAM_TRAIN, TRAIN
@@ -24,12 +26,19 @@ BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
 
 def run_all(run: Run) -> Metrics:
     """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics."""
+    tell_pictures(run)
     for name in STAGES:
         if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
             run_one(run, name)
     metrics = gather_metrics(run)
     print_headline(run, metrics)
     return metrics
+
+
+def tell_pictures(run: Run) -> None:
+    """Prints what was found in the pictures and tags. Nothing of drawn scenes, which have no files, and would be drawn for it."""
+    if not isinstance(run.config.data, ScenesData):
+        print_summary(pictures_of(run, "train"), console, counts=False)
 
 
 def run_one(run: Run, name: str) -> Metrics:

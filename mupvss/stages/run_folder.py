@@ -23,6 +23,8 @@ import torch
 
 from mupvss.config.load import save_config
 from mupvss.config.run import RunConfig
+from mupvss.data.decisions import with_decisions
+from mupvss.data.readable import readable
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import Purpose, load_dataset
 from mupvss.errors import DataError
@@ -106,6 +108,8 @@ class Stage:
     """What it does, printed when it begins; {pictures} stands for their number."""
     idle: Callable[[Any], bool] = lambda inputs: False
     """Whether there is nothing to do under these inputs; nothing is printed then."""
+    learns_masks: bool = False
+    """Whether it learns from masks, and so from those that people accepted or rejected in the studio."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -144,7 +148,10 @@ def _marker(folder: Path) -> dict[str, Any]:
 
 def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str]) -> str:
     """The fingerprint of a stage. after: the fingerprints of the stages it builds on."""
-    return fingerprint(stage.name, stage.revision, stage.inputs(config), after, dataset_identity(dataset))
+    decided = given_identity(dataset) if stage.learns_masks else []
+    return fingerprint(
+        stage.name, stage.revision, stage.inputs(config), after, dataset_identity(dataset), *([decided] if decided else [])
+    )
 
 
 def finished(folder: Path, known: str, truth: str = "") -> bool:
@@ -152,9 +159,22 @@ def finished(folder: Path, known: str, truth: str = "") -> bool:
     return stage_fingerprint(folder) == known and _marker(folder).get("truth", truth) == truth
 
 
+STUDIO, CHECKED = "studio", "pictures.json"
+"""In a run's folder: what people decided about its pictures, and which of these can be read."""
+
+
+def pictures_of(run: Run, purpose: Purpose) -> Dataset:
+    """The pictures for one purpose, with what people decided in the run's studio; each is decoded once, before anything is
+    trained. DataError that lists those that cannot be read, unless they are to be skipped."""
+    config = run.config
+    dataset = with_decisions(load_dataset(config.data, purpose, config.limit), run.out / STUDIO)
+    with processes().main_first():
+        return readable(dataset, config.data.unreadable, run.out / CHECKED)
+
+
 def run_stage(stage: Stage, run: Run) -> Metrics:
     """Does the stage's work unless its folder already holds the result; returns its metrics either way."""
-    dataset = load_dataset(run.config.data, stage.pictures, run.config.limit)
+    dataset = pictures_of(run, stage.pictures)
     truth = truth_identity(dataset, run.config.data) if stage.scores else ""
     after = [stage_fingerprint(run.folder(name)) for name in stage.after]
     folder, team = run.folder(stage.name), processes()
@@ -171,7 +191,7 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
             _tidy(folder)
         return dict(read_json(folder / "metrics.json"))
     others = stage.further(run)
-    further = None if others is None else load_dataset(run.config.data, others, run.config.limit)
+    further = None if others is None else pictures_of(run, others)
     work = Work(inputs, dataset, folder, run, known, further)
     return _do(stage, work, truth)
 
@@ -288,6 +308,15 @@ def truth_identity(dataset: Dataset, data: DataConfig) -> str:
     """What scores depend on besides the pictures: which of them have masks, the state of those files, and how they are read."""
     read = [getattr(data, name, usual) for name, usual in (("other_classes", "background"), ("crowd", "ignore"))]
     return fingerprint(*read, masks_of(dataset))
+
+
+def given_identity(dataset: Dataset) -> list[Any]:
+    """Which masks people accepted or painted, the state of those files, and which pictures they rejected; empty without any."""
+    return [
+        (s.name, s.given_origin and file_state(s.given_origin), s.rejected)
+        for s in dataset.samples
+        if s.given_mask is not None or s.rejected
+    ]
 
 
 def masks_of(dataset: Dataset) -> list[Any]:

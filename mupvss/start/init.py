@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.console import Console
 from mupvss.config.load import load_config
 from mupvss.data.folder import load_folder
 from mupvss.data.sample import Dataset
+from mupvss.data.summary import print_summary
 from mupvss.errors import DataError
 from mupvss.files import write_text
 from mupvss.model.pretrained import OWN
@@ -22,8 +22,6 @@ from mupvss.start.estimate import Estimate, measure
 console = Console()
 BACKBONES = {"tiny": "timm/deit_tiny_patch16_224.fb_in1k", "small": "timm/deit_small_patch16_224.fb_in1k"}
 """Pretrained weights on the Hugging Face hub."""
-FEW = 20
-"""A class with fewer pictures than this will have poor masks."""
 MIN_STEPS, MAX_STEPS, EPOCHS = 12_800, 200_000, 8
 """Image steps are this number of epochs, within these bounds."""
 
@@ -43,6 +41,8 @@ class Wishes:
     force: bool
     quick: bool
     """Skip the measurement."""
+    separator: str | None = None
+    tag_columns: tuple[str, ...] = ()
 
 
 def initialise(wishes: Wishes) -> None:
@@ -50,11 +50,13 @@ def initialise(wishes: Wishes) -> None:
     if wishes.out.exists() and not wishes.force:
         raise DataError(f"{wishes.out}: already exists; give another --out, or replace it with --force")
     tags, val_tags = (None if path is None else _relative(path) for path in (wishes.tags, wishes.val_tags))
-    data = FolderData(root=_relative(wishes.pictures), tags=tags, val_tags=val_tags)
+    data = FolderData(
+        root=_relative(wishes.pictures), tags=tags, val_tags=val_tags, separator=wishes.separator, tag_columns=wishes.tag_columns
+    )
     dataset = load_folder(data, "train")
     if val_tags is not None:
         load_folder(data, "val")  # a table that cannot be read is reported now
-    _tell(dataset)
+    print_summary(dataset, console)
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
     steps = min(MAX_STEPS, max(MIN_STEPS, EPOCHS * len(dataset.samples)))
     write_text(wishes.out, config_text(wishes.out.stem, data, dataset, wishes.backbone, weights, steps))
@@ -69,19 +71,6 @@ def initialise(wishes: Wishes) -> None:
 def _relative(path: Path) -> Path:
     """The path as the user would write it from the current folder."""
     return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
-
-
-def _tell(dataset: Dataset) -> None:
-    counts = Counter(tag for sample in dataset.samples for tag in sample.tags)
-    untagged = sum(not sample.tags for sample in dataset.samples)
-    console.print(f"{len(dataset.samples)} pictures, {len(dataset.classes)} tags, {untagged} pictures without a tag")
-    for name in dataset.classes:
-        console.print(f"  {name:24s} {counts[name]:6d}", highlight=False)
-    few = [name for name in dataset.classes if counts[name] < FEW]
-    if few:
-        console.print(f"fewer than {FEW} pictures of {', '.join(few)}: masks will be poor")
-    if len(dataset.classes) == 1 and not untagged:
-        console.print("all pictures have the same tag; add some without it, or nothing can be learned")
 
 
 def _tell_time(estimate: Estimate) -> None:
@@ -136,8 +125,9 @@ baseline = false                 # true: train a plain CAM beside it, to compare
 [data]
 source = "folder"
 root = {_text(data.root.as_posix())}
-{_tags(data)}
+{_tags(data)}{_reading(data)}
 classes = [{", ".join(_text(c) for c in dataset.classes)}]           # in order of the class ids 1, 2, ...
+# unreadable = "skip"             # go on without pictures that cannot be read; "stop" lists them
 # masks = "folder of palette PNGs"   # if some pictures have true masks: what is found is scored against them
 
 {settings}"""
@@ -148,6 +138,12 @@ def _tags(data: FolderData) -> str:
     if data.val_tags is None:
         return f'{tags}\n# val_tags = "val.csv"            # pictures kept back, to try the segmentation network on'
     return f"{tags}\nval_tags = {_text(data.val_tags.as_posix())}            # kept back, to try the segmentation network on"
+
+
+def _reading(data: FolderData) -> str:
+    lines = [] if data.separator is None else [f"separator = {_text(data.separator)}"]
+    lines += [f"tag_columns = [{', '.join(map(_text, data.tag_columns))}]"] if data.tag_columns else []
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _pretrained(backbone: str, weights: str, steps: int) -> str:

@@ -3,9 +3,9 @@ token. Uploads must be real pictures, not too large, and stay in their folder.""
 
 from __future__ import annotations
 
-import re
 import secrets
-from collections.abc import AsyncIterator
+import unicodedata
+from collections.abc import AsyncIterator, Container
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,8 +14,9 @@ from starlette.requests import cookie_parser
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from mupvss.data.images import SUFFIXES, read_image
+from mupvss.data.images import SUFFIXES, check_image
 from mupvss.errors import DataError, UserError
+from mupvss.export.pictures import UNFIT
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 COOKIE = "mupvss-token"
@@ -74,8 +75,8 @@ class Guard:
 
 
 MAX_BYTES = 64 * 2**20
-NAME = re.compile(r"[\w][\w .()+-]{0,150}")
-"""Letters, digits and a few signs; no separator, no leading dot."""
+LONGEST = 180
+"""Longest name of an upload in bytes, without suffix; longer ones are cut."""
 
 
 class TooLargeError(ValueError):
@@ -83,12 +84,15 @@ class TooLargeError(ValueError):
 
 
 def checked_name(name: str) -> str:
-    """A plain file name with a picture's suffix. UserError for a name that could lead elsewhere, or is not a picture's."""
-    if not NAME.fullmatch(name) or ".." in name:
-        raise UserError(f"'{name[:80]}' is not a plain file name; letters, digits, spaces and . ( ) + - _ are accepted")
-    if Path(name).suffix.lower() not in SUFFIXES:
-        raise UserError(f"'{name}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are accepted")
-    return name
+    """A file name that is fit for every file system, in place of one as people and telephones give it: letters of any script and
+    signs stay, what separates folders or is forbidden becomes an underscore. UserError for what is no picture's name."""
+    plain = unicodedata.normalize("NFC", name)
+    if Path(plain).suffix.lower() not in SUFFIXES:
+        raise UserError(f"'{name[:80]}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are accepted")
+    suffix = Path(plain).suffix.lower()
+    stem = "".join("_" if unicodedata.category(sign)[0] == "C" else sign for sign in plain[: -len(suffix)])
+    stem = UNFIT.sub("_", stem).strip(" .").encode()[:LONGEST].decode(errors="ignore").strip(" .") or "picture"
+    return f"{stem}{suffix}"
 
 
 def check_length(announced: str | None) -> None:
@@ -97,33 +101,46 @@ def check_length(announced: str | None) -> None:
         raise TooLargeError(f"{int(announced) / 2**20:.0f} MB; at most {MAX_BYTES // 2**20} MB per picture are accepted")
 
 
-async def store(name: str, body: AsyncIterator[bytes], folder: Path) -> Path:
-    """Streams an upload to a temporary file, checks that it is a picture, then moves it to a free name in `folder`."""
+async def receive_file(body: AsyncIterator[bytes], folder: Path) -> Path:
+    """Streams an upload to a temporary file in `folder`. TooLargeError, with nothing left behind, if it does not end in time."""
     folder.mkdir(parents=True, exist_ok=True)
-    target = _free(folder, checked_name(name))
-    temporary = folder / f".{target.name}.part{target.suffix}"
+    temporary = folder / f".{secrets.token_hex(8)}.part"
+    size = 0
     try:
-        size = 0
         with temporary.open("xb") as stream:
             async for part in body:
                 size += len(part)
                 if size > MAX_BYTES:
                     raise TooLargeError(f"over {MAX_BYTES // 2**20} MB; no larger picture is accepted")
                 stream.write(part)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def stored(temporary: Path, name: str, taken: Container[str]) -> Path:
+    """Moves a received file to a free name beside it, if it is a picture. taken: names without suffix that others have.
+    UserError, and the file is gone, if it is none."""
+    try:
+        wanted = checked_name(name)
         try:
-            read_image(temporary)
+            check_image(temporary)
         except DataError as error:
             raise UserError(str(error).replace(str(temporary), name)) from None
+        target = _free(temporary.parent, wanted, taken)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
     return target
 
 
-def _free(folder: Path, name: str) -> Path:
-    stem, suffix, number = Path(name).stem, Path(name).suffix.lower(), 1
-    target = folder / f"{stem}{suffix}"
-    while any(folder.glob(f"{target.stem}.*")):
+def _free(folder: Path, name: str, taken: Container[str]) -> Path:
+    """NAME, or NAME-2 and so on if a picture of the studio or a file beside it has that name, with whatever suffix."""
+    stem, suffix, number = Path(name).stem, Path(name).suffix, 1
+    beside = {path.stem for path in folder.iterdir()} | {path.name for path in folder.iterdir()}
+    found = stem
+    while found in taken or found in beside:
         number += 1
-        target = folder / f"{stem}-{number}{suffix}"
-    return target
+        found = f"{stem}-{number}"
+    return folder / f"{found}{suffix}"

@@ -11,25 +11,32 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from pydantic import BaseModel
 
-from mupvss.data.masks import voc_palette
+from mupvss.data.decisions import STATUSES, State, Status
 from mupvss.errors import CheckpointError, DataError, UserError
+from mupvss.export.formats import FORMATS
 from mupvss.report.plot import read_log
-from mupvss.studio.guard import Guard, TooLargeError, check_length, store
-from mupvss.studio.records import STATUSES, State
-from mupvss.studio.workspace import Entry, Workspace
+from mupvss.studio.entries import Entry
+from mupvss.studio.guard import Guard, TooLargeError, check_length, checked_name, receive_file, stored
+from mupvss.studio.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"
-THUMBNAIL = 160
+THUMBNAIL, LARGEST = 160, 640
+"""Side of thumbnails in pixels, and the largest that is made."""
 MAX_MASK_BYTES = 200_000_000
 
 
 class Tags(BaseModel):
     tags: list[str]
+
+
+class Names(BaseModel):
+    names: list[str]
 
 
 class Export(BaseModel):
@@ -67,11 +74,11 @@ def _errors(app: FastAPI) -> None:
 def _reading(app: FastAPI, workspace: Workspace) -> None:
     @app.get("/api/project")
     def project() -> dict[str, Any]:
-        palette = voc_palette()
         return {
             "name": workspace.run.resolve().name,
             "classes": list(workspace.classes),
-            "colours": [palette[i].tolist() for i in range(len(workspace.classes) + 1)],
+            "colours": [list(colour) for colour in workspace.colours],
+            "formats": list(FORMATS),
             "kinds": list(workspace.kinds),
             "threshold": workspace.threshold,
             "pictures": [_summary(workspace, entry) for entry in workspace.ranked()],
@@ -88,10 +95,20 @@ def _reading(app: FastAPI, workspace: Workspace) -> None:
         return _as_file(workspace.picture(_entry(workspace, name)), "JPEG", quality=92)
 
     @app.get("/api/pictures/{name}/thumbnail")
-    def thumbnail(name: str) -> Response:
-        small = workspace.picture(_entry(workspace, name))
-        small.thumbnail((THUMBNAIL, THUMBNAIL))
+    def thumbnail(name: str, side: int = THUMBNAIL, mask: bool = True) -> Response:
+        """The picture made small, with its mask if that is at hand."""
+        small = workspace.thumbnail(_entry(workspace, name), min(max(side, 16), LARGEST), mask)
         return _as_file(small, "JPEG", quality=80)
+
+    @app.get("/api/next")
+    def next_pictures(count: int = 20) -> list[str]:
+        return workspace.next(min(max(count, 1), 200))
+
+    @app.get("/api/pictures/{name}/region")
+    def region(name: str, x: int, y: int, tag: str = "", reach: float = 0.3) -> Response:
+        """One byte per pixel, row by row: 1 in the region that a click means."""
+        found = workspace.region(_entry(workspace, name), x, y, tag, reach)
+        return Response(found.astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
     @app.get("/api/pictures/{name}/map")
     def one_map(name: str, kind: str, tag: str) -> Response:
@@ -145,8 +162,18 @@ def _changing(app: FastAPI, workspace: Workspace) -> None:
             body += part
             if len(body) > MAX_MASK_BYTES:
                 raise TooLargeError("a mask of more pixels than any picture has")
-        workspace.decide(entry, status, _mask(workspace, entry, bytes(body)))
-        return _summary(workspace, entry)
+        # Pictures are decoded and masks written outside of the event loop, which must answer others meanwhile.
+        return await run_in_threadpool(_decide, workspace, entry, status, bytes(body))
+
+    @app.post("/api/accept")
+    def accept(body: Names) -> dict[str, Any]:
+        """Accepts the shown masks of several pictures; pictures without one are named."""
+        entries = [_entry(workspace, name) for name in body.names]
+        done = set(workspace.accept(body.names))
+        return {
+            "accepted": [_summary(workspace, entry) for entry in entries if entry.name in done],
+            "left": [entry.file for entry in entries if entry.name not in done],
+        }
 
     @app.post("/api/pictures/{name}/undo")
     def undo(name: str) -> dict[str, Any]:
@@ -158,8 +185,9 @@ def _changing(app: FastAPI, workspace: Workspace) -> None:
     async def upload(name: str, request: Request) -> dict[str, Any]:
         """Body: the file itself."""
         check_length(request.headers.get("content-length"))
-        path = await store(name, request.stream(), workspace.folder / "pictures")
-        return _summary(workspace, workspace.add(path))
+        checked_name(name)
+        temporary = await receive_file(request.stream(), workspace.folder / "pictures")
+        return await run_in_threadpool(_add, workspace, temporary, name)
 
     @app.post("/api/export")
     def export(body: Export) -> dict[str, Any]:
@@ -185,13 +213,24 @@ def _entry(workspace: Workspace, name: str) -> Entry:
         raise HTTPException(404, f"no picture '{name[:80]}' in this studio") from None
 
 
+def _decide(workspace: Workspace, entry: Entry, status: Status, body: bytes) -> dict[str, Any]:
+    workspace.decide(entry, status, _mask(workspace, entry, body))
+    return _summary(workspace, entry)
+
+
+def _add(workspace: Workspace, temporary: Path, name: str) -> dict[str, Any]:
+    with workspace.adding:
+        return _summary(workspace, workspace.add(stored(temporary, name, workspace.entries)))
+
+
 def _summary(workspace: Workspace, entry: Entry) -> dict[str, Any]:
     state: State = workspace.state(entry)
     return {
         "name": entry.name,
+        "file": entry.file,
         "doubt": workspace.doubts.get(entry.name),
-        "given": list(entry.tags or ()),
-        "undo": workspace.records.can_undo(entry.name),
+        "given": list(entry.tags),
+        "undo": workspace.can_undo(entry),
         **asdict(state),
     }
 

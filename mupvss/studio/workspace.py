@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from mupvss.data.decisions import Decisions, State, Status
 from mupvss.data.images import read_image
+from mupvss.data.masks import IGNORE, read_label_image
 from mupvss.data.sources import load_dataset
 from mupvss.doctor.masks import mask_doubt
 from mupvss.errors import CheckpointError, DataError, UserError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.predict_folder import find_pictures
 from mupvss.export.regions import Item, Options
-from mupvss.files import read_json, write_json
+from mupvss.files import file_state, read_json, write_json
 from mupvss.masks.pseudo import SHARPNESS, refine_mask
+from mupvss.options import FolderData
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
-from mupvss.search.seeds import Seeds, read_seeds, write_seeds
-from mupvss.studio.records import Records, State, Status
+from mupvss.search.seeds import Seeds, read_seeds, seed_path, write_seeds
+from mupvss.stages.affinity import CRF
+from mupvss.studio.clicked_region import region_at
+from mupvss.studio.colours import colours_of, drawn
+from mupvss.studio.entries import Entry, gathered, keep_upload, of_samples, of_source, uploaded
+from mupvss.studio.next_pictures import POOL, most_telling, tiny_copy
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture of the studio."""
-
-    name: str
-    """Its key: a plain file name without suffix."""
-    path: Path
-    tags: tuple[str, ...] | None
-    """The given tags; None: those that the network finds."""
+UNSEARCHED = 2.0
+"""In the order of the list, pictures that nobody has searched come before the most doubtful ones."""
 
 
 class Workspace:
@@ -47,15 +47,19 @@ class Workspace:
             )
         self.run, self.finished, self.folder = run, FinishedRun(run), folder or run / "studio"
         self.predictor: Predictor = load_classifier(run, device)
-        self.records = Records(self.folder)
+        self.decisions = Decisions(self.folder)
         self.lock = threading.Lock()
+        """Held while the network works."""
+        self.changing = threading.Lock()
+        """Held while a decision, or the list of pictures, is changed."""
+        self.adding = threading.Lock()
+        """Held while an upload gets its name."""
         self.threshold = 0.5 if self.predictor.threshold is None else self.predictor.threshold
-        self.entries = {entry.name: entry for entry in (*self._of_run(), *self._of_folder(pictures), *self._uploaded())}
-        self.doubts: dict[str, float] = {}
-        for entry in self.entries.values():
-            seeds = self._seeds_of_run(entry)
-            if seeds is not None:
-                self.doubts[entry.name] = mask_doubt(0, seeds, self.threshold).doubt
+        self.colours = colours_of(len(self.classes))
+        self.entries = gathered(self._of_run(), self._of_folder(pictures), uploaded(self.folder / "pictures"))
+        self.states = {name: self._read(entry) for name, entry in self.entries.items()}
+        self.doubts = self._first_doubts()
+        self._copies: dict[str, np.ndarray] = {}
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -67,79 +71,148 @@ class Workspace:
 
     def ranked(self) -> list[Entry]:
         """The pictures, the most doubtful first; those that nobody has searched yet come before all others."""
-        return sorted(self.entries.values(), key=lambda e: (-self.doubts.get(e.name, 2.0), e.name))
+        return sorted(self.entries.values(), key=lambda e: (-self.doubts.get(e.name, UNSEARCHED), e.name))
 
     def entry(self, name: str) -> Entry:
         """KeyError for a name that is not in this workspace; a path is never built from a request."""
         return self.entries[name]
 
     def state(self, entry: Entry) -> State:
-        return self.records.read(entry.name, entry.tags or ())
+        return self.states[entry.name]
+
+    def key(self, entry: Entry) -> str:
+        """The name under which decisions on this picture, as it is now, are kept."""
+        return self.decisions.key(entry.name, entry.content)
+
+    def can_undo(self, entry: Entry) -> bool:
+        return self.decisions.can_undo(self.key(entry))
 
     def picture(self, entry: Entry) -> Image.Image:
         return read_image(entry.path)
 
+    def thumbnail(self, entry: Entry, side: int, masked: bool) -> Image.Image:
+        """The picture made small; masked: with the mask that is at hand, if there is one."""
+        picture = self.picture(entry)
+        small = picture.copy()
+        small.thumbnail((side, side))
+        labels = self.labels_at_hand(entry) if masked else None
+        if labels is None or labels.shape != (picture.height, picture.width):
+            return small
+        reduced = Image.fromarray(labels).resize(small.size, Image.Resampling.NEAREST)
+        return drawn(small, np.asarray(reduced), self.colours)
+
     def seeds(self, entry: Entry, kind: str) -> Seeds:
         """Maps of one kind for the picture's present tags: from the run, from an earlier request, or computed now."""
-        state = self.state(entry)
-        tags = state.tags
-        ready = self._seeds_of_run(entry, kind) if entry.tags is not None and set(tags) == set(entry.tags) else None
+        ready = self._seeds_at_hand(entry, kind)
         if ready is not None:
             return ready
-        index = [i for i, name in enumerate(self.classes) if name in tags]
-        path = self.folder / "maps" / kind / ("-".join(map(str, index)) or "none") / f"{entry.name}.npz"
-        if not path.is_file():
-            with self.lock:
-                found = self.predictor.search(self.picture(entry), index, [kind])[kind]
-            write_seeds(path, found)
-            if kind == self.predictor.kind:
-                self.doubts[entry.name] = mask_doubt(0, found, self.threshold).doubt
-        return read_seeds(path)
+        with self.lock:
+            found = self.predictor.search(self.picture(entry), self._tagged(entry), [kind])[kind]
+        write_seeds(self._own_seeds(entry, kind), found)
+        if kind == self.predictor.kind:
+            self.doubts[entry.name] = mask_doubt(0, found, self.threshold).doubt
+        return found
 
     def labels(self, entry: Entry, threshold: float | None = None, refine: bool = False) -> np.ndarray:
-        """(H, W) uint8: the person's mask; that of the maps if there is none, or if a threshold or refinement is asked for."""
-        mask = self.records.mask(entry.name) if threshold is None and not refine else None
-        if mask is not None:
-            return mask
+        """(H, W) uint8: the person's mask, else the run's pseudo-mask, else that of the maps; that of the maps if a threshold or
+        refinement is asked for, which is by the run's own CRF."""
+        ready = self.labels_at_hand(entry) if threshold is None and not refine else None
+        if ready is not None:
+            return ready
         seeds = self.seeds(entry, self.predictor.kind)
         level = self.threshold if threshold is None else threshold
         if not refine:
             return seeds.labels(level)
-        return refine_mask(seeds, np.asarray(self.picture(entry)), level, "clip-es", sharpness=SHARPNESS).labels()
+        crf, steps = self._crf()
+        return refine_mask(seeds, np.asarray(self.picture(entry)), level, crf, steps, SHARPNESS).labels()
+
+    def labels_at_hand(self, entry: Entry) -> np.ndarray | None:
+        """The mask that is shown, (H, W) uint8, if nothing has to be searched for it."""
+        mask = self.decisions.mask(self.key(entry)) if self.state(entry).painted else None
+        if mask is not None:
+            return mask
+        seeds = self._seeds_at_hand(entry, self.predictor.kind)
+        if seeds is None:
+            return None
+        path = self.finished.pseudo_mask(entry.name) if self._is_searched_by_run(entry) else None
+        return seeds.labels(self.threshold) if path is None else read_label_image(path)
+
+    def region(self, entry: Entry, x: int, y: int, tag: str, reach: float) -> np.ndarray:
+        """(H, W) bool: the region of a click, by the picture's edges and the tag's map if it has one. UserError for a place
+        outside."""
+        picture = self.picture(entry)
+        if not (0 <= x < picture.width and 0 <= y < picture.height):
+            raise UserError(f"{entry.file}: the place {x}, {y} is outside of {picture.width} x {picture.height} pixels")
+        seeds = self._seeds_at_hand(entry, self.predictor.kind)
+        level = None
+        if seeds is not None and tag in self.classes:
+            index = np.flatnonzero(seeds.ids == self.classes.index(tag) + 1)
+            level = seeds.full()[index[0]] if len(index) else None
+        return region_at(picture, level, x, y, min(1.0, max(0.0, reach)))
+
+    def next(self, count: int) -> list[str]:
+        """Names of the undecided pictures most worth looking at, no two alike."""
+        waiting = [entry for entry in self.ranked() if self.state(entry).status == "open"][: POOL * count]
+        for entry in waiting:
+            if entry.name not in self._copies:
+                self._copies[entry.name] = tiny_copy(self.picture(entry))
+        if not waiting:
+            return []
+        doubts = [min(1.0, self.doubts.get(entry.name, 1.0)) + 0.05 for entry in waiting]
+        chosen = most_telling(doubts, np.stack([self._copies[entry.name] for entry in waiting]), count)
+        return [waiting[i].name for i in chosen]
 
     def retag(self, entry: Entry, tags: Sequence[str]) -> State:
         """Changes the tags. UserError for a tag that the network does not know. A painted mask stays on the undo list."""
         unknown = [tag for tag in tags if tag not in self.classes]
         if unknown:
             raise UserError(f"unknown tag '{unknown[0]}'; this network knows {', '.join(self.classes)}")
-        before = self.state(entry)
-        ordered = tuple(name for name in self.classes if name in tags)
-        return self._change(entry, before, State("open", ordered, False))
+        return self._change(entry, State("open", self._ordered(tags), False))
 
     def decide(self, entry: Entry, status: Status, mask: np.ndarray | None) -> State:
         """Saves a decision. mask: (H, W) uint8 of class ids and 255; None: the one shown so far. UserError for a wrong size or
-        id."""
+        id. An accepted mask adds the tags of what is in it."""
         before = self.state(entry)
         if mask is None and status == "accepted":
             mask = self.labels(entry)
         if mask is not None:
             self._check(entry, mask)
-        return self._change(entry, before, replace(before, status=status, painted=before.painted or mask is not None), mask)
+        painted = before.painted or mask is not None
+        tags = before.tags
+        if status == "accepted" and mask is not None:
+            ids = np.unique(mask)
+            tags = self._ordered({*tags, *(self.classes[i - 1] for i in ids[(ids > 0) & (ids != IGNORE)])})
+        return self._change(entry, replace(before, status=status, painted=painted, tags=tags), mask)
+
+    def accept(self, names: Sequence[str]) -> list[str]:
+        """Accepts the masks that are shown of several pictures; -> the names of those that were. Pictures that nobody has
+        searched have none."""
+        done = []
+        for name in names:
+            entry = self.entry(name)
+            mask = self.labels_at_hand(entry)
+            if mask is not None:
+                self.decide(entry, "accepted", mask)
+                done.append(name)
+        return done
 
     def undo(self, entry: Entry) -> State:
-        return self.records.undo(entry.name, entry.tags or ())
+        with self.changing:
+            self.states[entry.name] = self.decisions.undo(self.key(entry), entry.tags)
+            return self.states[entry.name]
 
     def add(self, path: Path) -> Entry:
         """Adds a picture that was checked and stored in the studio's own folder; its tags are those that the network finds."""
         with self.lock:
             tags = tuple(self.predictor.likely_tags(self.predictor.scores(read_image(path))))
-        entry = Entry(path.stem, path, tags)
-        write_json(path.with_suffix(".tags.json"), list(tags))
-        self.entries[entry.name] = entry
+        entry = keep_upload(path, tags)
+        with self.changing:
+            self.states[entry.name] = self._read(entry)
+            self.entries = {**self.entries, entry.name: entry}
         return entry
 
     def export(self, formats: Sequence[str], accepted_only: bool) -> tuple[Path, int]:
-        """Writes into the studio's folder `export`; rejected pictures are never included."""
+        """Writes the folder `export` anew; rejected pictures are never included."""
         check_formats(formats)
         chosen = [
             entry
@@ -148,22 +221,47 @@ class Workspace:
         ]
         if not chosen:
             raise UserError("no picture is accepted yet; accept one, or export all that are not rejected")
-        out = self.folder / "export"
-        items = (Item(entry.name + entry.path.suffix, entry.path, self.labels(entry)) for entry in chosen)
-        export_all(items, len(chosen), formats, out, Options(self.classes))
+        out, made = self.folder / "export", self.folder / ".export.part"
+        shutil.rmtree(made, ignore_errors=True)
+        items = (Item(entry.file, entry.path, self.labels(entry)) for entry in chosen)
+        export_all(items, len(chosen), formats, made, Options(self.classes))
+        shutil.rmtree(out, ignore_errors=True)
+        made.replace(out)
         return out, len(chosen)
 
-    def _change(self, entry: Entry, before: State, state: State, mask: np.ndarray | None = None) -> State:
-        self.records.write(entry.name, before, state, mask)
+    def _change(self, entry: Entry, state: State, mask: np.ndarray | None = None) -> State:
+        with self.changing:
+            content = entry.content
+            self.decisions.write(self.decisions.key(entry.name, content), self.state(entry), state, mask, content)
+            self.states[entry.name] = state
         return state
+
+    def _read(self, entry: Entry) -> State:
+        return self.decisions.read(self.key(entry), entry.tags)
+
+    def _ordered(self, tags: Sequence[str] | set[str]) -> tuple[str, ...]:
+        return tuple(name for name in self.classes if name in tags)
+
+    def _tagged(self, entry: Entry) -> list[int]:
+        tags = self.state(entry).tags
+        return [i for i, name in enumerate(self.classes) if name in tags]
 
     def _check(self, entry: Entry, mask: np.ndarray) -> None:
         size = self.picture(entry).size
         if mask.shape != (size[1], size[0]):
-            raise UserError(f"{entry.name}: the picture is {size[1]}x{size[0]}, the mask {mask.shape[0]}x{mask.shape[1]}")
+            raise UserError(f"{entry.file}: the picture is {size[1]}x{size[0]}, the mask {mask.shape[0]}x{mask.shape[1]}")
         ids = np.unique(mask)
-        if ids[ids != 255].max(initial=0) > len(self.classes):
-            raise UserError(f"{entry.name}: the mask has class id {ids[ids != 255].max()}; there are {len(self.classes)} classes")
+        if ids[ids != IGNORE].max(initial=0) > len(self.classes):
+            wrong = ids[ids != IGNORE].max()
+            raise UserError(f"{entry.file}: the mask has class id {wrong}; there are {len(self.classes)} classes")
+
+    def _crf(self) -> tuple[str, int]:
+        """The run's dense CRF; where it used none, that of the affinity's labels."""
+        try:
+            masks = self.finished.config("masks").masks
+        except CheckpointError:
+            masks = self.finished.config().masks
+        return (CRF if masks.crf == "none" else masks.crf), masks.crf_steps
 
     def _of_run(self) -> list[Entry]:
         """The pictures of the run, as files; drawn scenes are saved to files first."""
@@ -172,36 +270,51 @@ class Workspace:
             samples = load_dataset(config.data, "seeds", config.limit).samples
         except DataError:
             return []  # the pictures were moved; others can still be given
-        found = []
-        for sample in samples:
-            path = Path(sample.origin)
-            if not path.is_file():
-                path = self.folder / "drawn" / f"{sample.name}.png"
-                if not path.is_file():
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    sample.open_image().save(path)
-            found.append(Entry(sample.name, path, tuple(sorted(sample.tags))))
-        return found
+        return of_samples(samples, config.data.root if isinstance(config.data, FolderData) else None, self.folder)
 
     def _of_folder(self, pictures: Path | None) -> list[Entry]:
-        sources = [] if pictures is None else find_pictures([str(pictures)])
         found = []
-        for source in sources:
-            name = source.stem.replace("/", "__")
-            kept = self.folder / "tags" / f"{name}.json"
+        for source in [] if pictures is None else find_pictures([str(pictures)])[0]:
+            state = file_state(str(source.path)) or [0, 0]
+            kept = self.folder / "tags" / f"{state[0]}-{state[1]:08x}.json"
             if not kept.is_file():
                 write_json(kept, self.predictor.likely_tags(self.predictor.scores(read_image(source.path))))
-            found.append(Entry(name, source.path, tuple(read_json(kept))))
+            found.append(of_source(source, tuple(read_json(kept))))
         return found
 
-    def _uploaded(self) -> list[Entry]:
-        tags = sorted((self.folder / "pictures").glob("*.tags.json"))
-        return [Entry(p.name.removesuffix(".tags.json"), _beside(p), tuple(read_json(p))) for p in tags]
+    def _first_doubts(self) -> dict[str, float]:
+        """Doubts about the pictures that the run has searched; kept, since all maps are read for it."""
+        path = self.folder / "doubts.json"
+        kept = read_json(path) if path.is_file() else {}
+        found: dict[str, float] = {}
+        fresh: dict[str, list[object]] = {}
+        for entry in self.entries.values():
+            at = seed_path(self.run / "seeds", self.predictor.kind, entry.name)
+            state = [file_state(str(at)), round(self.threshold, 4)]
+            if state[0] is None:
+                continue
+            known = kept.get(entry.name)
+            if known is None or known[0] != state:
+                known = [state, mask_doubt(0, read_seeds(at), self.threshold).doubt]
+            fresh[entry.name], found[entry.name] = known, known[1]
+        if fresh != kept:
+            write_json(path, fresh)
+        return found
 
-    def _seeds_of_run(self, entry: Entry, kind: str | None = None) -> Seeds | None:
-        return self.finished.seeds(entry.name, kind or self.predictor.kind)
+    def _seeds_at_hand(self, entry: Entry, kind: str) -> Seeds | None:
+        """Maps for the picture's present tags, from the run or an earlier request; None if they have to be computed."""
+        if self._is_searched_by_run(entry):
+            ready = self.finished.seeds(entry.name, kind)
+            if ready is not None:
+                return ready
+        path = self._own_seeds(entry, kind)
+        return read_seeds(path) if path.is_file() else None
 
+    def _is_searched_by_run(self, entry: Entry) -> bool:
+        """Whether the run's maps are of this picture and of its present tags."""
+        seeds = self.finished.seeds(entry.name)
+        return seeds is not None and [int(i) - 1 for i in seeds.ids] == self._tagged(entry)
 
-def _beside(tags: Path) -> Path:
-    """The uploaded picture that a tag file belongs to."""
-    return next(p for p in tags.parent.glob(f"{tags.name.removesuffix('.tags.json')}.*") if p.suffix != ".json")
+    def _own_seeds(self, entry: Entry, kind: str) -> Path:
+        tags = "-".join(map(str, self._tagged(entry))) or "none"
+        return self.folder / "maps" / kind / tags / f"{self.key(entry)}.npz"

@@ -55,7 +55,7 @@ def test_the_command(picture_folder, tmp_path, capsys):
     out = tmp_path / "parts"
     assert main(["data", "split", str(picture_folder), str(out), "--parts", "train=0.5", "val=0.5"]) == 0
     assert "train (2)" in capsys.readouterr().out
-    parts = [read_tags(out / f"{name}.csv") for name in ("train", "val")]
+    parts = [read_tags(out / f"{name}.csv").tags for name in ("train", "val")]
     assert set(parts[0]) | set(parts[1]) == {"cat/1.jpg", "cat/2.png", "dog/3.jpg", "none/4.jpg"}
     assert all(any("cat" in entry for entry in part.values()) for part in parts)
     assert main(["data", "split", str(picture_folder), str(out)]) == 1

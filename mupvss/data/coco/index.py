@@ -1,12 +1,13 @@
 """COCO's instance annotations, read once as a stream into a small SQLite file, so that memory does not grow with their size.
 
-Tables: categories (id, name), images (place from 0 in the order of their ids, id, file_name, width, height, tags), annotations
-(image, category, crowd, segmentation as compressed JSON).
+Tables: categories (id, name), images (place from 0 in the order of their ids, id, file_name, name, width, height, tags, boxes),
+annotations (image, category, crowd, segmentation as compressed JSON).
 """
 
 from __future__ import annotations
 
 import errno
+import functools
 import json
 import os
 import sqlite3
@@ -17,47 +18,57 @@ from json import JSONDecodeError
 from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
+from mupvss.data.names import sample_name
+from mupvss.data.tags.exports import coco_id
 from mupvss.errors import DataError
 from mupvss.files import atomic_path, cache_folder, hash_of
 from mupvss.runtime.log import console
 from mupvss.runtime.processes import processes
 
-FORMAT = 2
+FORMAT = 3
 """Version of the tables' layout. It is part of the file name, so that another layout gets another file."""
 BATCH = 1000
 """Number of rows written at once."""
 SCHEMA = """
-CREATE TABLE categories (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE listed (id INTEGER PRIMARY KEY, file_name TEXT NOT NULL, stem TEXT NOT NULL UNIQUE,
+CREATE TABLE categories (id PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE listed (id PRIMARY KEY, file_name TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
                      width INTEGER NOT NULL, height INTEGER NOT NULL);
-CREATE TABLE annotations (id INTEGER PRIMARY KEY, image INTEGER NOT NULL, category INTEGER NOT NULL, crowd INTEGER NOT NULL,
-                          segmentation BLOB NOT NULL);
+CREATE TABLE annotations (id, image NOT NULL, category NOT NULL, crowd INTEGER NOT NULL, segmentation BLOB);
 """
+"""Ids have no type, since some tools write texts; annotations need none. The segmentation is empty for a box alone."""
 FINISH = """
 CREATE INDEX by_image ON annotations (image);
 CREATE TABLE images AS
-    SELECT row_number() OVER (ORDER BY id) - 1 AS place, id, file_name, width, height,
-           (SELECT group_concat(DISTINCT category) FROM annotations WHERE image = listed.id) AS tags
+    SELECT row_number() OVER (ORDER BY id) - 1 AS place, id, file_name, name, width, height,
+           (SELECT json_group_array(DISTINCT category) FROM annotations WHERE image = listed.id) AS tags,
+           (SELECT count(*) FROM annotations WHERE image = listed.id AND segmentation IS NULL) AS boxes
     FROM listed ORDER BY id;
 CREATE UNIQUE INDEX by_place ON images (place);
 DROP TABLE listed;
 """
 
 
+Id = int | str
+
+
 @dataclass(frozen=True)
 class Entry:
     """One picture of the index."""
 
-    image: int
+    image: Id
     file_name: str
+    name: str
+    """The file's path without suffix, its folders joined by two underscores."""
     width: int
     height: int
-    categories: frozenset[int]
+    categories: frozenset[Id]
+    boxes: int
+    """Number of its annotations that have a box and no outline."""
 
 
 @dataclass(frozen=True)
 class Annotation:
-    category: int
+    category: Id
     crowd: bool
     segmentation: Any
     """Polygons [[x1, y1, x2, y2, ...], ...], or a run-length code {"size": [h, w], "counts": ...}."""
@@ -76,20 +87,33 @@ class CocoIndex:
     def __len__(self) -> int:
         return int(self._all("SELECT count(*) FROM images")[0][0])
 
-    def categories(self) -> dict[int, str]:
+    @functools.cached_property
+    def outlines(self) -> int:
+        """Number of annotations with an outline."""
+        return int(self._all("SELECT count(*) FROM annotations WHERE segmentation IS NOT NULL")[0][0])
+
+    def boxed(self) -> int:
+        """Number of pictures with a box that has no outline."""
+        return int(self._all("SELECT count(*) FROM images WHERE boxes > 0")[0][0])
+
+    def categories(self) -> dict[Id, str]:
         """Names by category id, in the order of the ids."""
         return dict(self._all("SELECT id, name FROM categories ORDER BY id"))
 
     def entry(self, place: int) -> Entry:
-        rows = self._all("SELECT id, file_name, width, height, tags FROM images WHERE place = ?", place)
+        rows = self._all("SELECT id, file_name, name, width, height, tags, boxes FROM images WHERE place = ?", place)
         if not rows:
             raise IndexError(place)
-        image, file_name, width, height, tags = rows[0]
-        return Entry(image, file_name, width, height, frozenset(int(c) for c in tags.split(",")) if tags else frozenset())
+        image, file_name, name, width, height, tags, boxes = rows[0]
+        return Entry(image, file_name, name, width, height, frozenset(json.loads(tags)), boxes)
 
-    def annotations(self, image: int) -> list[Annotation]:
-        """The annotations of a picture, in the order of their ids."""
-        rows = self._all("SELECT category, crowd, segmentation FROM annotations WHERE image = ? ORDER BY id", image)
+    def annotations(self, image: Id) -> list[Annotation]:
+        """The annotations of a picture that have an outline, in the order of their ids."""
+        rows = self._all(
+            "SELECT category, crowd, segmentation FROM annotations WHERE image = ? AND segmentation IS NOT NULL "
+            "ORDER BY id, rowid",
+            image,
+        )
         return [Annotation(category, bool(crowd), json.loads(zlib.decompress(blob))) for category, crowd, blob in rows]
 
     def _all(self, query: str, *values: Any) -> list[Any]:
@@ -126,11 +150,17 @@ def build_index(annotations: Path, path: Path) -> None:
             connection.executescript(FINISH)
             connection.commit()
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{annotations}: two entries share an id, or a name but for its suffix ({error})") from None
+            raise DataError(f"{annotations}: two entries share an id, or a name but for its suffix ({_shared(error)})") from None
         except sqlite3.Error as error:
             raise OSError(errno.EIO, f"the index of {annotations} cannot be written ({error})", str(path)) from None
         finally:
             connection.close()
+
+
+def _shared(error: sqlite3.IntegrityError) -> str:
+    """Which field of which array two entries share."""
+    table, _, column = str(error).rpartition(": ")[2].partition(".")
+    return f"{'images' if table == 'listed' else table}, {'file_name' if (table, column) == ('listed', 'name') else column}"
 
 
 def _fill(connection: sqlite3.Connection, path: Path) -> None:
@@ -153,25 +183,29 @@ def _insert(connection: sqlite3.Connection, key: str, waiting: dict[str, list[tu
 
 
 def _category(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
-    return _whole(item, "id", path, "categories", number), _text(item, "name", path, "categories", number)
+    return _id(item, "id", path, "categories", number), _text(item, "name", path, "categories", number)
 
 
 def _image(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
-    name = _text(item, "file_name", path, "images", number)
-    if PureWindowsPath(name).name != name or name.startswith(".") or "\0" in name:
-        raise DataError(f"{path}: images[{number}].file_name is {name!r}; expected a plain file name")
+    name = _text(item, "file_name", path, "images", number).replace("\\", "/").removeprefix("./")
+    place = PureWindowsPath(name)
+    if place.is_absolute() or place.drive or place.root or ".." in place.parts or name.endswith("/") or "\0" in name:
+        raise DataError(f"{path}: images[{number}].file_name is {name!r}; expected a path inside the folder of the pictures")
     size = [_whole(item, key, path, "images", number) for key in ("width", "height")]
     if min(size) < 1:
         raise DataError(f"{path}: images[{number}] is {size[0]}x{size[1]} pixels")
-    return _whole(item, "id", path, "images", number), name, Path(name).stem, *size
+    return _id(item, "id", path, "images", number), name, sample_name(name), *size
 
 
 def _annotation(item: dict[str, Any], path: Path, number: int) -> tuple[Any, ...]:
-    ids = [_whole(item, key, path, "annotations", number) for key in ("id", "image_id", "category_id")]
-    segmentation = item.get("segmentation", [])
-    if not isinstance(segmentation, list | dict):
+    own = item.get("id")
+    image, category = (_id(item, key, path, "annotations", number) for key in ("image_id", "category_id"))
+    segmentation = item.get("segmentation")
+    if segmentation is not None and not isinstance(segmentation, list | dict):
         raise DataError(f"{path}: annotations[{number}].segmentation is neither polygons nor a run-length code")
-    return *ids, int(bool(item.get("iscrowd", 0))), zlib.compress(json.dumps(segmentation).encode())
+    packed = zlib.compress(json.dumps(segmentation).encode()) if segmentation else None
+    order = own if isinstance(own, int) and not isinstance(own, bool) and abs(own) < 2**63 else None
+    return order, image, category, int(bool(item.get("iscrowd", 0))), packed
 
 
 @dataclass(frozen=True)
@@ -189,8 +223,20 @@ TABLES = {
 """COCO's arrays, and the tables that store them."""
 
 
+def _id(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> Id:
+    try:
+        found = coco_id(item.get(key))
+    except ValueError:
+        raise DataError(f"{path}: {where}[{number}].{key} is {item.get(key)!r}; expected a whole number or a text") from None
+    if isinstance(found, int) and not -(2**63) <= found < 2**63:
+        raise DataError(f"{path}: {where}[{number}].{key} is {found}; expected a number up to 2^63")
+    return found
+
+
 def _whole(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> int:
     value = item.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise DataError(f"{path}: {where}[{number}].{key} is {value!r}; expected a whole number")
     if not 0 <= value < 2**63:
@@ -211,10 +257,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
             raise DataError(f"{path}: lists no {what}; expected COCO's instance format (images, annotations, categories)")
     for column, table in (("image", "listed"), ("category", "categories")):
         row = connection.execute(
-            f"SELECT id, {column} FROM annotations WHERE {column} NOT IN (SELECT id FROM {table}) LIMIT 1"
+            f"SELECT rowid, {column} FROM annotations WHERE {column} NOT IN (SELECT id FROM {table}) LIMIT 1"
         ).fetchone()
         if row:
-            raise DataError(f"{path}: annotation {row[0]} names {column} {row[1]}, which is not listed")
+            raise DataError(f"{path}: annotations[{row[0] - 1}] names {column} {row[1]}, which is not listed")
 
 
 CHUNK = 1 << 20

@@ -2,7 +2,8 @@
 
 Class masks follow one fixed rule. Crowd regions are painted first, as 255 (ignored) or as their class (`data.crowd`). Then come
 the instances, the largest first, so that small objects on large ones stay visible; equal areas follow the order of their ids.
-Pixels of no instance are background.
+Pixels of no instance are background. A picture with a box that has no outline has no mask, nor has any picture of a file without
+outlines.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from mupvss.data.coco.index import Annotation, CocoIndex, open_index
+from mupvss.data.coco.index import Annotation, CocoIndex, Id, open_index
 from mupvss.data.images import read_image
 from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, LazySamples, Sample
@@ -43,7 +44,9 @@ def load_coco(config: CocoData, split: str) -> Dataset:
         ids={category: _class_id(classes, name, other) for category, name in names.items()},
         keep_crowds=config.crowd == "class",
     )
-    return Dataset(tuple(classes), LazySamples(range(len(index)), source.sample))
+    boxes = index.boxed()
+    notes = [f"{annotations.name}: {boxes} of {len(index)} pictures have boxes without outlines, and so no mask"] if boxes else []
+    return Dataset(tuple(classes), LazySamples(range(len(index)), source.sample), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -53,25 +56,26 @@ class _Source:
     index: CocoIndex
     annotations: Path
     pictures: Path
-    tags: dict[int, str]
+    tags: dict[Id, str]
     """Category -> name, for the categories that are classes."""
-    ids: dict[int, int]
+    ids: dict[Id, int]
     """Category -> its value in a mask."""
     keep_crowds: bool
 
     def sample(self, place: int) -> Sample:
         entry = self.index.entry(place)
         path = self.pictures / entry.file_name
+        drawn = entry.boxes == 0 and self.index.outlines > 0
         return Sample(
-            path.stem,
+            entry.name,
             str(path),
             frozenset(self.tags[category] for category in entry.categories if category in self.tags),
             functools.partial(read_image, path),
-            functools.partial(self._mask, entry.image, (entry.height, entry.width), path),
-            mask_origin=str(self.annotations),
+            functools.partial(self._mask, entry.image, (entry.height, entry.width), path) if drawn else None,
+            mask_origin=str(self.annotations) if drawn else None,
         )
 
-    def _mask(self, image: int, size: tuple[int, int], path: Path) -> np.ndarray:
+    def _mask(self, image: Id, size: tuple[int, int], path: Path) -> np.ndarray:
         return paint(self.index.annotations(image), size, self.ids, self.keep_crowds, str(path))
 
 
@@ -80,7 +84,7 @@ def _class_id(classes: tuple[str, ...], name: str, other: int) -> int:
 
 
 def paint(
-    annotations: Sequence[Annotation], size: tuple[int, int], ids: dict[int, int], crowd_class: bool, origin: str
+    annotations: Sequence[Annotation], size: tuple[int, int], ids: dict[Id, int], crowd_class: bool, origin: str
 ) -> np.ndarray:
     """-> class ids (H, W) uint8 for a picture of size (H, W). ids: category -> what its pixels become."""
     mask = np.zeros(size, np.uint8)

@@ -1,14 +1,18 @@
-"""Tags from the exports of other tools: COCO's instance annotations, CVAT for images 1.1, Pascal VOC's XML files.
+"""Tags from the exports of other tools: COCO's annotations, CVAT for images 1.1, Pascal VOC's XML files.
 
 No library is used, for the reason given in `export/formats.py`.
 """
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from mupvss.data.tags.tag_table import TagTable
+from mupvss.data.walk import is_hidden
 from mupvss.errors import DataError
 
 
@@ -28,54 +32,97 @@ def parse_xml(path: Path) -> ElementTree.Element:
         raise DataError(f"{path}: not valid XML ({error})") from None
 
 
-def tags_from_coco(content: dict[str, Any], path: Path) -> dict[str, frozenset[str]]:
-    """Pictures without an annotation are negatives."""
+def read_coco(content: dict[str, Any], table: TagTable) -> None:
+    """Instances, keypoints, labels or panoptic annotations. Pictures without an annotation are negatives."""
+    path = table.path
     try:
-        names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
-        files = {int(image["id"]): str(image["file_name"]) for image in content["images"]}
-        found: dict[str, set[str]] = {name: set() for name in files.values()}
-        if len(found) != len(files):
-            raise DataError(f"{path}: two images have the same file_name")
+        if not content["categories"] and any("caption" in entry for entry in content["annotations"]):
+            raise DataError(f"{path}: captions have no categories; give the instances of the same pictures")
+        names = {coco_id(category["id"]): str(category["name"]) for category in content["categories"]}
+        files = {coco_id(image["id"]): str(image.get("file_name") or image["coco_url"]) for image in content["images"]}
+        found: dict[int | str, set[str]] = {image: set() for image in files}
         for annotation in content["annotations"]:
-            image, category = int(annotation["image_id"]), int(annotation["category_id"])
-            if image not in files or category not in names:
-                raise DataError(
-                    f"{path}: annotation {annotation.get('id')} names image {image} or category {category}, not listed"
-                )
-            found[files[image]].add(names[category])
-    except (KeyError, TypeError, ValueError) as error:
+            image = coco_id(annotation["image_id"])
+            segments = annotation.get("segments_info")  # panoptic
+            for entry in [annotation] if segments is None else segments:
+                category = coco_id(entry["category_id"])
+                if image not in files or category not in names:
+                    raise DataError(
+                        f"{path}: annotation {annotation.get('id')} names image {image} or category {category}, not listed"
+                    )
+                found[image].add(names[category])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: not COCO's instance format ({type(error).__name__}: {error})") from None
-    return {name: frozenset(tags) for name, tags in found.items()}
+    for image, tags in found.items():
+        table.add(files[image], tags)
+    unused = sorted(set(names.values()) - {tag for tags in found.values() for tag in tags})
+    if unused:
+        table.notes.append(f"categories without an annotation: {', '.join(unused)}")
 
 
-def tags_from_cvat(path: Path) -> dict[str, frozenset[str]]:
-    """Pictures without a tag or shape are negatives."""
-    found: dict[str, frozenset[str]] = {}
-    for picture in parse_xml(path).iter("image"):
+def coco_id(value: Any) -> int | str:
+    """An id of COCO, which other tools write as a text or with a point: 7, 7.0 and "7" are one. ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
+        raise ValueError(f"an id is {value!r}")
+    if isinstance(value, float):
+        if not value.is_integer():
+            raise ValueError(f"an id is {value!r}")
+        return int(value)
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19 else value
+
+
+def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
+    """Pictures without a tag or shape are negatives. In the export of a project, a picture's folder is its subset."""
+    attributes: Counter[str] = Counter()
+    for picture in root.iter("image"):
         name = picture.get("name")
         if not name:
-            raise DataError(f"{path}: an image without a name; expected an export as 'CVAT for images 1.1'")
-        if name in found:
-            raise DataError(f"{path}: picture '{name}' is listed twice")
-        found[name] = frozenset(label for entry in picture if (label := entry.get("label")))
-    return found
+            raise DataError(f"{table.path}: an image without a name; expected an export as 'CVAT for images 1.1'")
+        subset = picture.get("subset")
+        labelled = [entry for entry in picture if entry.get("label")]
+        attributes.update(entry.get("name") or "" for shape in labelled for entry in shape.iter("attribute"))
+        table.add(f"{subset}/{name}" if subset else name, [entry.get("label") or "" for entry in labelled])
+    if not table.tags and next(root.iter("track"), None) is not None:
+        raise DataError(f"{table.path}: holds the tracks of a video and no pictures; export it as 'CVAT for images 1.1'")
+    if attributes:
+        table.notes.append(f"attributes of labels, not read: {', '.join(sorted(attributes))}")
 
 
-def tags_from_voc_folder(folder: Path) -> dict[str, frozenset[str]]:
-    """Tags from every .xml file of a folder; a picture's name is the annotation's <filename>."""
-    found: dict[str, frozenset[str]] = {}
-    for path in sorted(folder.glob("*.xml")):
-        name = (parse_xml(path).findtext("filename") or "").strip()
+def read_voc_folder(folder: Path, table: TagTable) -> None:
+    """Tags from the .xml files of a folder and the folders below. A picture is named by <filename>, in the folder of its file."""
+    others: list[str] = []
+    for path in _xml_files(folder):
+        root = parse_xml(path)
+        if root.tag != "annotation":
+            others.append(path.name)
+            continue
+        name = (root.findtext("filename") or "").strip()
         if not name:
             raise DataError(f"{path}: names no picture; expected <filename>")
-        if name in found:
+        inside = path.parent.relative_to(folder).as_posix()
+        picture = name if inside == "." else f"{inside}/{name}"
+        if picture in table.tags:
             raise DataError(f"{path}: picture '{name}' has another annotation in this folder already")
-        found[name] = read_annotation(path)
-    return found
+        table.add(picture, objects_of(root))
+    if others:
+        table.notes.append(f"XML files that are no annotations, left out: {', '.join(sorted(others)[:3])} ({len(others)})")
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(place) / name for name in files if name.lower().endswith(".xml") and not is_hidden(name)]
+    return sorted(found)
+
+
+def objects_of(root: ElementTree.Element) -> frozenset[str]:
+    """Names of all objects in one annotation of VOC, including the difficult ones; not those of their parts."""
+    names = ((entry.findtext("name") or "").strip() for entry in root.iter("object"))
+    return frozenset(name for name in names if name)
 
 
 def read_annotation(path: Path) -> frozenset[str]:
-    """Names of all objects in one annotation, including the difficult ones."""
-    return frozenset(name.strip() for name in (o.findtext("name") or "" for o in parse_xml(path).iter("object")) if name.strip())
+    return objects_of(parse_xml(path))

@@ -2,77 +2,131 @@
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from mupvss.data.tags.columns import BOOKKEEPING, PICTURE_KEYS, TAG_KEYS, is_picture_name, plain
+from mupvss.data.tags.tag_table import TagTable
+from mupvss.data.tags.words import labels_in
 from mupvss.errors import DataError
 
-PICTURE_KEYS = ("image", "img", "picture", "file", "url")
+FORMER = "completions"
+"""What annotations were called before version 1.0."""
 
 
-def tags_from_label_studio(content: list[Any], path: Path) -> dict[str, frozenset[str]]:
-    """One entry per task. Skipped (cancelled) annotations are ignored; predictions are used only where nobody annotated."""
-    found: dict[str, frozenset[str]] = {}
+def read_label_studio(content: list[Any], table: TagTable) -> None:
+    """Adds a row for each task that somebody has annotated.
+
+    Tags of several annotators are joined. An annotation without a result says that nothing is in the picture. Tasks that were
+    skipped, or not begun, or are drafts, say nothing and are left out; where only a model has said something, that counts.
+    """
+    left_out: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     for number, task in enumerate(content, 1):
         try:
-            name, labels = _read_task(task, path, number)
+            _add_task(task, number, table, left_out, ignored)
         except DataError:
             raise
         except (AttributeError, TypeError, ValueError, RecursionError) as error:  # the file may hold anything anywhere
-            raise DataError(f"{path}: task {number} is not as Label Studio exports it ({error})") from None
-        if name in found:
-            raise DataError(f"{path}: picture '{name}' is in two tasks; join them")
-        found[name] = labels
-    return found
+            raise DataError(f"{table.path}: task {number} is not as Label Studio exports it ({error})") from None
+    if left_out[GUESSED]:
+        table.notes.append(f"tasks that only a model has labelled, taken as it says: {left_out.pop(GUESSED)}")
+    table.notes += [f"tasks left out, since they {why}: {count}" for why, count in sorted(left_out.items())]
+    if ignored:
+        table.notes.append(f"fields not read: {', '.join(sorted(ignored))}")
 
 
-def _read_task(task: Any, path: Path, number: int) -> tuple[str, frozenset[str]]:
+GUESSED = "guessed"
+
+
+def _add_task(task: Any, number: int, table: TagTable, left_out: Counter[str], ignored: Counter[str]) -> None:
     if not isinstance(task, dict):
-        raise DataError(f"{path}: task {number} is not an object; expected an export of Label Studio")
+        raise DataError(f"{table.path}: task {number} is not an object; expected an export of Label Studio")
     data = task.get("data", task)
-    address = next((data[key] for key in PICTURE_KEYS if isinstance(data, dict) and isinstance(data.get(key), str)), None)
+    address = _picture(data if isinstance(data, dict) else {})
     if address is None:
-        raise DataError(f"{path}: task {number} names no picture; expected one of {', '.join(PICTURE_KEYS)} in its data")
-    return picture_name(address), frozenset(_labels_of(task))
+        raise DataError(
+            f"{table.path}: task {number} names no picture, or more than one; expected one of {', '.join(PICTURE_KEYS[:4])} in "
+            "its data"
+        )
+    if "data" not in task:
+        labels = _labels_of_short(task, address, ignored)
+        why = "" if labels or not _not_begun(task) else "are not begun"
+    else:
+        labels, why = _labels_of(task)
+    if why:
+        left_out[why] += 1
+    if why in ("", GUESSED):
+        table.add(address, table.words.of_words(labels))
 
 
-def _labels_of(task: dict[str, Any]) -> Iterator[str]:
-    if "data" not in task:  # JSON-MIN: the results are beside the picture
-        yield from _words({key: value for key, value in task.items() if key not in PICTURE_KEYS and not _is_bookkeeping(key)})
-        return
-    done = [entry for entry in task.get("annotations") or [] if not entry.get("was_cancelled")]
-    for entry in done or task.get("predictions") or []:
+def _picture(data: dict[str, Any]) -> str | None:
+    """The address of the task's picture: under a known key, or the only text that looks like one."""
+    texts = {key: value for key, value in data.items() if isinstance(value, str)}
+    names = {plain(key): key for key in texts}
+    for key in PICTURE_KEYS:
+        if key in names and texts[names[key]].strip():
+            return texts[names[key]].strip()
+    found = {value.strip() for value in texts.values() if is_picture_name(value)}
+    return found.pop() if len(found) == 1 else None
+
+
+def _labels_of(task: dict[str, Any]) -> tuple[list[str], str]:
+    """The labels, and why the task says nothing; empty if it does."""
+    entries = task.get("annotations")
+    if entries is None:
+        entries = task.get(FORMER)
+    given = [entry for entry in entries or [] if not isinstance(entry, int)]  # numbers: an export of ids alone
+    if entries and not given:
+        raise ValueError("its annotations are numbers; export it as JSON with annotations")
+    done = [entry for entry in given if not (entry.get("was_cancelled") or entry.get("skipped"))]
+    if done:
+        return list(_results(done)), ""
+    if given:
+        return [], "were skipped"
+    guesses = [entry for entry in task.get("predictions") or [] if isinstance(entry, dict)]
+    if guesses:
+        return list(_results(guesses)), GUESSED
+    if entries is None and "predictions" not in task:
+        raise ValueError("it has no annotations; export it as JSON")
+    return [], "are drafts" if task.get("drafts") else "are not begun"
+
+
+def _results(entries: list[Any]) -> Iterator[str]:
+    for entry in entries:
         for result in entry.get("result") or []:
-            yield from _words(result.get("value"))
+            yield from labels_in(result.get("value"))
 
 
-def _words(value: Any) -> Iterator[str]:
-    """Texts under keys like choices, polygonlabels, brushlabels, rectanglelabels or labels, at any depth."""
-    if isinstance(value, list):
-        for part in value:
-            yield from _words(part)
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            if key in ("choice", "choices", "tags") or key.endswith("label") or key.endswith("labels"):
-                texts = part if isinstance(part, list) else [part]
-                yield from (text for text in texts if isinstance(text, str))
-                yield from _words([text for text in texts if not isinstance(text, str)])
+def _labels_of_short(task: dict[str, Any], address: str, ignored: Counter[str]) -> list[str]:
+    """JSON-MIN, where each control's result stands under the control's name; a plain list of pictures and tags likewise."""
+    own = [key for key, value in task.items() if value != address and value is not None]
+    controls = _controls(list(task), own)
+    if not controls and not _in_order(list(task)) and not any(plain(key) in TAG_KEYS for key in task):
+        raise ValueError("it has neither annotations nor tags")
+    found: list[str] = []
+    for key in controls:
+        value = task[key]
+        texts = value if isinstance(value, list) else [value]
+        found += [text for text in texts if isinstance(text, str)]
+        found += labels_in([text for text in texts if not isinstance(text, str)])
+    ignored.update(key for key in own if key not in controls and plain(key) not in BOOKKEEPING)
+    return list(dict.fromkeys(found))
 
 
-def _is_bookkeeping(key: str) -> bool:
-    return key in ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time")
+def _controls(keys: list[str], own: list[str]) -> list[str]:
+    """Which of its own keys hold tags. Label Studio writes the task's data before `id`, and results between that and
+    `annotator`."""
+    if _in_order(keys):
+        return [key for key in own if keys.index("id") < keys.index(key) < keys.index("annotator")]
+    named = [key for key in own if plain(key) in TAG_KEYS or key.endswith(("label", "labels"))]
+    return named or [key for key in own if plain(key) not in BOOKKEEPING]
 
 
-def picture_name(address: str) -> str:
-    """The picture's relative name behind an address: local storage, an upload (whose prefix Label Studio added) or a URL."""
-    parts = urlsplit(address)
-    local = parse_qs(parts.query).get("d")
-    if local:
-        return local[0]
-    place = PurePosixPath(unquote(parts.path))
-    if "upload" in place.parts:
-        return re.sub(r"^[0-9a-f]{8}-", "", place.name)
-    return place.name if parts.scheme else str(place).lstrip("/")
+def _in_order(keys: list[str]) -> bool:
+    return "id" in keys and "annotator" in keys[keys.index("id") :]
+
+
+def _not_begun(task: dict[str, Any]) -> bool:
+    return "annotation_id" in task and task["annotation_id"] is None

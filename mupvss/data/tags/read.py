@@ -3,54 +3,75 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mupvss.data.tags.exports import tags_from_coco, tags_from_cvat, tags_from_voc_folder
-from mupvss.data.tags.label_studio import tags_from_label_studio
-from mupvss.data.tags.table import read_csv, read_jsonl, rows_to_tags
+from mupvss.data.tags.exports import parse_xml, read_coco, read_cvat, read_voc_folder
+from mupvss.data.tags.label_studio import read_label_studio
+from mupvss.data.tags.table import decoded, read_csv, read_jsonl
+from mupvss.data.tags.tag_table import TagTable
+from mupvss.data.tags.words import Words
 from mupvss.errors import DataError
-
-Tags = dict[str, frozenset[str]]
-"""Picture name as written -> its tags; a picture without any is a valid negative."""
 
 READABLE = ".csv or .jsonl (a picture and its tags per row), .json (COCO, Label Studio), .xml (CVAT) or a folder of VOC's XML"
 
 
-def read_tags(path: Path) -> Tags:
-    """Reads tags in any known form. DataError, naming the file and if possible the line, for whatever cannot be understood."""
-    if path.is_dir():
-        return _not_empty(tags_from_voc_folder(path), path)
-    if not path.is_file():
+def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[str] = ()) -> TagTable:
+    """Read tags in any known form.
+
+    Args:
+        path: A .csv, .tsv, .jsonl, .json or .xml file, or a folder of VOC's XML files.
+        separator: What separates the tags of a cell; None: any of | ; and comma. A blank stands for any number of blanks.
+        tag_columns: Names of the columns with tags, for a table that does not call them tags or labels.
+
+    Returns:
+        The tags by picture, and what was left out or guessed.
+
+    Raises:
+        DataError: The file cannot be understood; the message names it and, if possible, the line.
+    """
+    table = TagTable(path, words=Words(separator))
+    if not path.exists():
         raise DataError(f"{path}: no such tag table; give {READABLE}")
     suffix = path.suffix.lower()
-    try:
-        if suffix == ".csv":
-            return _not_empty(rows_to_tags(read_csv(path), path), path)
-        if suffix == ".jsonl":
-            return _not_empty(rows_to_tags(read_jsonl(path), path), path)
-        if suffix == ".json":
-            return _not_empty(_from_json(path), path)
-        if suffix == ".xml":
-            return _not_empty(tags_from_cvat(path), path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
-    raise DataError(f"{path}: tag tables are {READABLE}, not '{path.suffix}'")
+    if path.is_dir():
+        read_voc_folder(path, table)
+    elif suffix in (".csv", ".tsv"):
+        read_csv(path, table, tag_columns)
+    elif suffix in (".jsonl", ".ndjson"):
+        read_jsonl(path, table)
+    elif suffix == ".json":
+        _read_json(path, table)
+    elif suffix == ".xml":
+        _read_xml(path, table)
+    else:
+        raise DataError(f"{path}: tag tables are {READABLE}, not '{path.suffix}'")
+    if not table.tags:
+        left = f" ({'; '.join(table.notes)})" if table.notes else ""
+        raise DataError(f"{path}: the table lists no picture{left}; expected rows like 'cat01.jpg,cat|person'")
+    return table.finish()
 
 
-def _from_json(path: Path) -> Tags:
+def _read_xml(path: Path, table: TagTable) -> None:
+    root = parse_xml(path)
+    if root.tag == "annotation":
+        raise DataError(f"{path}: is the annotation of one picture; give the folder that holds all of them")
+    read_cvat(root, table)
+
+
+def _read_json(path: Path, table: TagTable) -> None:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content: Any = json.loads(decoded(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path}: not valid JSON ({error})") from None
     if isinstance(content, dict) and "images" in content:
-        return tags_from_coco(content, path)
-    if isinstance(content, list):
-        return tags_from_label_studio(content, path)
-    raise DataError(f'{path}: neither COCO ("images", "annotations", "categories") nor a list of Label Studio tasks')
-
-
-def _not_empty(tags: Tags, path: Path) -> Tags:
-    if not tags:
-        raise DataError(f"{path}: the table lists no picture; expected rows like 'cat01.jpg,cat|person'")
-    return tags
+        read_coco(content, table)
+    elif isinstance(content, list):
+        read_label_studio(content, table)
+    elif isinstance(content, dict) and "data" in content and ("annotations" in content or "completions" in content):
+        read_label_studio([content], table)  # the export of one task
+    else:
+        raise DataError(f'{path}: neither COCO ("images", "annotations", "categories") nor a list of Label Studio tasks')

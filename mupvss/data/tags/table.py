@@ -1,84 +1,139 @@
-"""Reads and writes tag tables: CSV (picture, tags separated by | ; or ,) and JSONL (an object with picture and tags per line)."""
+"""Reads and writes tag tables: CSV as people and spreadsheets write it, and JSONL (an object with picture and tags per line)."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
+from mupvss.data.tags.columns import PICTURE_KEYS, TAG_KEYS, Columns, find_columns, is_picture_name, is_yes, plain
+from mupvss.data.tags.tag_table import TagTable
+from mupvss.data.tags.words import SEPARATORS
 from mupvss.errors import DataError, UserError
 from mupvss.files import write_text
 
-PICTURE_KEYS = ("image", "picture", "file", "filename", "path", "name")
-TAG_KEYS = ("tags", "labels", "classes", "tag", "label", "class")
+BETWEEN = ",;\t|"
+"""What may stand between the columns of a CSV."""
+LONGEST = 1 << 28
+"""Most characters that a cell may have."""
 
 
-Row = tuple[int, str, list[str]]
-"""Line, picture, tags."""
+def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> None:
+    """Adds the rows to the table. DataError, naming the line, for what is no table of pictures and tags."""
+    header, rows = _header_and_rows(path, table)
+    columns = find_columns(header, [cells for _, cells in rows], path, tag_columns)
+    table.notes += columns.notes
+    nameless = 0
+    for line, cells in rows:
+        name = cells[columns.picture].strip() if columns.picture < len(cells) else ""
+        tags = _tags_of(cells, header, columns, table)
+        if not name and tags:
+            raise DataError(f"{path}, line {line}: the row names no picture")
+        if name:
+            table.add(name, tags)
+        else:
+            nameless += 1
+    if nameless:
+        table.notes.append(f"rows without a picture and without tags, left out: {nameless}")
 
 
-def rows_to_tags(rows: list[Row], path: Path) -> dict[str, frozenset[str]]:
-    """Rows -> tags by picture. DataError for a picture that is listed twice."""
-    table: dict[str, frozenset[str]] = {}
-    for line, picture, tags in rows:
-        if picture in table:
-            raise DataError(f"{path}, line {line}: picture '{picture}' is listed twice; join its tags in one row")
-        table[picture] = frozenset(tags)
-    return table
+def _tags_of(cells: Sequence[str], header: Sequence[str], columns: Columns, table: TagTable) -> list[str]:
+    if columns.one_each:
+        return [header[i].strip() for i in columns.tags if i < len(cells) and is_yes(cells[i])]
+    found = [cells[i] for i in columns.tags if i < len(cells)]
+    if len(header) - 1 in columns.tags:  # unquoted commas between tags spill into columns that have no header
+        found += cells[len(header) :]
+    return [tag for cell in found for tag in table.words.of_cell(cell)]
 
 
-def read_csv(path: Path) -> list[Row]:
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = {name.strip().lower(): name for name in reader.fieldnames or () if name}
-        picture = next((columns[key] for key in PICTURE_KEYS if key in columns), None)
-        tags = next((columns[key] for key in TAG_KEYS if key in columns), None)
-        if picture is None or tags is None:
-            raise DataError(
-                f"{path}, line 1: the header is {list(reader.fieldnames or ())}; expected a picture column "
-                f"({', '.join(PICTURE_KEYS[:3])}) and a tag column ({', '.join(TAG_KEYS[:3])})"
-            )
-        rows = []
-        try:
-            for row in reader:
-                name = (row[picture] or "").strip()
-                if not name:
-                    raise DataError(f"{path}, line {reader.line_num}: the row names no picture")
-                # Unquoted commas between tags spill into the columns that have no header.
-                spilled = [row[tags] or "", *(row.get(None) or ())]
-                rows.append((reader.line_num, name, split_tags("|".join(spilled))))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from None
-        return rows
+def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    text = decoded(path)
+    first, _, rest = text.partition("\n")
+    skipped = 0
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's word on what stands between columns
+        between, text, skipped = first.strip()[4:] or "\t", rest, 1
+    else:
+        between = _between(first)
+    rows: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between)
+    limit = csv.field_size_limit(LONGEST)  # outlines that a tool writes into a cell are long
+    try:
+        rows += [(reader.line_num + skipped, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num + skipped}: not valid CSV ({error})") from None
+    finally:
+        csv.field_size_limit(limit)
+    if between != ",":
+        table.notes.append(f"columns are separated by {'tabs' if between == chr(9) else repr(between)}")
+    if not rows:
+        raise DataError(f"{path}: is empty; expected a header such as 'image,tags', and a row for each picture")
+    header = [name.strip() for name in rows[0][1]]
+    if any(is_picture_name(cell) for cell in header):
+        table.notes.append("the first line is no header, but a picture")
+        width = max(len(cells) for _, cells in rows)
+        place = next(i for i, cell in enumerate(header) if is_picture_name(cell))
+        return ["image" if i == place else "tags" for i in range(width)], rows
+    return header, rows[1:]
 
 
-def read_jsonl(path: Path) -> list[Row]:
-    rows = []
-    for line, text in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not text.strip():
-            continue
-        try:
-            entry = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise DataError(f"{path}, line {line}: not valid JSON ({error})") from None
-        if not isinstance(entry, dict):
-            raise DataError(f"{path}, line {line}: expected an object with a picture and tags")
-        picture = next((entry[key] for key in PICTURE_KEYS if key in entry), None)
-        tags = next((entry[key] for key in TAG_KEYS if key in entry), None)
-        if isinstance(tags, str):
-            tags = split_tags(tags)
-        if not isinstance(picture, str) or not isinstance(tags, list) or not all(isinstance(t, str) for t in tags):
-            raise DataError(f'{path}, line {line}: expected {{"image": "cat01.jpg", "tags": ["cat", "person"]}}')
-        rows.append((line, picture, [tag.strip() for tag in tags if tag.strip()]))
-    return rows
+def _between(first: str) -> str:
+    """What separates the columns: what gives the header a column with a known name, and the most columns."""
+
+    def rank(sign: str) -> tuple[bool, int]:
+        names = [plain(name) for name in next(csv.reader([first], delimiter=sign), [])]
+        return any(name in PICTURE_KEYS or name in TAG_KEYS for name in names) and len(names) > 1, len(names)
+
+    return max(BETWEEN, key=rank)
 
 
-def split_tags(text: str) -> list[str]:
-    """'dog | person' -> ['dog', 'person']."""
-    return [tag.strip() for tag in re.split(r"[|;,]", text) if tag.strip()]
+def decoded(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 as Excel writes it. DataError for anything else."""
+    content = path.read_bytes()
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        shown = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        raise DataError(f"{path}: not {shown} text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def read_jsonl(path: Path, table: TagTable) -> None:
+    """Adds a picture for each line."""
+    ignored: Counter[str] = Counter()
+    for line, text in enumerate(decoded(path).splitlines(), 1):
+        if text.strip():
+            try:
+                entry = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {line}: not valid JSON ({error})") from None
+            _add_entry(entry, f"{path}, line {line}", table, ignored)
+    note_ignored(ignored, table)
+
+
+def note_ignored(ignored: Counter[str], table: TagTable) -> None:
+    if ignored:
+        table.notes.append(f"keys not read: {', '.join(sorted(ignored))}")
+
+
+def _add_entry(entry: Any, where: str, table: TagTable, ignored: Counter[str]) -> None:
+    if not isinstance(entry, dict):
+        raise DataError(f"{where}: expected an object with a picture and tags")
+    keys = {plain(key): key for key in entry}
+    picture = next((keys[key] for key in PICTURE_KEYS if key in keys and isinstance(entry[keys[key]], str)), None)
+    tags = next((keys[key] for key in TAG_KEYS if key in keys), None)
+    if picture is None or tags is None or isinstance(entry[tags], bool):
+        raise DataError(f'{where}: expected {{"image": "cat01.jpg", "tags": ["cat", "person"]}}, not the keys {list(entry)}')
+    ignored.update(key for key in entry if key not in (picture, tags))
+    if not entry[picture].strip():
+        raise DataError(f"{where}: names no picture")
+    found = table.words.of_value(entry[tags])
+    if entry[tags] and isinstance(entry[tags], dict | list) and not found and not table.words.dropped:
+        raise DataError(f'{where}: "{tags}" holds no tag that can be read; expected a list of texts')
+    table.add(entry[picture].strip(), found)
 
 
 def write_tags(path: Path, tags: Mapping[str, Set[str]]) -> None:
@@ -93,7 +148,7 @@ def write_tags(path: Path, tags: Mapping[str, Set[str]]) -> None:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(("image", "tags"))
     for name, entry in tags.items():
-        unfit = [tag for tag in entry if set(tag) & set("|;,")]
+        unfit = [tag for tag in entry if set(tag) & set(SEPARATORS)]
         if unfit:
             raise UserError(f"{path}: the tag '{unfit[0]}' has one of | ; , in it; write a .jsonl instead")
         writer.writerow((name, "|".join(sorted(entry))))

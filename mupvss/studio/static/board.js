@@ -3,11 +3,13 @@ const STOPS = [[12, 7, 66], [93, 18, 110], [187, 55, 84], [249, 142, 9], [252, 2
 
 export class Board {
   constructor(canvas, frame) {
-    Object.assign(this, { canvas, frame, tool: null, size: 16, paintClass: 1, opacity: 0.6, zoom: 1, changed: false });
+    Object.assign(this, { canvas, frame, tool: null, size: 16, paintClass: 1, opacity: 0.4, zoom: 1, changed: false, outlines: true });
     this.context = canvas.getContext("2d");
     this.layer = document.createElement("canvas");
+    this.lines = document.createElement("canvas");
     this.map = null;
     this.onStroke = () => {};
+    this.onClick = () => {};
     this.#listen();
   }
 
@@ -22,7 +24,7 @@ export class Board {
 
   show(image, labels, width, height) {
     Object.assign(this, { image, labels, width, height, changed: false, map: null });
-    for (const canvas of [this.canvas, this.layer]) Object.assign(canvas, { width, height });
+    for (const canvas of [this.canvas, this.layer, this.lines]) Object.assign(canvas, { width, height });
     this.fit();
     this.#colour(0, 0, width, height);
     this.draw();
@@ -34,6 +36,14 @@ export class Board {
     this.#colour(0, 0, this.width, this.height);
     this.draw();
   }
+
+  // region: 1 where the mask gets the class id.
+  fill(region, id) {
+    for (let i = 0; i < region.length; i++) if (region[i]) this.labels[i] = id;
+    this.replace(this.labels);
+  }
+
+  setOutlines(value) { this.outlines = value; this.draw(); }
 
   setOpacity(value) { this.opacity = value; this.draw(); }
 
@@ -69,10 +79,39 @@ export class Board {
     context.globalAlpha = this.opacity;
     context.drawImage(this.map ?? this.layer, 0, 0, this.width, this.height);
     context.globalAlpha = 1;
+    if (this.outlines && !this.map) context.drawImage(this.lines, 0, 0, this.width, this.height);
+  }
+
+  // Thickness of an outline in the picture's pixels, about a pixel and a half on the screen.
+  get #thickness() {
+    return Math.max(1, Math.round((1.5 * this.width) / Math.max(1, this.frame.clientWidth)));
+  }
+
+  // Outlines of a part of the mask: the class's colour within, black without, so that they can be seen on any picture.
+  #outline(x0, y0, x1, y1) {
+    const { labels, width, height } = this;
+    const context = this.lines.getContext("2d");
+    const pixels = context.createImageData(x1 - x0, y1 - y0);
+    const r = this.#thickness;
+    const differs = (x, y, d, id) => (x >= d && labels[y * width + x - d] !== id) || (x + d < width && labels[y * width + x + d] !== id)
+      || (y >= d && labels[(y - d) * width + x] !== id) || (y + d < height && labels[(y + d) * width + x] !== id);
+    let at = 0;
+    for (let y = y0; y < y1; y++) {
+      for (let x = x0; x < x1; x++, at += 4) {
+        const id = labels[y * width + x];
+        if (!differs(x, y, 2 * r, id)) continue;
+        const near = id > 0 && differs(x, y, r, id);
+        const [red, green, blue] = id === 255 ? [255, 255, 255] : this.colours[id];
+        pixels.data.set(near ? [red, green, blue, 255] : [0, 0, 0, 150], at);
+      }
+    }
+    context.putImageData(pixels, x0, y0);
   }
 
   // Colours of a part of the mask; the background is clear, what is unsure is white.
   #colour(left, top, right, bottom) {
+    const more = 2 * this.#thickness + 1;
+    this.#outline(Math.max(0, left - more), Math.max(0, top - more), Math.min(this.width, right + more), Math.min(this.height, bottom + more));
     const [x0, y0] = [Math.max(0, left), Math.max(0, top)];
     const [x1, y1] = [Math.min(this.width, right), Math.min(this.height, bottom)];
     if (x1 <= x0 || y1 <= y0) return;
@@ -118,6 +157,11 @@ export class Board {
     let last = null;
     this.canvas.addEventListener("pointerdown", (event) => {
       if (!this.tool || !this.labels) return;
+      if (this.tool.endsWith("region")) {
+        const [x, y] = this.#place(event).map(Math.floor);
+        this.onClick(Math.min(this.width - 1, x), Math.min(this.height - 1, y), this.tool === "take-region");
+        return;
+      }
       this.canvas.setPointerCapture(event.pointerId);
       last = this.#place(event);
       this.#stroke(last, last);

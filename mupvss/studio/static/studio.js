@@ -2,9 +2,9 @@
 import { Board } from "./board.js";
 
 const $ = (id) => document.getElementById(id);
-const FORMATS = ["masks", "overlay", "cutouts", "coco", "coco-polygons", "voc", "labelme", "label-studio", "cvat", "yolo"];
+const GRID = 40;
 const FIRST_LAYERS = [["mask", "mask"]];
-const state = { project: null, current: null, filter: "all", busy: 0 };
+const state = { project: null, current: null, filter: "all", busy: 0, next: [], grid: 0, left: new Set() };
 const board = new Board($("canvas"), $("frame"));
 
 async function ask(path, options = {}) {
@@ -37,6 +37,7 @@ const guarded = (work) => async (...args) => {
 // The list -----------------------------------------------------------------------------------------------------------
 
 function shown() {
+  if (state.filter === "next") return state.next.map((name) => state.project.pictures.find((p) => p.name === name)).filter(Boolean);
   return state.project.pictures.filter((p) => state.filter === "all" || p.status === state.filter);
 }
 
@@ -51,27 +52,97 @@ function drawList() {
     const image = document.createElement("img");
     image.loading = "lazy";
     image.alt = "";
-    image.src = address(picture.name, "/thumbnail");
+    image.src = thumbnail(picture, 176);
     const words = document.createElement("span");
-    words.append(small(picture.name), small(picture.tags.join(", ") || "no tag"));
-    const mark = picture.status === "open" ? doubtText(picture) : picture.status;
-    words.append(Object.assign(small(mark), { className: picture.status }));
+    words.append(small(picture.file), small(picture.tags.join(", ") || "no tag"));
+    if (picture.status === "open") words.append(...doubt(picture));
+    else words.append(Object.assign(small(picture.status), { className: picture.status }));
     button.append(image, words);
     button.addEventListener("click", guarded(() => open(picture.name)));
     item.append(button);
     return item;
   }));
   const count = (status) => state.project.pictures.filter((p) => p.status === status).length;
+  drawGrid();
   $("counts").textContent = `${state.project.pictures.length} pictures, ${count("accepted")} accepted, ${count("rejected")} rejected`;
 }
 const small = (text) => Object.assign(document.createElement("small"), { textContent: text });
-const doubtText = (p) => (p.doubt === null ? "not searched yet" : `doubt ${p.doubt.toFixed(2)}`);
+// The address changes with what the picture shows, so that the browser may keep it.
+const thumbnail = (p, side) => address(p.name, `/thumbnail?side=${side}&v=${p.version ?? 0}-${p.status}-${p.tags.length}`);
+
+function doubt(picture) {
+  if (picture.doubt === null) return [small("not searched yet")];
+  const bar = Object.assign(document.createElement("meter"), { min: 0, max: 1, value: picture.doubt, title: `doubt ${picture.doubt.toFixed(2)}` });
+  bar.setAttribute("aria-label", "doubt");
+  return [small(`doubt ${picture.doubt.toFixed(2)}`), bar];
+}
+
+// The grid -----------------------------------------------------------------------------------------------------------
+
+const page = () => shown().filter((p) => p.status === "open").slice(state.grid, state.grid + GRID);
+
+function drawGrid() {
+  if ($("grid").hidden) return;
+  const pictures = page();
+  $("cells").replaceChildren(...pictures.map((picture) => {
+    const item = document.createElement("li");
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    button.dataset.name = picture.name;
+    button.setAttribute("aria-pressed", String(!state.left.has(picture.name)));
+    const image = Object.assign(document.createElement("img"), { alt: "", loading: "lazy", src: thumbnail(picture, 320) });
+    button.append(image, small(picture.file), small(picture.tags.join(", ") || "no tag"));
+    button.addEventListener("click", () => {
+      state.left[state.left.has(picture.name) ? "delete" : "add"](picture.name);
+      drawGrid();
+    });
+    button.addEventListener("dblclick", guarded(async () => { showGrid(false); await open(picture.name); }));
+    item.append(button);
+    return item;
+  }));
+  const open_ = shown().filter((p) => p.status === "open").length;
+  const chosen = pictures.filter((p) => !state.left.has(p.name)).length;
+  $("grid-count").textContent = open_ ? `${chosen} of ${pictures.length} chosen; ${open_} open. A click leaves a picture out, a double click opens it.` : "nothing is open here";
+  $("accept-grid").disabled = chosen === 0;
+  $("earlier-grid").disabled = state.grid === 0;
+  $("later-grid").disabled = state.grid + GRID >= open_;
+}
+
+function showGrid(wanted) {
+  $("grid").hidden = !wanted;
+  $("stage").hidden = wanted;
+  $("show-grid").setAttribute("aria-expanded", String(wanted));
+  drawGrid();
+  board.fit();
+}
+
+async function acceptGrid() {
+  const names = page().filter((p) => !state.left.has(p.name)).map((p) => p.name);
+  const headers = { "content-type": "application/json" };
+  const found = await json("/api/accept", { method: "POST", headers, body: JSON.stringify({ names }) });
+  for (const summary of found.accepted) merge(summary);
+  drawList();
+  drawTools();
+  const left = found.left.length ? `; not searched yet: ${found.left.join(", ")}` : "";
+  say(`${found.accepted.length} accepted${left}`);
+}
+
+async function filterBy(value) {
+  state.filter = value;
+  state.grid = 0;
+  if (value === "next") state.next = await json("/api/next?count=20");
+  drawList();
+}
+
+function merge(summary) {
+  const index = state.project.pictures.findIndex((p) => p.name === summary.name);
+  const version = (state.project.pictures[index]?.version ?? 0) + 1;
+  if (index < 0) state.project.pictures.unshift(summary);
+  else state.project.pictures[index] = { ...state.project.pictures[index], ...summary, version };
+  if (state.current?.name === summary.name) state.current = { ...state.current, ...summary };
+}
 
 function update(summary) {
-  const index = state.project.pictures.findIndex((p) => p.name === summary.name);
-  if (index < 0) state.project.pictures.unshift(summary);
-  else state.project.pictures[index] = { ...state.project.pictures[index], ...summary };
-  if (state.current?.name === summary.name) state.current = { ...state.current, ...summary };
+  merge(summary);
   drawList();
   drawTools();
 }
@@ -116,11 +187,11 @@ async function readLabels(name, query = "") {
 function drawTools() {
   const picture = state.current;
   const none = picture === null;
-  for (const id of ["accept", "reject", "refine", "threshold", "brush", "eraser"]) $(id).disabled = none;
+  for (const id of ["accept", "reject", "refine", "threshold", ...TOOLS]) $(id).disabled = none;
   $("empty").hidden = !none;
   $("undo").disabled = none || !picture.undo;
   if (none) return;
-  $("name").textContent = `${picture.name} (${picture.status})`;
+  $("name").textContent = `${picture.file} (${picture.status})`;
   for (const box of document.querySelectorAll("#tags input")) box.checked = picture.tags.includes(box.value);
   const chosen = $("tag-of-map").value;
   options($("tag-of-map"), picture.tags.map((t) => [t, t]));
@@ -128,6 +199,7 @@ function drawTools() {
   $("opacity-value").textContent = `${$("opacity").value} %`;
   $("threshold-value").textContent = (Number($("threshold").value) / 100).toFixed(2);
   $("size-value").textContent = `${$("size").value} px`;
+  $("reach-value").textContent = `${$("reach").value} %`;
   $("zoom-value").textContent = `${$("zoom").value} %`;
 }
 
@@ -152,7 +224,7 @@ async function decide(status, onward = true) {
   const body = status === "accepted" || board.changed ? board.labels : null;
   update(await json(address(name, `/decision?status=${status}`), { method: "PUT", body }));
   board.changed = false;
-  say(`${name}: ${status}`);
+  say(`${state.project.pictures.find((p) => p.name === name)?.file ?? name}: ${status}`);
   if (onward) await step(1, name, list);
 }
 
@@ -189,9 +261,21 @@ async function keep() {
 
 board.onStroke = guarded(keep);
 
+// A click adds or takes away what is joined to the place and looks like it.
+board.onClick = guarded(async (x, y, take) => {
+  const { name } = state.current;
+  const tag = state.project.classes[board.paintClass - 1];
+  const query = new URLSearchParams({ x, y, tag, reach: Number($("reach").value) / 100 });
+  const region = new Uint8Array(await (await ask(address(name, `/region?${query}`))).arrayBuffer());
+  if (state.current?.name !== name) return;
+  board.fill(region, take ? 0 : board.paintClass);
+  await keep();
+});
+const TOOLS = ["brush", "eraser", "add-region", "take-region"];
+
 function tool(name) {
   board.tool = board.tool === name ? null : name;
-  for (const id of ["brush", "eraser"]) $(id).setAttribute("aria-pressed", String(board.tool === id));
+  for (const id of TOOLS) $(id).setAttribute("aria-pressed", String(board.tool === id));
   $("canvas").classList.toggle("painting", board.tool !== null);
 }
 
@@ -263,7 +347,13 @@ function checkbox(value, checked, colour) {
 }
 
 function listen() {
-  $("filter").addEventListener("change", () => { state.filter = $("filter").value; drawList(); });
+  $("filter").addEventListener("change", guarded(() => filterBy($("filter").value)));
+  $("show-grid").addEventListener("click", () => showGrid($("grid").hidden));
+  $("accept-grid").addEventListener("click", guarded(acceptGrid));
+  $("earlier-grid").addEventListener("click", () => { state.grid = Math.max(0, state.grid - GRID); drawGrid(); });
+  $("later-grid").addEventListener("click", () => { state.grid += GRID; drawGrid(); });
+  $("outlines").addEventListener("change", () => board.setOutlines($("outlines").checked));
+  $("reach").addEventListener("input", drawTools);
   $("accept").addEventListener("click", guarded(() => decide("accepted")));
   $("reject").addEventListener("click", guarded(() => decide("rejected")));
   $("undo").addEventListener("click", guarded(undo));
@@ -278,7 +368,7 @@ function listen() {
   });
   $("threshold").addEventListener("change", guarded(() => { clearTimeout(wait); return redraw(false, true); }));
   $("refine").addEventListener("click", guarded(() => redraw(true, true)));
-  for (const id of ["brush", "eraser"]) $(id).addEventListener("click", () => tool(id));
+  for (const id of TOOLS) $(id).addEventListener("click", () => tool(id));
   $("paint-class").addEventListener("change", () => { board.paintClass = Number($("paint-class").value); });
   $("size").addEventListener("input", () => { board.size = Number($("size").value); drawTools(); });
   $("zoom").addEventListener("input", () => { board.setZoom($("zoom").value / 100); drawTools(); });
@@ -308,7 +398,8 @@ function keys(event) {
   if (/^(SELECT|TEXTAREA)$/.test(event.target.tagName) || event.target.type === "text") return;
   const actions = {
     j: () => step(1), k: () => step(-1), a: () => decide("accepted"), r: () => decide("rejected"), u: undo,
-    b: () => tool("brush"), e: () => tool("eraser"), n: () => board.tool && tool(board.tool), s: () => redraw(true, true),
+    b: () => tool("brush"), e: () => tool("eraser"), n: () => board.tool && tool(board.tool), g: () => tool("add-region"), t: () => tool("take-region"),
+    o: () => { $("outlines").checked = !$("outlines").checked; board.setOutlines($("outlines").checked); }, s: () => redraw(true, true),
     "[": () => nudge("size", -4), "]": () => nudge("size", 4), "+": () => nudge("zoom", 25), "-": () => nudge("zoom", -25),
   };
   const action = actions[event.key.toLowerCase()];
@@ -329,10 +420,10 @@ guarded(async () => {
   board.colours = project.colours;
   $("tags").append(...project.classes.map((name, i) => checkbox(name, false, project.colours[i + 1])));
   $("tags").addEventListener("change", guarded(retag));
-  $("formats").append(...FORMATS.map((name) => checkbox(name, ["masks", "coco"].includes(name))));
+  $("formats").append(...project.formats.map((name) => checkbox(name, ["masks", "coco"].includes(name))));
   options($("layer"), [...FIRST_LAYERS, ...project.kinds.map((kind) => [kind, `map: ${kind.replaceAll("_", " ")}`])]);
   options($("paint-class"), project.classes.map((name, i) => [String(i + 1), `${i + 1} ${name}`]));
-  board.setOpacity(0.6);
+  board.setOpacity(0.4);
   listen();
   drawList();
   drawTools();

@@ -1,0 +1,177 @@
+"""Which picture a written name means. Tables come from other computers and tools: with other separators, folders, cases,
+suffixes and Unicode forms, as web addresses, with prefixes.
+
+One rule for all of them: a name fits a picture if one of the two paths is the end of the other. The longest common end wins, then
+the strictest comparison. If two pictures fit equally well, none is chosen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from mupvss.data.images import SUFFIXES
+from mupvss.data.walk import NOT_READ
+
+PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""Put before the name of every upload by Label Studio."""
+VERSION = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9A-Za-z]+(?=\.[a-z]+$|$)", re.IGNORECASE)
+"""Put into the name of every picture by Roboflow: a_jpg.rf.12ab.jpg was a.jpg."""
+
+
+LONGEST = 200
+"""Longest name of a picture in bytes; file systems take 255, and what is written for a picture adds to it."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """The picture that a name means."""
+
+    picture: str | None
+    """None: there is none, or more than one."""
+    how: str = ""
+    """What had to be overlooked; empty for the same path, however it is spelled."""
+    several: tuple[str, ...] = ()
+    """Pictures that fit equally well, where none was chosen."""
+
+
+def _same(text: str) -> str:
+    return text
+
+
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _any_case(text: str) -> str:
+    return _composed(text).casefold()
+
+
+def stem(name: str) -> str:
+    """The name without a picture's suffix; 'v1.2' has none."""
+    suffix = PurePosixPath(name).suffix
+    return name[: -len(suffix)] if suffix.lower() in SUFFIXES | NOT_READ else name
+
+
+def _any_suffix(text: str) -> str:
+    return stem(_any_case(text))
+
+
+def _without_marks(text: str) -> str:
+    """Without what Label Studio and Roboflow add."""
+    return stem(VERSION.sub("", PREFIX.sub("", _any_case(text))))
+
+
+LEVELS: tuple[tuple[Callable[[str], str], str], ...] = (
+    (_same, ""),
+    (_composed, "in another Unicode form"),
+    (_any_case, "in other capitals"),
+    (_any_suffix, "with another suffix"),
+    (_without_marks, "without what a tool added to the name"),
+)
+"""How the last part of two paths is compared, the strictest first, and what a match then overlooks."""
+ELSEWHERE = "in another folder"
+UPLOAD = re.compile(r"^/?data/upload/(\d+/)?")
+"""Where Label Studio keeps uploads."""
+
+
+class PictureNames:
+    """Finds pictures by name among some relative paths separated by /."""
+
+    def __init__(self, pictures: Iterable[str]) -> None:
+        self.pictures = list(pictures)
+        self._exact = set(self.pictures)
+        self._by_name: list[dict[str, list[str]]] | None = None
+
+    def find(self, written: str) -> Match:
+        """The picture that `written` means: a path with any separators, or a web address."""
+        for form in spellings(written):
+            if form in self._exact:
+                return Match(form)
+        for form in spellings(written):
+            found = self._best(form)
+            if found.picture is not None or found.several:
+                return found
+        return Match(None)
+
+    def _best(self, form: str) -> Match:
+        parts = form.split("/")
+        best: tuple[int, int] = (0, 0)
+        fitting: list[str] = []
+        for level, (key, _) in enumerate(LEVELS):
+            for picture in self._index()[level].get(key(parts[-1]), ()):
+                common = _common_end(picture.split("/"), parts, key)
+                rank = (common, -level)
+                if common and rank > best:
+                    best, fitting = rank, [picture]
+                elif common and rank == best:
+                    fitting.append(picture)
+        if len(fitting) != 1:
+            return Match(None, several=tuple(sorted(fitting)))
+        picture, how = fitting[0], LEVELS[-best[1]][1]
+        moved = picture.count("/") != len(parts) - 1
+        return Match(picture, " and ".join(part for part in (how, ELSEWHERE if moved else "") if part))
+
+    def _index(self) -> list[dict[str, list[str]]]:
+        if self._by_name is None:
+            self._by_name = [{} for _ in LEVELS]
+            for picture in self.pictures:
+                for (key, _), table in zip(LEVELS, self._by_name, strict=True):
+                    table.setdefault(key(picture.rpartition("/")[2]), []).append(picture)
+        return self._by_name
+
+
+def _common_end(picture: list[str], written: list[str], key: Callable[[str], str]) -> int:
+    """Number of parts that both paths end with, if that is all of one of them; else 0. Folders are compared no more loosely than
+    in other capitals."""
+    loose = key if key in (_same, _composed) else _any_case
+    common = 1
+    while common < min(len(picture), len(written)):
+        if loose(picture[-1 - common]) != loose(written[-1 - common]):
+            return 0
+        common += 1
+    return common
+
+
+def spellings(written: str) -> list[str]:
+    """The relative paths that a name may stand for, as it is written first: with / as separator, without ./ and drive, an
+    address without its server and decoded."""
+    paths = [*_address_paths(written), written]
+    found = [written, *map(_tidy, paths), *(_tidy(unquote(path)) for path in paths if "%" in path)]
+    return list(dict.fromkeys(name for name in found if name))
+
+
+def _address_paths(written: str) -> list[str]:
+    """The path in a web address, or in one of Label Studio's; none for anything else."""
+    try:
+        parts = urlsplit(written, allow_fragments=False)
+        local = parse_qs(parts.query).get("d") if parts.path.endswith("/local-files/") else None
+    except ValueError:
+        return []
+    if local:  # a plus sign is a space in some addresses and itself in others
+        return [local[0], unquote(re.sub(r"^(.*&)?d=", "", parts.query))]
+    if UPLOAD.match(parts.path):
+        return [UPLOAD.sub("", parts.path)]
+    if len(parts.scheme) > 1 and (parts.netloc or parts.path.startswith("/")):
+        return [parts.path]
+    return []
+
+
+def _tidy(path: str) -> str:
+    plain = re.sub(r"^[A-Za-z]:(?=/)", "", path.replace("\\", "/"))
+    whole = posixpath.normpath(plain.lstrip("/")) if plain.strip("/") else ""
+    return re.sub(r"^(\.\./)+", "", whole)
+
+
+def sample_name(relative: str) -> str:
+    """'cats/1.jpg' -> 'cats__1', the stem of every file written for the picture; shortened if it is very long."""
+    name = "__".join(PurePosixPath(relative).with_suffix("").parts)
+    if len(name.encode()) <= LONGEST:
+        return name
+    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"

@@ -1,0 +1,175 @@
+"""Every picture and mask is decoded once before anything is trained, so that one bad file is not found hours later."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mupvss.data.images import check_image, read_image
+from mupvss.data.masks import IGNORE
+from mupvss.data.sample import Dataset, LazySamples, Sample
+from mupvss.errors import DataError
+from mupvss.files import file_state, read_json, write_json
+from mupvss.runtime.device import own_cores
+from mupvss.runtime.log import progress_bar
+
+SHOWN = 20
+"""At most this number of bad files is listed."""
+EVERY = 20_000
+"""Number of pictures after which what was found is saved."""
+
+
+def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path) -> Dataset:
+    """The data set with only those pictures and masks that can be read.
+
+    Args:
+        dataset: Its pictures are files; drawn ones are always readable, and are not looked at.
+        unreadable: stop: DataError that lists all bad files. skip: pictures are left out, masks are not used.
+        memory: A JSON file that keeps what was found, by content, so that every file is decoded once.
+
+    Returns:
+        The same data set, or one without the bad files and with a note on them.
+    """
+    known = _read(memory)
+    found = _check_all(dataset, known, memory)
+    bad = {place: state.fault for place, state in enumerate(found) if state.fault is not None}
+    masks = [state for state in found if state.has_class is not None]
+    if masks and not any(state.has_class for state in masks):
+        raise DataError(
+            f"none of the {len(masks)} true masks has a pixel of any class. Are these masks of 0 and 255? Class "
+            "ids are expected: 0 for the background, 1 for the first class, 255 for what is not scored"
+        )
+    if not bad:
+        return dataset
+    faults = list(bad.values())
+    if unreadable == "stop":
+        more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
+        listed = "\n  ".join([*(text for _, text in faults[:SHOWN]), *more])
+        raise DataError(
+            f"{len(bad)} of {len(found)} pictures cannot be used:\n  {listed}\n"
+            'mend or remove these files, or set data.unreadable = "skip" to go on without them'
+        )
+    notes = []
+    for what, text in (("picture", "pictures that cannot be read"), ("mask", "masks that cannot be used")):
+        these = [why for kind, why in faults if kind == what]
+        if these:
+            notes.append(f"{text}, left out: {len(these)} ({these[0]})")
+    return Dataset(dataset.classes, _without(dataset.samples, bad), (*dataset.notes, *notes))
+
+
+Fault = tuple[str, str]
+"""'picture' or 'mask', and what is wrong with it."""
+
+
+def _without(samples: Sequence[Sample], bad: dict[int, Fault]) -> Sequence[Sample]:
+    left = [place for place in range(len(samples)) if bad.get(place, ("",))[0] != "picture"]
+    unmasked = {place for place, fault in bad.items() if fault[0] == "mask"}
+    if isinstance(samples, LazySamples):
+        return LazySamples(range(len(left)), functools.partial(_made, samples, left, unmasked))
+    return [_made(samples, left, unmasked, number) for number in range(len(left))]
+
+
+def _made(samples: Sequence[Sample], left: list[int], unmasked: set[int], number: int) -> Sample:
+    sample = samples[left[number]]
+    return replace(sample, open_mask=None, mask_origin=None) if left[number] in unmasked else sample
+
+
+@dataclass(frozen=True)
+class State:
+    """What was found in a picture's files."""
+
+    fault: Fault | None = None
+    has_class: bool | None = None
+    """Whether its mask has a pixel of a class; None without a mask."""
+
+    @classmethod
+    def stored(cls, value: Any) -> State:
+        fault, has_class = value
+        return cls(tuple(fault) if fault else None, has_class)
+
+
+def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[State]:
+    """The state of each picture. Several are decoded at a time, since Pillow lets go of the interpreter."""
+    found = [State()] * len(dataset.samples)
+    waiting: list[int] = []
+    for place, sample in enumerate(dataset.samples):
+        if _is_file(sample):
+            key = _key(sample)
+            if key in known:
+                found[place] = State.stored(known[key])
+            else:
+                waiting.append(place)
+    if not waiting:
+        return found
+    check = functools.partial(_check_one, dataset)
+    with progress_bar("check", len(waiting), "pictures", brief=True) as advance, ThreadPoolExecutor(min(8, own_cores())) as pool:
+        for number, (place, key, state) in enumerate(pool.map(check, waiting), 1):
+            found[place] = state
+            if key is not None:
+                known[key] = [state.fault, state.has_class]
+            advance(1)
+            if number % EVERY == 0:
+                write_json(memory, known)
+    write_json(memory, known)
+    return found
+
+
+def _is_file(sample: Sample) -> bool:
+    return isinstance(sample.open_image, functools.partial) and sample.open_image.func is read_image
+
+
+def _key(sample: Sample) -> str | None:
+    """What identifies picture and mask by place and content; None for one that is absent."""
+    states = [file_state(path) if path else None for path in (sample.origin, _mask_file(sample))]
+    return None if states[0] is None else json.dumps([sample.origin, *states])
+
+
+def _mask_file(sample: Sample) -> str | None:
+    """The mask's own file; None if there is none, or if one file holds the masks of all pictures."""
+    return sample.mask_origin if sample.mask_origin and sample.mask_origin.lower().endswith(".png") else None
+
+
+def _check_one(dataset: Dataset, place: int) -> tuple[int, str | None, State]:
+    sample = dataset.samples[place]
+    key = _key(sample)
+    try:
+        size = check_image(Path(sample.origin))
+    except DataError as error:
+        return place, key, State(("picture", str(error)))
+    origin = _mask_file(sample)
+    if origin is None or sample.open_mask is None:
+        return place, key, State()
+    try:
+        mask = sample.open_mask()
+    except DataError as error:
+        return place, key, State(("mask", str(error)))
+    fault = mask_fault(mask, size, len(dataset.classes), origin)
+    if fault is not None:
+        return place, key, State(("mask", fault))
+    return place, key, State(None, bool(((mask > 0) & (mask != IGNORE)).any()))
+
+
+def mask_fault(mask: np.ndarray, size: tuple[int, int], classes: int, origin: str) -> str | None:
+    """Why a mask does not fit its picture of (width, height) and the number of classes; None if it does."""
+    if mask.shape != size[::-1]:
+        return f"{origin}: is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {size[0]}x{size[1]}"
+    ids = np.unique(mask)
+    wrong = ids[(ids != IGNORE) & (ids > classes)]
+    if len(wrong):
+        return f"{origin}: has class id {wrong[0]}, expected at most {classes}"
+    return None
+
+
+def _read(memory: Path) -> dict[str, Any]:
+    try:
+        found = read_json(memory)
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,76 @@
+"""What was found in a data set, and what looks wrong in it, in a few lines before hours of training."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+
+from mupvss.data.sample import Dataset
+
+FEW = 20
+"""A class with fewer pictures than this will have poor masks."""
+SHOWN = 40
+"""At most this number of tags is listed with their pictures."""
+SPLITS = frozenset({"train", "val", "valid", "validation", "test", "training", "testing"})
+
+
+def print_summary(dataset: Dataset, console: Console, counts: bool = True) -> None:
+    """counts: also list the tags, the most frequent first."""
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+    found = Counter(tag for sample in dataset.samples for tag in sample.tags)
+    untagged = sum(not sample.tags for sample in dataset.samples)
+    tagged = max(1, len(dataset.samples) - untagged)
+    say(
+        f"{len(dataset.samples):,} pictures, {len(dataset.classes)} tags, {sum(found.values()) / tagged:.1f} per tagged picture, "
+        f"{untagged:,} pictures without a tag"
+    )
+    if counts:
+        ordered = sorted(dataset.classes, key=lambda name: -found[name]) if len(dataset.classes) > SHOWN else dataset.classes
+        for name in ordered[:SHOWN]:
+            say(f"  {name:24s} {found[name]:6d}")
+        if len(ordered) > SHOWN:
+            say(f"  ... and {len(ordered) - SHOWN} more, each with at most {found[ordered[SHOWN]]}")
+    for note in dataset.notes:
+        say(f"- {note}")
+    for doubt in doubts(dataset.classes, found, len(dataset.samples), untagged):
+        say(f"! {doubt}")
+
+
+def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged: int) -> Iterator[str]:
+    """What looks wrong, and what helps."""
+    alike = defaultdict(list)
+    for name in classes:
+        alike["".join(c for c in name.casefold() if c.isalnum()) or name].append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean one thing, write them alike"
+    spaced = [name for name in classes if len(name.split()) > 1 and any(word in counts for word in name.split())]
+    if len(spaced) > len(classes) / 3:
+        yield f"tags that consist of other tags: {_some(spaced)}; if blanks separate tags, give --separator ' ' (data.separator)"
+    if classes and all(name.lstrip("-").isdigit() for name in classes):
+        yield f"the tags are numbers: {_some(list(classes))}; if another column has their names, give --tag-columns NAME"
+    if classes and {name.casefold() for name in classes} <= SPLITS:
+        yield f"the tags are {', '.join(classes)}; if the folders of the tags are below, give one of these folders instead"
+    absent = [name for name in classes if not counts[name]]
+    if absent:
+        yield f"classes without a picture: {_some(absent)}"
+    few = [name for name in classes if 0 < counts[name] < FEW]
+    if len(few) > max(5, len(classes) / 2):
+        yield (
+            f"{len(few)} of {len(classes)} tags have fewer than {FEW} pictures, so their masks will be poor; name the "
+            "classes that matter in data.classes"
+        )
+    elif few:
+        yield f"fewer than {FEW} pictures of {', '.join(few)}: masks will be poor"
+    everywhere = [name for name in classes if counts[name] == pictures]
+    if everywhere and not untagged:
+        yield f"all pictures have the tag {', '.join(everywhere)}; add some without it, or nothing can be learned of it"
+
+
+def _some(names: list[str], shown: int = 4) -> str:
+    return ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

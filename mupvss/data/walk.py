@@ -1,0 +1,63 @@
+"""The pictures below a folder, and what else lies there: what computers put beside pictures is no picture and no class."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from mupvss.data.images import SUFFIXES
+
+NOT_THE_USERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+"""Folders that a Mac, a network disk or Windows makes by itself; hidden ones, whose names begin with a point, likewise."""
+NOT_READ = (
+    frozenset(
+        {".heic", ".heif", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd", ".svg", ".pdf", ".ico"}
+        | {".mp4", ".mov", ".avi", ".mkv", ".exr", ".hdr", ".jxl", ".dcm", ".nii", ".avif", ".jp2", ".gif", ".jfif"}
+    )
+    - SUFFIXES
+)
+"""Pictures and films that are not read; those that this installation of Pillow reads are in SUFFIXES."""
+
+
+@dataclass
+class Below:
+    """What lies below a folder."""
+
+    pictures: list[str] = field(default_factory=list)
+    """Relative to the folder, separated by /, in order."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Suffix of pictures and films that are not read -> their number."""
+
+    def note(self) -> str:
+        """What was left out, as a sentence; empty if nothing was."""
+        if not self.left_out:
+            return ""
+        counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.left_out.items()))
+        heic = {".heic", ".heif"} & set(self.left_out)
+        help_ = " (pip install 'mupvss[heic]' reads .heic)" if heic else " (save them as PNG or JPEG)"
+        return f"left out, since they are not read: {counted}{help_}"
+
+
+def pictures_below(folder: Path) -> Below:
+    """Searches all folders below; hidden ones and those of NOT_THE_USERS are passed over."""
+    found = Below()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
+        for name in files:
+            suffix = Path(name).suffix.lower()
+            if is_hidden(name):
+                continue
+            if suffix in SUFFIXES:
+                found.pictures.append(str(inside / name))
+            elif suffix in NOT_READ:
+                found.left_out[suffix] += 1
+    found.pictures.sort()
+    return found
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is not the user's own."""
+    return name.startswith(".") or name.lower() in NOT_THE_USERS
