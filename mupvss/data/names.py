@@ -2,7 +2,7 @@
 suffixes and Unicode forms, as web addresses, with prefixes.
 
 One rule for all of them: a name fits a picture if one of the two paths is the end of the other. The longest common end wins, then
-the strictest comparison. If two pictures fit equally well, none is chosen.
+the strictest comparison, then the same number of folders. If two pictures fit equally well, none is chosen.
 """
 
 from __future__ import annotations
@@ -65,15 +65,25 @@ def _any_suffix(text: str) -> str:
 
 def _without_marks(text: str) -> str:
     """Without what Label Studio and Roboflow add."""
-    return stem(VERSION.sub("", PREFIX.sub("", _any_case(text))))
+    return VERSION.sub("", PREFIX.sub("", _composed(text)))
+
+
+def _without_marks_any_case(text: str) -> str:
+    return _without_marks(text).casefold()
+
+
+def _without_marks_any_suffix(text: str) -> str:
+    return stem(_without_marks_any_case(text))
 
 
 LEVELS: tuple[tuple[Callable[[str], str], str], ...] = (
     (_same, ""),
     (_composed, "in another Unicode form"),
     (_any_case, "in other capitals"),
-    (_any_suffix, "with another suffix"),
     (_without_marks, "without what a tool added to the name"),
+    (_without_marks_any_case, "without what a tool added to the name, in other capitals"),
+    (_any_suffix, "with another suffix"),
+    (_without_marks_any_suffix, "without what a tool added to the name and with another suffix"),
 )
 """How the last part of two paths is compared, the strictest first, and what a match then overlooks."""
 ELSEWHERE = "in another folder"
@@ -94,29 +104,31 @@ class PictureNames:
         for form in spellings(written):
             if form in self._exact:
                 return Match(form)
+        best = (0, 0, False)
+        fitting: list[str] = []
         for form in spellings(written):
-            found = self._best(form)
-            if found.picture is not None or found.several:
-                return found
-        return Match(None)
+            rank, pictures = self._best(form)
+            if rank > best:
+                best, fitting = rank, pictures
+        if len(fitting) != 1:
+            return Match(None, several=tuple(sorted(fitting)))
+        how = LEVELS[-best[1]][1]
+        return Match(fitting[0], " and ".join(part for part in (how, "" if best[2] else ELSEWHERE) if part))
 
-    def _best(self, form: str) -> Match:
+    def _best(self, form: str) -> tuple[tuple[int, int, bool], list[str]]:
+        """The best rank that a picture has for this form of a name, and the pictures that have it."""
         parts = form.split("/")
-        best: tuple[int, int] = (0, 0)
+        best = (0, 0, False)
         fitting: list[str] = []
         for level, (key, _) in enumerate(LEVELS):
             for picture in self._index()[level].get(key(parts[-1]), ()):
                 common = _common_end(picture.split("/"), parts, key)
-                rank = (common, -level)
+                rank = (common, -level, picture.count("/") == len(parts) - 1)
                 if common and rank > best:
                     best, fitting = rank, [picture]
-                elif common and rank == best:
+                elif common and rank == best and picture not in fitting:
                     fitting.append(picture)
-        if len(fitting) != 1:
-            return Match(None, several=tuple(sorted(fitting)))
-        picture, how = fitting[0], LEVELS[-best[1]][1]
-        moved = picture.count("/") != len(parts) - 1
-        return Match(picture, " and ".join(part for part in (how, ELSEWHERE if moved else "") if part))
+        return best, fitting
 
     def _index(self) -> list[dict[str, list[str]]]:
         if self._by_name is None:
@@ -130,7 +142,7 @@ class PictureNames:
 def _common_end(picture: list[str], written: list[str], key: Callable[[str], str]) -> int:
     """Number of parts that both paths end with, if that is all of one of them; else 0. Folders are compared no more loosely than
     in other capitals."""
-    loose = key if key in (_same, _composed) else _any_case
+    loose = _same if key is _same else _composed if key in (_composed, _without_marks) else _any_case
     common = 1
     while common < min(len(picture), len(written)):
         if loose(picture[-1 - common]) != loose(written[-1 - common]):

@@ -50,7 +50,7 @@ def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged
         if len(names) > 1:
             yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean one thing, write them alike"
     spaced = [name for name in classes if len(name.split()) > 1 and any(word in counts for word in name.split())]
-    if len(spaced) > len(classes) / 3:
+    if len(spaced) >= len(classes) / 3 and spaced:
         yield f"tags that consist of other tags: {_some(spaced)}; if blanks separate tags, give --separator ' ' (data.separator)"
     if classes and all(name.lstrip("-").isdigit() for name in classes):
         yield f"the tags are numbers: {_some(list(classes))}; if another column has their names, give --tag-columns NAME"

@@ -13,7 +13,6 @@ from mupvss.runtime.log import each
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds_for, seed_path
 from mupvss.stages.run_folder import Metrics, Stage, Work
-from mupvss.stages.scoring import given_labels
 from mupvss.training.affinity import train_affinity
 
 CRF, MARGIN = "clip-es", 0.3
@@ -54,9 +53,7 @@ def write_labels(work: Work, crf_steps: int) -> None:
     found = read_json(seeds / "metrics.json")
     for sample in each("affinity labels", work.dataset.samples):
         path = work.folder / "labels" / f"{sample.name}.png"
-        if sample.rejected or sample.given_mask is not None:
-            write_palette_png(path, given_labels(sample))
-        elif not path.is_file():
+        if not path.is_file():
             image = sample.open_image()
             maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
             _, labels = pseudo_mask(maps, np.array(image), found["threshold"], config)
@@ -69,7 +66,6 @@ AFFINITY = Stage(
     affinity,
     after=("train", "seeds"),
     revision=3,
-    learns_masks=True,
     does="learns from {pictures} which neighbouring pixels belong together",
     idle=lambda inputs: isinstance(inputs, NoAffinity),
 )

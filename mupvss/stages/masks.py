@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import IGNORE, write_grey_png, write_palette_png
+from mupvss.data.masks import write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
@@ -19,11 +19,11 @@ from mupvss.masks.pseudo import Refined, prepare_crf, pseudo_mask
 from mupvss.masks.random_walk import walked
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import MasksConfig, Section
-from mupvss.runtime.log import console, each, note_if_slow
+from mupvss.runtime.log import each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
 from mupvss.stages.run_folder import Metrics, Stage, Work
-from mupvss.stages.scoring import given_labels, read_mask, score_maps
+from mupvss.stages.scoring import read_mask, score_maps
 
 KIND = "walked"
 
@@ -81,44 +81,32 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, background: floa
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     ignored: list[float] = []
-    corrected = 0
     with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
         prepare_crf(config, (len(sample.tags) for sample in dataset.samples))
     for sample in each("masks", dataset.samples):
         seeds = read_seeds(seed_path(folder, KIND, sample.name))
         image = np.array(sample.open_image())
         refined, labels = pseudo_mask(seeds, image, background, config)
-        decided = sample.rejected or sample.given_mask is not None
-        corrected += sample.given_mask is not None
-        full = write_mask(folder, sample.name, refined, given_labels(sample) if decided else labels, decided)
+        write_mask(folder, sample.name, refined, labels)
         ignored.append(float((labels == 255).mean()))
         if sample.open_mask is not None:
             truth = read_mask(sample, seeds.size)
-            matrix += confusion_matrix(full, truth, size)
+            matrix += confusion_matrix(refined.labels(), truth, size)
             histogram += threshold_histogram(*refined.best(), truth, size)
     team = processes()
     matrix, histogram = team.total(matrix), team.total(histogram)
     metrics: Metrics = {"unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples))}
-    if given := int(team.total(np.array(corrected))):
-        metrics["corrected"] = given
-        console.print(f"masks: {given} of them are those that people accepted or painted", highlight=False)
     if histogram.any():
         # The oracle moves the background's probability after the CRF, without running it again.
         metrics |= {"miou": scores(matrix).miou, "miou_oracle": max(scores(matrix).miou, best_threshold(histogram)[1].miou)}
     return metrics
 
 
-def write_mask(folder: Path, name: str, refined: Refined, labels: np.ndarray, certain: bool = False) -> np.ndarray:
-    """The three files of a picture; -> the full mask (H, W) uint8. certain: the labels are a person's, and hold wherever they are
-    not 255."""
-    full, confidence = refined.labels(), refined.confidence()
-    if certain:
-        known = labels != IGNORE
-        full, confidence = np.where(known, labels, full), np.where(known, 255, confidence).astype(np.uint8)
-    write_palette_png(folder / "full" / f"{name}.png", full)
+def write_mask(folder: Path, name: str, refined: Refined, labels: np.ndarray) -> None:
+    """The three files of a picture."""
+    write_palette_png(folder / "full" / f"{name}.png", refined.labels())
     write_palette_png(folder / "labels" / f"{name}.png", labels)
-    write_grey_png(folder / "confidence" / f"{name}.png", confidence)
-    return full
+    write_grey_png(folder / "confidence" / f"{name}.png", refined.confidence())
 
 
 MASKS = Stage(
@@ -127,6 +115,5 @@ MASKS = Stage(
     masks,
     after=("seeds", "affinity"),
     scores=True,
-    learns_masks=True,
     does="draws the mask of each of {pictures} to its edges",
 )

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.errors import DataError
 from mupvss.evaluation.completeness import Region, regions
@@ -97,12 +96,3 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> np.ndarray:
     if mask.shape != size:
         raise DataError(f"{sample.origin}: the picture is {size[0]}x{size[1]} pixels, its mask {mask.shape[0]}x{mask.shape[1]}")
     return mask
-
-
-def given_labels(sample: Sample) -> np.ndarray:
-    """What is learned from a picture about which a person decided, (H, W) uint8: the person's mask; of a rejected picture
-    nothing, so 255 everywhere."""
-    if sample.given_mask is None:
-        image = sample.open_image()
-        return np.full((image.height, image.width), IGNORE, np.uint8)
-    return sample.given_mask()

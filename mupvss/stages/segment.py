@@ -60,6 +60,8 @@ def val_inputs(config: RunConfig) -> ValInputs:
 def segment(work: Work) -> Metrics:
     """-> model.safetensors and log.jsonl; with more than one round, those of the earlier ones under round-N."""
     masks, figures, rounds = work.run.folder("masks"), {}, work.inputs.segment.rounds
+    if given := sum(sample.given_mask is not None for sample in work.dataset.samples):
+        console.print(f"segment: {given} of the masks are those that people accepted or painted", highlight=False)
     for number in range(1, rounds + 1):
         target = work.folder if number == rounds else work.folder / f"round-{number}"
         if not processes().from_main((target / "model.safetensors").is_file() and number < rounds):
@@ -124,6 +126,7 @@ SEGMENT = Stage(
     segment,
     after=("train", "masks"),
     revision=4,
+    learns_masks=True,
     does="trains a segmentation network on the masks of {pictures}",
 )
 VAL = Stage(

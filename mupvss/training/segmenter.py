@@ -64,9 +64,16 @@ def train_segmenter(
 
 
 def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
-    """The pictures to learn from. Those whose mask is unsure throughout are left out; DataError if that leaves none."""
+    """The pictures to learn from, with the masks that people accepted or painted in the place of pseudo-masks. Those whose mask
+    is unsure throughout, or was rejected, are left out; DataError if that leaves none."""
     found = []
     for sample in dataset.samples:
+        if sample.rejected:
+            continue
+        if sample.given_mask is not None:
+            tags = dataset.tag_vector(sample) > 0
+            found.append(DenseSample(sample.origin, sample.open_image, sample.given_mask, None, tags))
+            continue
         labels = masks / "labels" / f"{sample.name}.png"
         confidence = masks / "confidence" / f"{sample.name}.png"
         ids = np.unique(read_label_image(labels))
@@ -79,6 +86,7 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
             found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:
         raise DataError(
-            f"{masks / 'labels'}: every pixel of every mask is unsure (255); lower masks.margin and run 'masks' again"
+            f"{masks / 'labels'}: every pixel of every mask is unsure (255), or was rejected; lower masks.margin and run 'masks' "
+            "again"
         )
     return found

@@ -31,6 +31,8 @@ BOOKKEEPING = frozenset(
 YES = frozenset({"1", "1.0", "true", "yes", "x", "y"})
 NO = frozenset({"0", "0.0", "-1", "-1.0", "false", "no", "n", ""})
 
+CLASSES = "_classes.csv"
+"""What Roboflow calls its tables; all columns but the first are tags there."""
 LABELS = re.compile(r'^\s*[\[{].*"\w*(labels?|choices|taxonomy)":', re.DOTALL)
 
 Cells = Sequence[Sequence[str]]
@@ -58,8 +60,14 @@ def find_columns(header: Sequence[str], cells: Cells, path: Path, wanted: Sequen
         columns = _wanted_columns(header, wanted, path)
         return Columns(picture, columns, all(_is_binary(cells, i) for i in columns), tuple(notes))
     others = [i for i in range(len(header)) if i != picture]
+    if path.name == CLASSES:
+        return _one_each(header, picture, others, others, notes)
+    names = set(map(plain, header))
+    of_label_studio = {"annotationid", "annotator"} <= names
+    if of_label_studio and not names - BOOKKEEPING - {plain(header[picture])}:
+        return Columns(picture, (), False, tuple(notes))  # it leaves out the columns of what nobody said
     named = _tag_columns(header, others)
-    binary = [i for i in others if plain(header[i]) not in BOOKKEEPING and _is_binary(cells, i)]
+    binary = [i for i in others if plain(header[i]) not in BOOKKEEPING and _is_binary(cells, i) and not of_label_studio]
     if len(binary) > 1 and set(named) <= set(binary):
         return _one_each(header, picture, binary, others, notes)
     if named:

@@ -1,13 +1,14 @@
-"""Tags from the exports of other tools: COCO's annotations, CVAT for images 1.1, Pascal VOC's XML files.
+"""Tags from the exports of other tools: COCO's annotations, CVAT for images 1.1, the files of Pascal VOC and of LabelMe.
 
 No library is used, for the reason given in `export/formats.py`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -93,7 +94,7 @@ def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
 def read_voc_folder(folder: Path, table: TagTable) -> None:
     """Tags from the .xml files of a folder and the folders below. A picture is named by <filename>, in the folder of its file."""
     others: list[str] = []
-    for path in _xml_files(folder):
+    for path in files_of(folder, ".xml"):
         root = parse_xml(path)
         if root.tag != "annotation":
             others.append(path.name)
@@ -110,12 +111,37 @@ def read_voc_folder(folder: Path, table: TagTable) -> None:
         table.notes.append(f"XML files that are no annotations, left out: {', '.join(sorted(others)[:3])} ({len(others)})")
 
 
-def _xml_files(folder: Path) -> list[Path]:
+def files_of(folder: Path, suffix: str) -> list[Path]:
+    """The files of this suffix in a folder and those below, without hidden ones."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
-        found += [Path(place) / name for name in files if name.lower().endswith(".xml") and not is_hidden(name)]
+        found += [Path(place) / name for name in files if name.lower().endswith(suffix) and not is_hidden(name)]
     return sorted(found)
+
+
+def read_labelme_folder(folder: Path, table: TagTable) -> None:
+    """Tags from the .json files of a folder and the folders below, one for each picture: the labels of shapes, and the flags that
+    are set. A picture is named by imagePath, in the folder of its file."""
+    others: list[str] = []
+    for path in files_of(folder, ".json"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not valid JSON ({error})") from None
+        if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+            others.append(path.name)
+            continue
+        try:
+            name = PureWindowsPath(str(content["imagePath"])).name
+            labels = [str(shape["label"]) for shape in content["shapes"]]
+            labels += [str(flag) for flag, is_set in (content.get("flags") or {}).items() if is_set is True]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path}: not as LabelMe writes it ({type(error).__name__}: {error})") from None
+        inside = path.parent.relative_to(folder).as_posix()
+        table.add(name if inside == "." else f"{inside}/{name}", labels)
+    if others:
+        table.notes.append(f"JSON files that are no annotations, left out: {', '.join(sorted(others)[:3])} ({len(others)})")
 
 
 def objects_of(root: ElementTree.Element) -> frozenset[str]:

@@ -7,21 +7,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mupvss.data.tags.exports import parse_xml, read_coco, read_cvat, read_voc_folder
+from mupvss.data.tags.exports import files_of, parse_xml, read_coco, read_cvat, read_labelme_folder, read_voc_folder
 from mupvss.data.tags.label_studio import read_label_studio
 from mupvss.data.tags.table import decoded, read_csv, read_jsonl
 from mupvss.data.tags.tag_table import TagTable
 from mupvss.data.tags.words import Words
 from mupvss.errors import DataError
 
-READABLE = ".csv or .jsonl (a picture and its tags per row), .json (COCO, Label Studio), .xml (CVAT) or a folder of VOC's XML"
+READABLE = (
+    ".csv or .jsonl (a picture and its tags per row), .json (COCO, Label Studio), .xml (CVAT), or a folder of VOC's XML or "
+    "LabelMe's JSON"
+)
 
 
 def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[str] = ()) -> TagTable:
     """Read tags in any known form.
 
     Args:
-        path: A .csv, .tsv, .jsonl, .json or .xml file, or a folder of VOC's XML files.
+        path: A .csv, .tsv, .jsonl, .json or .xml file, or a folder of VOC's XML or LabelMe's JSON files.
         separator: What separates the tags of a cell; None: any of | ; and comma. A blank stands for any number of blanks.
         tag_columns: Names of the columns with tags, for a table that does not call them tags or labels.
 
@@ -36,7 +39,7 @@ def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[st
         raise DataError(f"{path}: no such tag table; give {READABLE}")
     suffix = path.suffix.lower()
     if path.is_dir():
-        read_voc_folder(path, table)
+        _read_folder(path, table)
     elif suffix in (".csv", ".tsv"):
         read_csv(path, table, tag_columns)
     elif suffix in (".jsonl", ".ndjson"):
@@ -51,6 +54,13 @@ def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[st
         left = f" ({'; '.join(table.notes)})" if table.notes else ""
         raise DataError(f"{path}: the table lists no picture{left}; expected rows like 'cat01.jpg,cat|person'")
     return table.finish()
+
+
+def _read_folder(path: Path, table: TagTable) -> None:
+    if files_of(path, ".xml"):
+        read_voc_folder(path, table)
+    else:
+        read_labelme_folder(path, table)
 
 
 def _read_xml(path: Path, table: TagTable) -> None:

@@ -12,12 +12,14 @@ from typing import Any
 
 from mupvss.data.tags.columns import PICTURE_KEYS, TAG_KEYS, Columns, find_columns, is_picture_name, is_yes, plain
 from mupvss.data.tags.tag_table import TagTable
-from mupvss.data.tags.words import SEPARATORS
+from mupvss.data.tags.words import SEPARATORS, has_numbers
 from mupvss.errors import DataError, UserError
 from mupvss.files import write_text
 
 BETWEEN = ",;\t|"
 """What may stand between the columns of a CSV."""
+ANNOTATION = "annotation_id"
+"""Label Studio's column, empty for a picture that nobody has annotated."""
 LONGEST = 1 << 28
 """Most characters that a cell may have."""
 
@@ -27,8 +29,12 @@ def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> No
     header, rows = _header_and_rows(path, table)
     columns = find_columns(header, [cells for _, cells in rows], path, tag_columns)
     table.notes += columns.notes
-    nameless = 0
+    nameless = unlabelled = 0
+    own = [header.index(name) for name in (ANNOTATION,) if name in header]
     for line, cells in rows:
+        if own and not cells[own[0]].strip():
+            unlabelled += 1
+            continue
         name = cells[columns.picture].strip() if columns.picture < len(cells) else ""
         tags = _tags_of(cells, header, columns, table)
         if not name and tags:
@@ -37,6 +43,8 @@ def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> No
             table.add(name, tags)
         else:
             nameless += 1
+    if unlabelled:
+        table.notes.append(f"tasks left out, since they are not begun: {unlabelled}")
     if nameless:
         table.notes.append(f"rows without a picture and without tags, left out: {nameless}")
 
@@ -131,8 +139,8 @@ def _add_entry(entry: Any, where: str, table: TagTable, ignored: Counter[str]) -
     if not entry[picture].strip():
         raise DataError(f"{where}: names no picture")
     found = table.words.of_value(entry[tags])
-    if entry[tags] and isinstance(entry[tags], dict | list) and not found and not table.words.dropped:
-        raise DataError(f'{where}: "{tags}" holds no tag that can be read; expected a list of texts')
+    if not found and has_numbers(entry[tags]):
+        raise DataError(f'{where}: "{tags}" holds numbers and no names; expected a list of texts')
     table.add(entry[picture].strip(), found)
 
 

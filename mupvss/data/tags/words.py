@@ -97,6 +97,18 @@ def labels_in(value: Any) -> list[str]:
     return found
 
 
+def has_numbers(value: Any) -> bool:
+    """Whether an object of JSON has numbers where Label Studio and Hugging Face put tags."""
+    if isinstance(value, list):
+        return any(has_numbers(part) for part in value)
+    if not isinstance(value, dict):
+        return False
+    named = [part for key, part in value.items() if key in TAG_KEYS or key.endswith(("label", "labels"))]
+    return any(
+        isinstance(part, int | float) or (isinstance(part, list) and any(isinstance(x, int) for x in part)) for part in named
+    )
+
+
 def _plain(value: Any) -> str:
     if value is None:
         return ""
