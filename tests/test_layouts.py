@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from helpers import network_of
@@ -118,3 +120,52 @@ def test_registers_change_the_patches():
     before = network(images).patches
     torch.nn.init.normal_(network.backbone.reg_token, std=3.0)
     assert not torch.allclose(network(images).patches, before)
+
+
+def test_deit_3_as_its_authors_publish_it(tmp_path):
+    """LayerScale is called gamma_1 and gamma_2 there, and the class token has no position."""
+    source = backbone(layer_scale=True, patch=16, image=32)
+    state = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", key): value for key, value in source.state_dict().items()}
+    state["pos_embed"] = state["pos_embed"][:, 1:]
+    torch.save({"model": state}, tmp_path / "w.pth")
+    target = backbone(layer_scale=True, patch=16, image=32)
+    load_backbone(target, str(tmp_path / "w.pth"))
+    torch.testing.assert_close(target.blocks[0].ls1.gamma, source.blocks[0].ls1.gamma)
+    with pytest.raises(WeightsError, match="layer_scale = true"):
+        load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.pth"))
+
+
+@pytest.mark.parametrize("image", [32, 48])
+def test_a_distillation_token_is_left_out_with_its_position(tmp_path, image):
+    source = backbone(patch=16, image=32)
+    state = dict(source.state_dict())
+    table = state["pos_embed"]
+    state["pos_embed"] = torch.cat((table[:, :1], torch.full_like(table[:, :1], 9.0), table[:, 1:]), 1)
+    state |= {"dist_token": torch.zeros(1, 1, 192), "head_dist.weight": torch.zeros(3, 192), "head.weight": torch.zeros(3, 192)}
+    save_file(state, tmp_path / "w.safetensors")
+    target = backbone(patch=16, image=image)
+    load_backbone(target, str(tmp_path / "w.safetensors"))
+    assert target.pos_embed.abs().max() < 5
+    if image == 32:
+        torch.testing.assert_close(target.pos_embed, source.pos_embed)
+
+
+@pytest.mark.parametrize("name", ["norm_pre.weight", "blocks.0.attn.q_norm.weight", "rope.freqs"])
+def test_layers_that_have_no_place_are_an_error(tmp_path, name):
+    save_file(
+        {**backbone(patch=16, image=32).state_dict(), name: torch.ones(3), "mask_token": torch.ones(3)},
+        tmp_path / "w.safetensors",
+    )
+    with pytest.raises(WeightsError, match=f"no place for, the first is '{name}'"):
+        load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.safetensors"))
+
+
+def test_positions_of_no_square_and_pointers_say_so(tmp_path):
+    state = dict(backbone(patch=16, image=32).state_dict())
+    save_file({**state, "pos_embed": torch.zeros(1, 1 + 6, 192)}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="positions of 6 patches, which are no square"):
+        load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.safetensors"))
+    for name in ("p.safetensors", "p.pth"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(WeightsError, match="a Git LFS pointer"):
+            load_backbone(backbone(patch=16, image=32), str(tmp_path / name))

@@ -2,7 +2,8 @@
 
 Vision transformers may come in the usual layouts, which are converted to timm's key names: timm's own; DINOv2's
 (`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2, with or without registers), which
-keeps query, key and value apart.
+keeps query, key and value apart. A file's distillation token is left out; other layers that the network here does not have are an
+error.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +38,7 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     wanted = backbone.state_dict()
     if isinstance(backbone, VisionTransformer):
         state = _fit_vit(to_timm(given), backbone, path)
+        _check_left(state, wanted, given, path)
     else:
         state = {key.removeprefix("module."): value for key, value in given.items()}
     # Older checkpoints lack the counters of batches seen, and nothing reads them.
@@ -55,6 +58,25 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     backbone.load_state_dict(found)
 
 
+NOT_THE_TRUNK = re.compile(
+    r"^(head|fc\.|classifier|pooler|mask_token|embeddings\.mask_token|decoder|pre_logits|lm_head|projection)"
+)
+"""Tensors of a ViT's file that belong to what follows the trunk, or to its pretraining."""
+
+
+def _check_left(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    """WeightsError for layers of the trunk that the network here does not have: without them it would be another network."""
+    left = set(state) - set(wanted)
+    if any(key.startswith("backbone.") for key in given):  # of a whole network only the backbone is asked for
+        left &= set(to_timm({key: value for key, value in given.items() if key.startswith("backbone.")}))
+    unknown = sorted(key for key in left if not NOT_THE_TRUNK.match(key))
+    if unknown and not set(wanted) - set(state):
+        raise WeightsError(
+            f"{path}: has {len(unknown)} tensors that the network here has no place for, the first is '{unknown[0]}'; without "
+            "them it would be another network"
+        )
+
+
 def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) -> dict[str, Tensor]:
     """Refuses weights that would otherwise be lost silently, and resizes the position embeddings."""
     if "cls_token" not in state or "pos_embed" not in state:
@@ -69,6 +91,9 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
         )
     if "blocks.0.ls1.gamma" in state and isinstance(backbone.layers()[0].ls1, nn.Identity):
         raise WeightsError(f"{path}: its blocks have a LayerScale; set model.layer_scale = true")
+    patches = state["pos_embed"].shape[1] - 1
+    if round(patches**0.5) ** 2 != patches:
+        raise WeightsError(f"{path}: positions of {patches} patches, which are no square; expected those of a square picture")
     return state | {"pos_embed": resize_positions(state["pos_embed"], backbone.grid)}
 
 
@@ -101,14 +126,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        _refuse_pointer(path)
         raise WeightsError(f"{path}: not a readable checkpoint ({error})") from None
     except Exception as error:
         # torch raises pickle.UnpicklingError here; in any case, no code from the file was run.
+        _refuse_pointer(path)
         raise WeightsError(f"{path}: refused, since it holds more than tensors ({type(error).__name__})") from None
     state = loaded.get("model", loaded.get("state_dict", loaded)) if isinstance(loaded, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{path}: holds no table of tensors; expected a state dict, alone or under 'model'")
     return state
+
+
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as stream:
+        if stream.read(40).startswith(b"version https://git-lfs"):
+            raise WeightsError(f"{path}: is a Git LFS pointer, not the weights; fetch the file with 'git lfs pull'") from None
 
 
 def resize_positions(table: Tensor, grid: int) -> Tensor:
@@ -216,6 +249,8 @@ RENAMED = (
     (r"^encoder\.layer\.(\d+)\.(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
     (r"^encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
     (r"^layernorm\.", "norm."),
+    (r"^blocks\.(\d+)\.gamma_([12])$", r"blocks.\1.ls\2.gamma"),
+    (r"^embeddings\.distillation_token$", "dist_token"),
 )
 QKV = ("query", "key", "value")
 
@@ -224,6 +259,10 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Any known layout -> timm's names; position embeddings always with the class token's first. Unknown keys are kept."""
     renamed = _join_qkv({_rename(key): value for key, value in state.items()})
     table = renamed.get("pos_embed")
+    if "dist_token" in renamed and table is not None:
+        # DeiT's token that learned from a teacher. Nothing asks for it here; its position is the second.
+        del renamed["dist_token"]
+        renamed["pos_embed"] = table = torch.cat((table[:, :1], table[:, 2:]), 1)
     if table is not None and round(table.shape[1] ** 0.5) ** 2 == table.shape[1]:
         # Patches only (timm's models with registers): their class token has no position.
         renamed["pos_embed"] = torch.cat((torch.zeros_like(table[:, :1]), table), 1)

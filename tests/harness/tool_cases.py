@@ -27,10 +27,15 @@ from typing import Any
 from PIL import Image
 
 WORDS = (
-    "hen goat Rind rust TV/monitor N°1 chien собака 犬 नमस्ते a&b x<y it's Schäferhund type-2 100% label image nothing 0 12 id"
-).split() + ["Kuh rot", "healthy leaf", 'so "called"', "no entry", "e\u0301te", "[old] barn"]
+    """
+hen,goat,Rind,rust,TV/monitor,N°1,chien,собака,犬,नमस्ते,a&b,x<y,it's,Schäferhund,type-2,100%,label,image,nothing,0,12,id,Kuh rot
+healthy leaf,so "called",no entry,e\u0301te,[old] barn
+""".strip()
+    .replace("\n", ",")
+    .split(",")
+)
 PLACES = ["", "", "", "north/", "south/", "a b/", "deep/er/"]
-STEMS = "1 0001 IMG_0001 scan.edited v1.2 Hühner 犬 a+b a&b 50% x#1 it's (1) [1] p".split() + ["DSC 12"]
+STEMS = ["1", "0001", "IMG_0001", "scan.edited", "v1.2", "Hühner", "犬", "a+b", "a&b", "50%", "x#1", "it's", "[1]", "DSC 12"]
 SUFFIXES = [".jpg", ".jpg", ".jpg", ".png", ".JPG", ".jpeg"]
 
 
@@ -160,8 +165,9 @@ def _task(
             value = {CONTROLS[kind][0]: words}
             if kind not in ("Choices", "Taxonomy"):
                 value |= {"x": 1.5, "y": 2, "width": 30, "height": 20, "rotation": 0}
-            results.append({"id": f"r{len(results)}", "type": CONTROLS[kind][0], "from_name": control, "to_name": "img", "origin": "manual",
-                            "original_width": 4, "original_height": 4, "image_rotation": 0, "value": value})  # fmt: skip
+            size = {"original_width": 4, "original_height": 4, "image_rotation": 0, "origin": "manual"}
+            about = {"id": f"r{len(results)}", "type": CONTROLS[kind][0], "from_name": control, "to_name": "img"}
+            results.append({**about, **size, "value": value})
         if comment and rng.random() < 0.5:
             results.append(
                 {"id": "c", "type": "textarea", "from_name": "comment", "to_name": "img", "value": {"text": ["hen? or goat"]}}
