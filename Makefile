@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS := -n 2 --dist loadfile
-EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensorboard
+EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensorboard heic
 
 .PHONY: demo test test-fast lint docs bench audit lock setup setup-dev clean
 
@@ -57,7 +57,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard,crf,cnn,datasets,distributed,doctor,export,onnx,openvino,studio,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard,crf,cnn,datasets,distributed,doctor,export,heic,onnx,openvino,studio,docs]'
 	touch $@
 
 clean:

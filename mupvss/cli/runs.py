@@ -15,6 +15,7 @@ from mupvss.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mupvss.config.run import RunConfig
+    from mupvss.stages.run_folder import Run
 
 SUMMARIES = {
     "run": "Train on tagged pictures, make their masks, train a segmentation network on those, write a report.",
@@ -29,10 +30,11 @@ SUMMARIES = {
     "report": "Write the report page from the stages that are finished.",
 }
 COMMON = (
-    "method", "seed", "limit", "baseline", "device", "threads", "workers", "snapshots", "data.source", "data.root", "data.tags",
-    "data.val_tags", "data.masks", "data.classes", "model.backbone", "model.weights", "model.image_size", "train.image_steps",
-    "train.batch_size", "train.lr", "train.precision", "train.flip", "search.scales", "search.maps", "affinity.kind", "masks.crf",
-    "masks.margin", "segment.network", "segment.size", "segment.train.image_steps", "segment.scales", "segment.crf",
+    "method", "seed", "limit", "baseline", "device", "threads", "workers", "snapshots", "preview", "data.source", "data.root",
+    "data.tags", "data.val_tags", "data.masks", "data.classes", "data.unreadable", "model.backbone", "model.weights",
+    "model.image_size", "train.image_steps", "train.batch_size", "train.lr", "train.precision", "train.flip", "search.scales",
+    "search.maps", "affinity.kind", "masks.crf", "masks.margin", "segment.network", "segment.size", "segment.train.image_steps",
+    "segment.scales", "segment.crf",
 )  # fmt: skip
 """The options that people change most; a config has only those that its choices read."""
 
@@ -129,10 +131,27 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
         if config.device == "cpu":
             use_cpu()
         run = Run(config, out)
-        run_all(run) if name == "run" else run_one(run, name)
+        if name == "run":
+            run_all(run, expected_seconds(run))
+        else:
+            run_one(run, name)
 
     command.__doc__ = SUMMARIES[name]
     return command
+
+
+def expected_seconds(run: Run) -> dict[str, float]:
+    """How long each stage of someone's own pictures will take on this computer; empty if the training is done already, or for
+    another source."""
+    from mupvss.runtime.processes import processes
+    from mupvss.stages.run_folder import pictures_of
+    from mupvss.start.estimate import measure, print_estimate
+
+    if run.config.data.source != "folder" or (run.folder("train") / "metrics.json").is_file() or processes().count > 1:
+        return {}
+    estimate = measure(run.config, pictures_of(run, "train"))
+    print_estimate(estimate)
+    return dict(estimate.stages)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,5 +228,6 @@ def evaluate(argv: Sequence[str]) -> None:
         return
     labels = ["background", *arguments.names][: arguments.num_classes]
     labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
-    counted = f"{scored.pictures} pictures, {100 * scored.ignored:.1f} % of the pixels ignored"
-    Console().print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}: {counted}"))
+    console = Console()
+    console.print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
+    console.print(f"{scored.pictures} pictures, {100 * scored.ignored:.1f} % of the pixels ignored", highlight=False)

@@ -140,7 +140,7 @@ class _Found:
             self.problems.append(f"'{other}' and '{written}' both fit '{picture}' alone")
             return
         if other != written:
-            self.overlooked.setdefault("joined with another row of the same picture", []).append(f"'{written}' is '{picture}'")
+            self.overlooked.setdefault("joined with another row of the same picture", []).append(f"'{other}' and '{written}'")
         if how:
             self.overlooked.setdefault(f"found {how}", []).append(f"'{written}' is '{picture}'")
         self.tags[picture] = self.tags.get(picture, frozenset()) | tags

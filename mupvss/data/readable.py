@@ -50,12 +50,12 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
         return dataset
     faults = list(bad.values())
     if unreadable == "stop":
+        help_ = 'mend or remove it, or set data.unreadable = "skip" to go on without'
+        if len(bad) == 1:
+            raise DataError(f"{faults[0][1]}; {help_}")
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
         listed = "\n  ".join([*(text for _, text in faults[:SHOWN]), *more])
-        raise DataError(
-            f"{len(bad)} of {len(found)} pictures cannot be used:\n  {listed}\n"
-            'mend or remove these files, or set data.unreadable = "skip" to go on without them'
-        )
+        raise DataError(f"{len(bad)} of {len(found)} pictures cannot be used; {help_}:\n  {listed}")
     notes = []
     for what, text in (("picture", "pictures that cannot be read"), ("mask", "masks that cannot be used")):
         these = [why for kind, why in faults if kind == what]

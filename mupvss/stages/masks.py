@@ -46,20 +46,27 @@ def masks_inputs(config: RunConfig) -> MasksInputs:
 
 def masks(work: Work) -> Metrics:
     """-> full/NAME.png (every pixel), labels/NAME.png (255 where unsure), confidence/NAME.png (grey, 255 for 1)."""
-    walk_all(work)
-    found = score_maps(work.dataset, work.folder, KIND)
-    metrics = {"threshold": found.threshold, **_write(work.inputs.masks, work.dataset, work.folder, found.threshold)}
-    if found.plain is not None and found.oracle is not None:
-        metrics |= {"affinity_miou": found.plain.miou, "affinity_oracle": found.oracle.miou}
-        before = read_json(work.run.folder("seeds") / "metrics.json")
+    seeds = work.run.folder("seeds")
+    before = read_json(seeds / "metrics.json")
+    if work.inputs.affinity.kind == "none":  # the seeds as they are, and what is known of them
+        after = {"threshold": before["threshold"], "miou": before.get("miou"), "miou_oracle": before.get("miou_oracle")}
+        metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
+    else:
+        walk_all(work, before["maps"])
+        found = score_maps(work.dataset, work.folder, KIND)
+        after = {"threshold": found.threshold, "miou": found.plain and found.plain.miou}
+        after["miou_oracle"] = found.oracle and found.oracle.miou
+        metrics = _write(work.inputs.masks, work.dataset, work.folder, work.folder / "maps" / KIND, found.threshold)
+    metrics["threshold"] = after["threshold"]
+    if after["miou"] is not None:
+        metrics |= {"affinity_miou": after["miou"], "affinity_oracle": after["miou_oracle"]}
         metrics |= {"seeds_miou": before["miou"], "seeds_oracle": before["miou_oracle"]}
     return metrics
 
 
-def walk_all(work: Work) -> None:
+def walk_all(work: Work, kind: str) -> None:
     """-> maps/walked/NAME.npz; those that already exist are kept."""
-    seeds = work.run.folder("seeds")
-    kind, walk = read_json(seeds / "metrics.json")["maps"], _walker(work)
+    seeds, walk = work.run.folder("seeds"), _walker(work)
     for sample in each("affinity walk", work.dataset.samples):
         path = seed_path(work.folder, KIND, sample.name)
         if not path.is_file():
@@ -68,15 +75,13 @@ def walk_all(work: Work) -> None:
 
 
 def _walker(work: Work) -> Callable[[Seeds, Image.Image], Seeds]:
-    if work.inputs.affinity.kind == "none":
-        return lambda seeds, image: seeds
     classifier, device = work.run.checkpoint("train"), work.device
     network = load_affinity(work.run.checkpoint("affinity"), classifier).to(device).eval()
     multiple = read_info(classifier).model.patch_size
     return lambda seeds, image: walked(seeds, image, network, multiple, device)
 
 
-def _write(config: MasksConfig, dataset: Dataset, folder: Path, background: float) -> Metrics:
+def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, background: float) -> Metrics:
     size = len(dataset.classes) + 1
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
@@ -84,7 +89,7 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, background: floa
     with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
         prepare_crf(config, (len(sample.tags) for sample in dataset.samples))
     for sample in each("masks", dataset.samples):
-        seeds = read_seeds(seed_path(folder, KIND, sample.name))
+        seeds = read_seeds(maps / f"{sample.name}.npz")
         image = np.array(sample.open_image())
         refined, labels = pseudo_mask(seeds, image, background, config)
         write_mask(folder, sample.name, refined, labels)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+
 from mupvss.config.run import RunConfig
 from mupvss.crf import PRESETS
 from mupvss.data.summary import print_summary
@@ -20,19 +23,37 @@ from mupvss.stages.segment import SEGMENT, VAL
 from mupvss.stages.train import CAM_TRAIN, TRAIN
 
 STAGES: dict[str, Stage] = {stage.name: stage for stage in (TRAIN, SEEDS, AFFINITY, MASKS, SEGMENT, VAL, CAM_TRAIN, CAM, REPORT)}
+SHORT = 20.0
+"""Seconds; stages that take less say nothing about the speed of the computer."""
 BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
 """The stages of the plain CAM, and the methods that are a plain CAM themselves."""
 
 
-def run_all(run: Run) -> Metrics:
-    """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics."""
+def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
+    """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics.
+
+    expected: seconds that stages will take. After each one the time left is printed, corrected by how long it really took.
+    """
     tell_pictures(run)
+    left = dict(expected or {})
     for name in STAGES:
         if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
+            begin = time.monotonic()
             run_one(run, name)
+            tell_time_left(left, name, time.monotonic() - begin)
     metrics = gather_metrics(run)
     print_headline(run, metrics)
     return metrics
+
+
+def tell_time_left(left: dict[str, float], stage: str, seconds: float) -> None:
+    """left: expected seconds of the stages to come, which this corrects: a computer that is busy stays so."""
+    planned = left.pop(stage, 0.0)
+    if planned > SHORT and seconds > SHORT:
+        for name in left:
+            left[name] *= seconds / planned
+    if sum(left.values()) > SHORT:
+        console.print(f"about {max(1, round(sum(left.values()) / 60))} min left in all", highlight=False)
 
 
 def tell_pictures(run: Run) -> None:

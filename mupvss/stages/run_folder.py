@@ -63,7 +63,7 @@ class Run:
     def manner(self) -> Manner:
         """How the run is carried out, on which no result depends."""
         config = self.config
-        kept = (config.workers, config.checkpoint_every, config.snapshots, config.tensorboard)
+        kept = (config.workers, config.checkpoint_every, config.snapshots, config.tensorboard, config.preview)
         return Manner(pick_device(config.device), *kept)
 
 

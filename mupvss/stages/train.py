@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mupvss.config.run import RunConfig
 from mupvss.methods import NoOptions, find_method
 from mupvss.options import CNNConfig, ModelConfig, Section, TrainConfig
+from mupvss.runtime.processes import processes
+from mupvss.stages.preview import preview_of
 from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.training.classifier import train_classifier
 
@@ -33,6 +37,8 @@ def cam_inputs(config: RunConfig) -> TrainInputs:
 def train(work: Work) -> Metrics:
     """-> model.safetensors and log.jsonl."""
     inputs, manner = work.inputs, work.run.manner
+    if manner.preview_at and work.folder.name == "train" and processes().count == 1:
+        manner = replace(manner, preview=preview_of(work.dataset, work.run.out, str(work.device)))
     method = find_method(inputs.method)
     settings = (method, inputs.model, inputs.options, inputs.train, inputs.seed)
     return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name)

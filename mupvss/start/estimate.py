@@ -5,34 +5,42 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from rich.console import Console
 from torch import nn
 
 from mupvss.config.run import RunConfig
 from mupvss.data.sample import Dataset
 from mupvss.masks.affinity_networks import ViTAffinity
-from mupvss.masks.pseudo import pseudo_mask
 from mupvss.masks.random_walk import RADIUS, affinity_loss, pair_affinity, walked
 from mupvss.methods import find_method
 from mupvss.options import HeadAffinity
 from mupvss.runtime.device import autocast, pick_device, prepare
-from mupvss.runtime.log import progress_bar
+from mupvss.runtime.log import console, progress_bar
+from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import build_segmenter
 from mupvss.segmentation.losses import segmentation_loss
 from mupvss.training.classifier import weighted_sum
 
-TRIALS = 3
+BATCH = 4
+"""Pictures in a measured step. Its time is nearly proportional to them, and a whole batch would take too long to measure."""
+TRIALS, PATIENCE = 3, 2.0
+"""A step is timed at most this often, and no more once it has taken these seconds; the fastest counts."""
+CRF_WORK = 8.0
+"""The dense CRF's time for a megapixel, label and question in 10 steps, as a multiple of `_yardstick`. It is not measured itself,
+since compiling it takes up to a minute."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     stages: tuple[tuple[str, float], ...]
-    """Name and seconds."""
+    """Stage and seconds."""
 
     @property
     def total(self) -> float:
@@ -40,16 +48,18 @@ class Estimate:
 
 
 def measure(config: RunConfig, dataset: Dataset) -> Estimate:
-    """Times a few steps of each kind, on noise and on a picture of middle size; the fastest counts."""
+    """Times a few steps of each kind, on noise and on a picture of middle size, within half a minute."""
     prepare(config.seed, config.threads)
     samples = dataset.samples
     picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
     device = pick_device(config.device)
     method, model, options = find_method(config.method), config.model, config.options
     network = method.build(model, options, len(dataset.classes), False).to(device)
-    images = torch.randn(config.train.batch_size, 3, model.image_size, model.image_size, device=device)
+    images = torch.randn(BATCH, 3, model.image_size, model.image_size, device=device)
     tags = torch.ones(len(images), len(dataset.classes), device=device)
     seeds: list[Seeds] = []
+    per_picture = sum(len(sample.tags) for sample in samples) / max(1, len(samples))
+    tagged = list(range(min(len(dataset.classes), max(1, round(per_picture)))))
 
     def train() -> None:
         with autocast(device, config.train.precision):
@@ -58,42 +68,74 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
 
     def search() -> None:
         offered = method.offered()
-        kind, sizes = next(iter(offered)), (config.model.patch_size, model.image_size)
+        kinds = tuple(dict.fromkeys((chosen_kind(offered, config.search.maps), *asked_kinds(offered, config.search.kinds))))
+        sizes = (config.model.patch_size, model.image_size)
         settings = (offered, config.search, config.search_options, *sizes, method.shared)
-        maps = search_maps(network.eval(), picture, [0], [kind], *settings)[kind].numpy()
-        seeds.append(Seeds(np.array([1]), maps, (picture.height, picture.width), config.search.canvas_stride))
-
-    def mask() -> None:
-        pseudo_mask(seeds[-1], np.asarray(picture), 0.4, config.masks)
+        maps = search_maps(network.eval(), picture, tagged, kinds, *settings)[kinds[0]].numpy()
+        ids = np.array(tagged, np.int16) + 1
+        seeds.append(Seeds(ids, maps, (picture.height, picture.width), config.search.canvas_stride))
 
     with progress_bar("measure", 6 if config.affinity.kind == "head" else 4, "steps") as advance:
-        step = _best(train, lambda: advance(1)) / config.train.batch_size
-        found, drawn = (_best(work, lambda: advance(1)) for work in (search, mask))
+        step = _best(train, lambda: advance(1)) / BATCH
+        found = _best(search, lambda: advance(1))
         segment = _segmentation(config, len(dataset.classes), device, lambda: advance(1))
         affine = _affinity(network, config, seeds[-1], picture, device, lambda: advance(1))
-    stages = [("training", step * config.train.image_steps), ("seeds", found * len(samples))]
+        drawn = _crf_seconds(config, picture, 1 + per_picture)
+        advance(1)
+    walk = 0.0 if affine is None else affine.walk
+    stages = [("train", step * config.train.image_steps), ("seeds", found * len(samples))]
     if affine is not None:  # its labels are made like masks
         stages.append(("affinity", drawn * len(samples) + affine.learn * affine.image_steps))
-    walk = 0.0 if affine is None else affine.walk
-    stages.append(("pseudo-masks", (drawn + walk) * len(samples)))
-    stages.append(("segmentation network", segment * config.segment.train.image_steps))
+    stages.append(("masks", (drawn + walk) * len(samples)))
+    stages.append(("segment", segment * config.segment.train.image_steps))
     return Estimate(tuple(stages))
+
+
+def print_estimate(estimate: Estimate, console: Console = console) -> None:
+    console.print("\non this computer, as busy as it is now, about:", highlight=False)
+    for name, seconds in (*estimate.stages, ("in all", estimate.total)):
+        console.print(f"  {TITLES.get(name, name):24s} {spoken(seconds):>12s}", highlight=False)
+
+
+TITLES = {"train": "training", "masks": "pseudo-masks", "segment": "segmentation network"}
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _crf_seconds(config: RunConfig, picture: Image.Image, labels: float) -> float:
+    """Seconds per picture."""
+    if config.masks.crf == "none":
+        return 0.0
+    questions = 3 if config.masks.margin else 1
+    megapixels = picture.width * picture.height / 1e6
+    return CRF_WORK * _yardstick() * megapixels * labels * questions * config.masks.crf_steps / 10
+
+
+def _yardstick() -> float:
+    """Seconds that this computer takes for a million random reads and sums, as the dense CRF's lattice needs them."""
+    rng = np.random.default_rng(0)
+    values, places = rng.random(1_000_000, np.float32), rng.integers(0, 1_000_000, 1_000_000)
+    return _best(lambda: np.bincount(places, values[places]), lambda: None)
 
 
 def _segmentation(config: RunConfig, classes: int, device: torch.device, done: Callable[[], None]) -> float:
     """Seconds per picture seen."""
     train, side = config.segment.train, config.segment.crop
     network = build_segmenter(config.segment, config.model, classes, None).to(device).train()
-    images = torch.randn(train.batch_size, 3, side, side, device=device)
-    labels = torch.zeros(train.batch_size, side, side, dtype=torch.long, device=device)
-    weights = torch.ones(train.batch_size, side, side, device=device)
+    images = torch.randn(BATCH, 3, side, side, device=device)
+    labels = torch.zeros(BATCH, side, side, dtype=torch.long, device=device)
+    weights = torch.ones(BATCH, side, side, device=device)
 
     def step() -> None:
         with autocast(device, train.precision):
             logits = network(images)
         segmentation_loss(logits, labels, weights).backward()
 
-    return _best(step, done) / train.batch_size
+    return _best(step, done) / BATCH
 
 
 @dataclass(frozen=True)
@@ -113,7 +155,7 @@ def _affinity(
     if not isinstance(own, HeadAffinity) or own.kind != "head":
         return None
     head, train = ViTAffinity(network).to(device), own.train
-    images = torch.randn(train.batch_size, 3, own.crop, own.crop, device=device)
+    images = torch.randn(BATCH, 3, own.crop, own.crop, device=device)
 
     def learn() -> None:
         with autocast(device, train.precision):
@@ -131,12 +173,13 @@ def _evenly(count: int) -> list[int]:
     return [0, count // 2, count - 1]
 
 
-def _best(work: Callable[[], None], done: Callable[[], None]) -> float:
-    """Seconds of the fastest run, without the first one, which may compile."""
-    seconds = []
-    for _ in range(TRIALS + 1):
+def _best(work: Callable[[], Any], done: Callable[[], None]) -> float:
+    """Seconds of the fastest run, without the first one, which fills caches."""
+    work()
+    seconds: list[float] = []
+    while len(seconds) < TRIALS and sum(seconds) < PATIENCE:
         begin = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - begin)
     done()
-    return min(seconds[1:])
+    return min(seconds)

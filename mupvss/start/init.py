@@ -17,11 +17,13 @@ from mupvss.errors import DataError
 from mupvss.files import write_text
 from mupvss.model.pretrained import OWN
 from mupvss.options import FolderData
-from mupvss.start.estimate import Estimate, measure
+from mupvss.start.estimate import measure, print_estimate
 
 console = Console()
 BACKBONES = {"tiny": "timm/deit_tiny_patch16_224.fb_in1k", "small": "timm/deit_small_patch16_224.fb_in1k"}
 """Pretrained weights on the Hugging Face hub."""
+PREVIEW = 2000
+"""Image steps after which there are rough masks."""
 MIN_STEPS, MAX_STEPS, EPOCHS = 12_800, 200_000, 8
 """Image steps are this number of epochs, within these bounds."""
 
@@ -63,7 +65,7 @@ def initialise(wishes: Wishes) -> None:
     config = load_config(wishes.out)  # makes sure that the written config can be read
     console.print(f"\nwrote {wishes.out}", highlight=False, soft_wrap=True)
     if not wishes.quick:
-        _tell_time(measure(config, dataset))
+        print_estimate(measure(config, dataset), console)
     _tell_weights(weights)
     _tell_next(wishes.out, data.root)
 
@@ -71,18 +73,6 @@ def initialise(wishes: Wishes) -> None:
 def _relative(path: Path) -> Path:
     """The path as the user would write it from the current folder."""
     return Path(os.path.relpath(path)) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path
-
-
-def _tell_time(estimate: Estimate) -> None:
-    console.print("\non this computer, at least:")
-    for name, seconds in (*estimate.stages, ("in all", estimate.total)):
-        console.print(f"  {name:24s} {_spoken(seconds):>12s}", highlight=False)
-
-
-def _spoken(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _tell_weights(weights: str) -> None:
@@ -121,7 +111,7 @@ def config_text(name: str, data: FolderData, dataset: Dataset, backbone: str, we
     settings = _small(weights == OWN) if weights in ("", OWN) else _pretrained(backbone, weights, steps)
     return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
 baseline = false                 # true: train a plain CAM beside it, to compare
-
+{_preview(weights)}
 [data]
 source = "folder"
 root = {_text(data.root.as_posix())}
@@ -131,6 +121,12 @@ classes = [{", ".join(_text(c) for c in dataset.classes)}]           # in order 
 # masks = "folder of palette PNGs"   # if some pictures have true masks: what is found is scored against them
 
 {settings}"""
+
+
+def _preview(weights: str) -> str:
+    if weights in ("", OWN):
+        return ""
+    return f"preview = {PREVIEW}                   # rough masks of all pictures after this part of the training; 0: none\n"
 
 
 def _tags(data: FolderData) -> str:
@@ -155,6 +151,7 @@ weights = {_text(weights)}    # hub name, path or URL of an ImageNet ViT with pa
 image_steps = {steps}              # pictures seen in all; more help up to a point
 
 [search]
+kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
 scales = [0.5, 0.75, 1.0]        # the picture is searched at these sizes; larger objects like smaller scales
 # maps = "search_and_cam_refined"  # the search and the classifier together: seeds 1.5 points better on six animals of VOC
 
@@ -202,6 +199,7 @@ gwrp_decay = 0.98
 crop_area = [0.7, 1.0]
 
 [search]
+kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
 scales = [1.0]
 affinity = ["patch"]
 gamma = 0.2

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,10 @@ class Manner:
     snapshots: int = 0
     """Number of networks to keep during the classifier's training."""
     tensorboard: bool = False
+    preview_at: int = 0
+    """Number of image steps of the classifier's training after which `preview` is called; 0: never."""
+    preview: Callable[[Path], None] | None = None
+    """Is given the network as it is then, in a file."""
 
 
 @dataclass(frozen=True)

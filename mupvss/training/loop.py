@@ -101,6 +101,7 @@ class Loop:
         self.computed: dict[str, str] = {}
         self.entry: dict[str, float] = {}
         self._kept = {self.steps * k // (manner.snapshots + 1) for k in range(1, manner.snapshots + 1)}
+        self._preview_step = min(self.manner.preview_at // config.batch_size, self.steps - 1)
         self._open = contextlib.ExitStack()
 
     @property
@@ -169,6 +170,8 @@ class Loop:
                 self._journal.write(self.entry)
         if done in self._kept and team.main:
             self.save(snapshot_path(self.folder, done * config.batch_size))
+        if self.manner.preview is not None and done == self._preview_step:
+            self._show(self.manner.preview)
         leave = team.any(self._stop.requested)
         if team.main and (leave or done == self.steps or done % self.manner.checkpoint_every == 0):
             save_state(state_path(self.folder), self.network, self.optimizer, self.identity, {"step": done, **self.computed})
@@ -176,6 +179,15 @@ class Loop:
             team.wait()
             raise StoppedError(self._stop.signal)
         self._advance(config.batch_size, f"loss {figures['loss']:.3f}")
+
+    def _show(self, preview: Callable[[Path], None]) -> None:
+        """Lets others look at the network as it is now; what they do costs time, and changes nothing."""
+        path = self.folder / "preview.safetensors"
+        self.save(path)
+        try:
+            preview(path)
+        finally:
+            path.unlink(missing_ok=True)
 
     def _descend(self, loss: Tensor, further: dict[str, Tensor], origins: Sequence[str]) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)

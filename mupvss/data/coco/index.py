@@ -129,7 +129,11 @@ class CocoIndex:
 def open_index(annotations: Path) -> CocoIndex:
     """The index of an annotation file, built on first use and kept in the cache under a hash of the file's content."""
     if not annotations.is_file():
-        raise DataError(f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures")
+        found = sorted(path.name for path in annotations.parent.glob("*.json"))
+        there = f"; found {', '.join(found[:5])}: name the split with --train-split, --seed-split, --val-split" if found else ""
+        raise DataError(
+            f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures{there}"
+        )
     # Hash the whole file, half a second for 300 MB, since even the smallest correction of a tag must be noticed.
     path = cache_folder() / "coco" / f"{annotations.stem}-{hash_of(annotations)[:24]}.v{FORMAT}.sqlite"
     with processes().main_first():

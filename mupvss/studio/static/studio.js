@@ -159,6 +159,8 @@ async function open(name) {
   const picture = await json(address(name));
   const [image, labels] = await Promise.all([board.loadImage(address(name, "/image")), readLabels(name)]);
   state.current = picture;
+  const first = state.project.classes.indexOf(picture.tags[0]);
+  if (first >= 0) paintWith(first + 1);
   board.show(image, labels, picture.width, picture.height);
   location.hash = encodeURIComponent(name);
   $("threshold").value = Math.round(100 * state.project.threshold);
@@ -205,6 +207,11 @@ function drawTools() {
 
 function options(select, entries) {
   select.replaceChildren(...entries.map(([value, text]) => new Option(text, value)));
+}
+
+function paintWith(id) {
+  $("paint-class").value = String(id);
+  board.paintClass = id;
 }
 
 const showLayer = guarded(async () => {
@@ -406,8 +413,7 @@ function keys(event) {
   const number = Number(event.key);
   if (action) { event.preventDefault(); guarded(async () => action())(); }
   else if (number >= 1 && number <= state.project.classes.length) {
-    $("paint-class").value = String(number);
-    board.paintClass = number;
+    paintWith(number);
     if (board.tool !== "brush") tool("brush");
   }
 }

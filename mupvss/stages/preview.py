@@ -1,0 +1,73 @@
+"""A preview while the classifier still trains: rough masks of all pictures, so that wrong tags and hopeless classes are seen
+within minutes and not after the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mupvss.data.masks import read_label_image, write_palette_png
+from mupvss.data.sample import Dataset, Sample, evenly
+from mupvss.evaluation.sweep import BINS, levels
+from mupvss.files import write_text
+from mupvss.options import SearchConfig
+from mupvss.predict.predictor import Predictor
+from mupvss.report.html import page, picture, table
+from mupvss.report.pictures import inline, overlay
+from mupvss.runtime.log import console, each
+from mupvss.search.seeds import read_seeds, seed_path, write_seeds
+from mupvss.search.threshold import otsu
+
+FOLDER = "preview"
+SCALE = 0.75
+"""Pictures are searched at this one scale."""
+MOST, SHOWN = 2000, 400
+"""Largest number of pictures that get a rough mask, and that the page shows."""
+
+
+def preview_of(dataset: Dataset, out: Path, device: str) -> Callable[[Path], None]:
+    """What makes the preview of a network saved to a file, into OUT/preview: masks/NAME.png and index.html."""
+
+    def make(checkpoint: Path) -> None:
+        # The training must not notice: whatever it draws at random stays as it was.
+        with torch.random.fork_rng(devices=[]):
+            _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device)
+
+    return make
+
+
+def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str) -> None:
+    predictor = Predictor.open(checkpoint, SearchConfig(scales=(SCALE,), pixel_steps=4), device=device)
+    counts = np.zeros(BINS + 1, np.int64)
+    least: list[tuple[float, Sample]] = []
+    for sample in each(FOLDER, dataset.samples):
+        image = sample.open_image()
+        tagged = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+        seeds = predictor.search(image, tagged, [predictor.kind])[predictor.kind]
+        write_seeds(seed_path(folder, predictor.kind, sample.name), seeds)
+        if tagged:
+            counts += np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1)
+            scores = predictor.scores(image)
+            least.append((min(scores[name] for name in sample.tags), sample))
+    threshold = otsu(counts)
+    for sample in dataset.samples:
+        labels = read_seeds(seed_path(folder, predictor.kind, sample.name)).labels(threshold)
+        write_palette_png(folder / "masks" / f"{sample.name}.png", labels)
+    least.sort(key=lambda entry: (entry[0], entry[1].name))
+    write_text(folder / "index.html", page("Preview: rough masks, after a part of the training", [("", _cells(least, folder))]))
+    console.print(f"preview: {folder / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _cells(least: list[tuple[float, Sample]], folder: Path) -> str:
+    """The pictures whose tags the network believes least come first: there a tag may be wrong."""
+    rows = []
+    for score, sample in least[:SHOWN]:
+        mask = read_label_image(folder / "masks" / f"{sample.name}.png")
+        shown = picture(inline(overlay(sample.open_image(), mask)), sample.name)
+        rows.append([shown, escape(sample.origin), escape(", ".join(sorted(sample.tags))), f"{score:.2f}"])
+    said = "<p>The pictures whose tags the network believes least come first; look there for wrong tags.</p>"
+    return said + table(("", "picture", "tags", "least score"), rows, "pictures")
