@@ -1,5 +1,5 @@
-"""Small functions of tensors that losses, networks and the search share: cosines that stay differentiable, and weighted rank
-pooling."""
+"""Small functions of tensors that losses, networks and the search share: cosines that stay differentiable, weighted rank pooling,
+and the best of several maps at a larger size."""
 
 from __future__ import annotations
 
@@ -59,3 +59,23 @@ def gwrp(scores: Tensor, decay: float) -> Tensor:
     weights = decay ** arange(scores.shape[-1], device=scores.device, dtype=scores.dtype)
     ranked = scores.sort(dim=-1, descending=True).values
     return (ranked * weights).sum(-1) / weights.sum()
+
+
+def enlarged(one: Tensor, size: tuple[int, int]) -> Tensor:
+    """One map (h, w) -> (H, W), bilinear."""
+    if tuple(one.shape) == size:
+        return one
+    return F.interpolate(one[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def best_enlarged(maps: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """maps (K, h, w), K >= 1 -> the highest value at each pixel of (H, W), and the place of its map, uint8. The maps are enlarged
+    one by one, so that the memory does not grow with their number."""
+    value = enlarged(maps[0], size).clone()
+    place = torch.zeros(size, dtype=torch.uint8)
+    for number in range(1, len(maps)):
+        other = enlarged(maps[number], size)
+        better = other > value
+        value[better] = other[better]
+        place[better] = number
+    return value, place

@@ -34,7 +34,7 @@ class InitArguments:
     quick: bool = False
     """Skip the time estimate."""
     separator: str | None = None
-    """What separates the tags in a cell of a CSV, such as ' '; default: any of | ; and comma."""
+    """Separator of the tags in a cell of a CSV, such as ' '. Default: any of | ; and comma."""
     tag_columns: tuple[str, ...] = ()
     """Columns of a CSV that hold tags, if they are not called tags, labels or the like."""
 

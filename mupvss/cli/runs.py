@@ -141,8 +141,8 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
 
 
 def expected_seconds(run: Run) -> dict[str, float]:
-    """How long each stage of someone's own pictures will take on this computer; empty if the training is done already, or for
-    another source."""
+    """Seconds that each stage will take on this computer. Empty for sources other than `folder`, after the training, and with
+    several processes."""
     from mupvss.runtime.processes import processes
     from mupvss.stages.run_folder import pictures_of
     from mupvss.start.estimate import measure, print_estimate
@@ -194,9 +194,9 @@ def compare(argv: Sequence[str]) -> None:
 @dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     pred: Path
-    """Folder of predicted masks: palette PNGs, or colours with a labelmap.txt."""
+    """Folder of predicted masks: palette PNGs, or PNGs in the colours of a labelmap.txt."""
     truth: Path
-    """Folder of true masks, likewise; 255 is ignored."""
+    """Folder of true masks, in the same forms; 255 is ignored."""
     num_classes: int
     """Number of classes, including the background."""
     list: Path | None = None

@@ -50,8 +50,7 @@ class RunConfig(Section):
     snapshots: int = Field(default=0, ge=0)
     """Number of networks to keep during the classifier's training, evenly spaced, for a learning curve."""
     preview: int = Field(default=0, ge=0)
-    """Make rough masks of all pictures after this number of image steps of the classifier's training, to see wrong tags early. 0:
-    none."""
+    """Number of image steps of the classifier's training after which rough masks are made, to see wrong tags early. 0: none."""
     tensorboard: bool = False
     """Also log for TensorBoard (needs the extra `tensorboard`)."""
     data: Annotated[DataConfig, Field(discriminator="source")] = ScenesData()

@@ -21,7 +21,7 @@ from mupvss.options import DataConfig
 from mupvss.runtime.log import progress_bar
 
 DARK = 40
-"""A picture without a value from this on is nearly black."""
+"""A picture with all values below this is nearly black."""
 
 
 @dataclass
@@ -123,7 +123,7 @@ def print_findings(findings: Findings) -> int:
     lists = {
         "cannot be read": findings.unreadable,
         "masks that do not fit": findings.mismatched,
-        "nearly black; pictures of 12 bits must fill the 16 of their file": findings.dark,
+        "nearly black; scale 12-bit values to the 16 bits of their file": findings.dark,
         "same picture twice": [f"{a} = {b}" for a, b in findings.duplicates],
     }
     for title, entries in lists.items():

@@ -1,10 +1,10 @@
-"""What people decided about pictures in the studio, saved at once: tags, mask, and all earlier states; and a data set as it is
-with that, to learn from.
+"""Decisions made in the studio, saved at once: the tags, mask and earlier states of each picture; and data sets with these
+decisions, to train on.
 
 DIR/state/NAME.json is a picture's state; DIR/masks/NAME.png its mask, once there is one; DIR/undo/NAME/NUMBER.json and .png are
 the earlier states. A change first copies the state it replaces, then replaces it, so that a crash between the two loses nothing.
 
-A state says which picture it belongs to, by content. Another picture of the same name gets a state of its own.
+A state records the content of its picture, so another picture with the same name gets its own state.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class State:
 
 
 Content = list[Any] | None
-"""A picture's `file_state`; None: it is no file, and its name identifies it."""
+"""A picture's `file_state`; None if it is not a file, and only its name identifies it."""
 
 
 class Decisions:
@@ -45,7 +45,7 @@ class Decisions:
         self.folder = folder
 
     def key(self, name: str, content: Content) -> str:
-        """The name under which decisions on this picture are kept: its own, unless another picture of that name has it."""
+        """The name under which decisions on this picture are kept: its own name, unless another picture uses it."""
         path = self._state(name)
         owner = read_json(path).get("picture") if path.is_file() else None
         if owner is None or content is None or owner == content:
@@ -126,8 +126,8 @@ Decided = tuple[frozenset[str], Path | None, bool]
 
 
 def with_decisions(dataset: Dataset, folder: Path) -> Dataset:
-    """The data set as people corrected it in the studio of this folder: their tags, their masks as `given_mask`, and whether they
-    rejected a picture. The same object if there is none."""
+    """The data set with the decisions in a studio's folder: corrected tags, accepted and painted masks as `given_mask`, and
+    rejections. The same object if nothing was decided."""
     if not (folder / "state").is_dir():
         return dataset
     decisions = Decisions(folder)

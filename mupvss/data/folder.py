@@ -67,7 +67,7 @@ def load_folder(config: FolderData, split: str) -> Dataset:
 
 
 def _unknown_tags(tags: Tags, classes: Sequence[str]) -> list[str]:
-    """A note on tags that data.classes does not have."""
+    """A note on tags that are not in data.classes."""
     counts = Counter(tag for entry in tags.values() for tag in entry if tag not in classes)
     if not counts:
         return []
@@ -101,7 +101,7 @@ def _left_out(below: Below) -> list[str]:
 
 
 def _tags_from_table(config: FolderData, path: Path, notes: list[str]) -> Tags:
-    """Tags by relative path. DataError that lists every picture that is not there, unless they are to be skipped."""
+    """Tags by relative path. DataError that names the missing pictures, unless data.unreadable is "skip"."""
     table = read_tags(path, config.separator, config.tag_columns)
     notes += table.notes
     found = _Found(config.root)
@@ -111,7 +111,7 @@ def _tags_from_table(config: FolderData, path: Path, notes: list[str]) -> Tags:
     if found.problems and config.unreadable == "stop":
         shown = "; ".join(found.problems[:20]) + (f"; and {len(found.problems) - 20} more" if len(found.problems) > 20 else "")
         many = f"{len(found.problems)} of {len(table.tags)} pictures cannot be used: " if len(found.problems) > 1 else ""
-        raise DataError(f"{path}: {many}{shown}; check the names and data.root, or set data.unreadable to skip")
+        raise DataError(f"{path}: {many}{shown}; check the names and data.root, or set data.unreadable = 'skip'")
     if found.problems:
         notes.append(f"pictures of the table that are not there, left out: {len(found.problems)} ({found.problems[0]})")
     if not found.tags:
@@ -146,7 +146,7 @@ class _Found:
         self.tags[picture] = self.tags.get(picture, frozenset()) | tags
 
     def _find(self, written: str) -> tuple[str | None, str]:
-        """The relative path and what was overlooked, or None and why there is none."""
+        """The relative path and how the name differs from it, or None and why there is none."""
         exact, outside = self._inside(written)
         if exact is not None or outside:
             return exact, outside
@@ -164,7 +164,7 @@ class _Found:
             try:
                 if not path.is_file():
                     continue
-            except (OSError, ValueError):  # longer than any name, or with a zero byte
+            except (OSError, ValueError):  # too long, or with a null byte
                 continue
             if not path.resolve().is_relative_to(self.root.resolve()):
                 return None, f"picture '{written}' lies outside {self.root}"
@@ -176,7 +176,7 @@ class _Found:
 
     @property
     def names(self) -> PictureNames:
-        """Read only if a name is not that of a file."""
+        """Read on first use."""
         if self._names is None:
             self._below = pictures_below(self.root)
             self._names = PictureNames(self._below.pictures)
@@ -191,7 +191,7 @@ class _Found:
 
 
 def _masks_folder(config: FolderData) -> Path | None:
-    """None if there is none. DataError if one was asked for."""
+    """The folder of true masks; None if there is none. DataError if data.masks was set and is not a folder."""
     for folder in (config.root / config.masks, Path(config.masks)):
         if folder.is_dir():
             return folder
@@ -204,7 +204,7 @@ Opener = Callable[[], np.ndarray]
 
 
 def _mask_opener(folder: Path | None, classes: tuple[str, ...]) -> Callable[[str], tuple[Path, Opener] | None]:
-    """A function that gives a picture's mask: its file, and what reads it."""
+    """A function from a picture's relative path to the file of its mask and a function that reads it."""
     if folder is None:
         return lambda relative: None
     files = {stem(name): folder / name for name in pictures_below(folder).pictures if name.lower().endswith(".png")}

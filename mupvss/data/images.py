@@ -17,7 +17,7 @@ from mupvss.errors import DataError, UserError
 
 T = TypeVar("T")
 
-with contextlib.suppress(ImportError):  # iPhones' pictures; an extra
+with contextlib.suppress(ImportError):  # an extra
     from pi_heif import register_heif_opener
 
     register_heif_opener()
@@ -27,7 +27,7 @@ SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff", ".jp2", ".j2k", ".jpx"}
     | {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".qoi"}
 ) & frozenset(Image.registered_extensions())
-"""Of pictures that are read; .avif and .heic only where this installation can."""
+"""Suffixes of pictures that can be read; .avif and .heic only if this installation supports them."""
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused: they would take gigabytes to decode."""
 
@@ -57,7 +57,7 @@ def check_image(path: Path) -> tuple[int, int]:
 def _checked(image: Image.Image) -> tuple[int, int]:
     width, height = image.size
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
-        image.draft(image.mode, (width // 8, height // 8))  # the whole file is read, an eighth of the pixels made
+        image.draft(image.mode, (width // 8, height // 8))  # reads the whole file, and decodes at an eighth of the size
         image.load()
     else:
         to_rgb(image)
@@ -70,7 +70,7 @@ def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
 
 
 def _decoded(stream: IO[bytes], origin: str, work: Callable[[Image.Image], T], whole: bool = True) -> T:
-    """`work` on the opened picture. whole: whether a PNG still has its texts."""
+    """The result of `work` on the opened picture. whole: False for a PNG without its texts, which is not stripped again."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
@@ -97,16 +97,16 @@ def _told(stream: IO[bytes], error: Exception) -> str:
     if begin.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file with 'git lfs pull'"
     if begin.lstrip()[:1] == b"<":
-        return "it is a web page or another text, not a picture"
+        return "it is a web page or other text, not a picture"
     return "unknown format" if isinstance(error, UnidentifiedImageError) else str(error)
 
 
 TEXTS = (b"iCCP", b"tEXt", b"zTXt", b"iTXt")
-"""Parts of a PNG that hold texts and colour profiles, and no pixels."""
+"""Chunks of a PNG that hold texts and colour profiles, and no pixels."""
 
 
 def _without_texts(stream: IO[bytes]) -> IO[bytes]:
-    """A PNG without its texts and profile. Pillow refuses the whole picture if they are large, as those of some scanners are."""
+    """A PNG without its texts and profile. Pillow refuses a picture in which they are large, as some scanners write them."""
     stream.seek(0)
     kept = bytearray(stream.read(8))
     while len(head := stream.read(8)) == 8:
@@ -142,7 +142,7 @@ TURNS = {
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As `ImageOps.exif_transpose`, which also writes the EXIF block anew and fails at entries of an odd type, as phones and
+    """As `ImageOps.exif_transpose`, which also rewrites the EXIF block and fails at entries of an odd type, as phones and
     tools leave them. Metadata that cannot be read leaves the picture as it is."""
     image.load()  # TIFF is turned here already
     orientation = _orientation(image)
@@ -150,7 +150,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8; 1, upright, where it cannot be read."""
+    """The EXIF orientation, 1 to 8; 1 (upright) if it cannot be read."""
     try:
         found = image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # its parsers promise no set of errors
@@ -170,15 +170,15 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Numbers of a file -> bytes. Their type does not tell their range: 16 bits use all of it; what has more bits holds [0, 1],
-    bytes or 16-bit values, whichever fits. UserError for anything else."""
+    """Values of a file -> uint8. Their type does not give their range: 16-bit values use all of it; values of more bits are taken
+    for [0, 1], 8-bit or 16-bit values, whichever fits. UserError if none does."""
     if values.dtype in (np.uint8, np.uint16, np.dtype(">u2")):
         return _to_bytes(values.astype(np.uint16) if values.dtype != np.uint8 else values)
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     if low < 0 or high > 65535:
         raise UserError(
-            f"its values go from {low:g} to {high:g}; scale them to 0 ... 255 or 0 ... 65535, or to 0 ... 1 if not whole"
+            f"its values go from {low:g} to {high:g}; scale them to 0 ... 255 or 0 ... 65535, or fractions to 0 ... 1"
         )
     fractions = np.issubdtype(values.dtype, np.floating) and high <= 1
     factor = 255.0 if fractions else 1.0 if high <= 255 else 1 / 257

@@ -47,12 +47,12 @@ def write_grey_png(path: Path, values: np.ndarray) -> None:
 
 
 LABELMAP = "labelmap.txt"
-"""The file beside masks in colours, as CVAT writes it: a line NAME:RED,GREEN,BLUE:PARTS:ACTIONS for each label."""
+"""The file that explains the colours of masks, as CVAT writes it: a line NAME:RED,GREEN,BLUE:PARTS:ACTIONS for each label."""
 Colour = tuple[int, int, int]
 
 
 def read_labelmap(path: Path) -> dict[str, Colour]:
-    """Names and their colours, without the background, in order. DataError for a line that is not understood."""
+    """Labels and their colours in the order of the file, without the background. DataError for a line that is not understood."""
     found: dict[str, Colour] = {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -70,8 +70,8 @@ def read_labelmap(path: Path) -> dict[str, Colour]:
 
 
 def named_ids(folder: Path, classes: Sequence[str] = ()) -> dict[Colour, int] | None:
-    """Colour -> class id, from a labelmap.txt in the folder of the masks or the one above; None if there is none. Without
-    classes, ids follow the order of that file; with them, labels of other names are background."""
+    """Colour -> class id, from a labelmap.txt in the folder of the masks or its parent; None if there is none. Without classes,
+    ids follow the order of that file; with classes, all other labels are background."""
     path = next((place / LABELMAP for place in (folder, folder.parent) if (place / LABELMAP).is_file()), None)
     if path is None:
         return None
@@ -90,7 +90,7 @@ def _ids_of_colours(image: Image.Image, ids: Mapping[Colour, int], path: Path) -
     unknown = [code for code in present.tolist() if code not in table]
     if unknown:
         shown = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in unknown[:3])
-        raise DataError(f"{path}: has {len(unknown)} colours that {LABELMAP} does not have, such as {shown}")
+        raise DataError(f"{path}: has {len(unknown)} colours that are not in {LABELMAP}, such as {shown}")
     return np.array([table[code] for code in present.tolist()], np.uint8)[places].reshape(codes.shape)
 
 
@@ -109,7 +109,7 @@ def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) ->
             if image.mode not in ("P", "L"):
                 raise DataError(
                     f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it, or "
-                    f"put the tool's {LABELMAP} beside it, which says what the colours mean"
+                    f"put the {LABELMAP} that explains its colours beside it"
                 )
             return np.array(image, np.uint8)
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""Which picture a written name means. Tables come from other computers and tools: with other separators, folders, cases,
-suffixes and Unicode forms, as web addresses, with prefixes.
+"""Finds the picture that a name in a table means. Tables come from other computers and tools, so their names may have other
+separators, folders, case, suffixes and Unicode forms, or prefixes, or be web addresses.
 
-One rule for all of them: a name fits a picture if one of the two paths is the end of the other. The longest common end wins, then
-the strictest comparison, then the same number of folders. If two pictures fit equally well, none is chosen.
+One rule covers them all: a name fits a picture if one of the two paths is the end of the other. The longest common ending wins,
+then the strictest comparison, then the same number of folders. If two pictures fit equally well, neither is chosen.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mupvss.data.images import SUFFIXES
 from mupvss.data.walk import NOT_READ
 
 PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-"""Put before the name of every upload by Label Studio."""
+"""Label Studio puts this before the name of every upload."""
 VERSION = re.compile(r"_(jpe?g|png|bmp|webp|tiff?)\.rf\.[0-9A-Za-z]+(?=\.[a-z]+$|$)", re.IGNORECASE)
-"""Put into the name of every picture by Roboflow: a_jpg.rf.12ab.jpg was a.jpg."""
+"""Roboflow adds this to the name of every picture: a.jpg becomes a_jpg.rf.12ab.jpg."""
 
 
 LONGEST = 200
-"""Longest name of a picture in bytes; file systems take 255, and what is written for a picture adds to it."""
+"""Longest name of a picture in bytes; file systems allow 255, and the files written for a picture add to it."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Match:
     picture: str | None
     """None: there is none, or more than one."""
     how: str = ""
-    """What had to be overlooked; empty for the same path, however it is spelled."""
+    """How the name differs from the path; empty for the same path, however it is spelled."""
     several: tuple[str, ...] = ()
-    """Pictures that fit equally well, where none was chosen."""
+    """Pictures that fit equally well, so that none was chosen."""
 
 
 def _same(text: str) -> str:
@@ -85,14 +85,14 @@ LEVELS: tuple[tuple[Callable[[str], str], str], ...] = (
     (_any_suffix, "with another suffix"),
     (_without_marks_any_suffix, "without what a tool added to the name and with another suffix"),
 )
-"""How the last part of two paths is compared, the strictest first, and what a match then overlooks."""
+"""How the last parts of two paths are compared, the strictest first, and how they may then differ."""
 ELSEWHERE = "in another folder"
 UPLOAD = re.compile(r"^/?data/upload/(\d+/)?")
 """Where Label Studio keeps uploads."""
 
 
 class PictureNames:
-    """Finds pictures by name among some relative paths separated by /."""
+    """Finds pictures by name among relative paths with / as separator."""
 
     def __init__(self, pictures: Iterable[str]) -> None:
         self.pictures = list(pictures)
@@ -140,8 +140,8 @@ class PictureNames:
 
 
 def _common_end(picture: list[str], written: list[str], key: Callable[[str], str]) -> int:
-    """Number of parts that both paths end with, if that is all of one of them; else 0. Folders are compared no more loosely than
-    in other capitals."""
+    """Number of parts that both paths end with, if these are all parts of one path; else 0. Folders may differ in case and Unicode
+    form, but no more."""
     loose = _same if key is _same else _composed if key in (_composed, _without_marks) else _any_case
     common = 1
     while common < min(len(picture), len(written)):
@@ -152,15 +152,15 @@ def _common_end(picture: list[str], written: list[str], key: Callable[[str], str
 
 
 def spellings(written: str) -> list[str]:
-    """The relative paths that a name may stand for, as it is written first: with / as separator, without ./ and drive, an
-    address without its server and decoded."""
+    """The relative paths that a name may stand for, the name itself first: with / as separator, without ./ and drive; of an
+    address, the decoded path without the server."""
     paths = [*_address_paths(written), written]
     found = [written, *map(_tidy, paths), *(_tidy(unquote(path)) for path in paths if "%" in path)]
     return list(dict.fromkeys(name for name in found if name))
 
 
 def _address_paths(written: str) -> list[str]:
-    """The path in a web address, or in one of Label Studio's; none for anything else."""
+    """The path in a web address or in an address of Label Studio; empty for anything else."""
     try:
         parts = urlsplit(written, allow_fragments=False)
         local = parse_qs(parts.query).get("d") if parts.path.endswith("/local-files/") else None
@@ -182,7 +182,7 @@ def _tidy(path: str) -> str:
 
 
 def sample_name(relative: str) -> str:
-    """'cats/1.jpg' -> 'cats__1', the stem of every file written for the picture; shortened if it is very long."""
+    """'cats/1.jpg' -> 'cats__1', the stem of every file written for the picture; very long names are shortened."""
     name = "__".join(PurePosixPath(relative).with_suffix("").parts)
     if len(name.encode()) <= LONGEST:
         return name

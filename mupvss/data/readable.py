@@ -1,4 +1,4 @@
-"""Every picture and mask is decoded once before anything is trained, so that one bad file is not found hours later."""
+"""Decodes every picture and mask once before training, so that a bad file is not found hours later."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mupvss.runtime.device import own_cores
 from mupvss.runtime.log import progress_bar
 
 SHOWN = 20
-"""At most this number of bad files is listed."""
+"""Largest number of bad files that are listed."""
 EVERY = 20_000
-"""Number of pictures after which what was found is saved."""
+"""Number of pictures between two saves of the results."""
 
 
 def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path) -> Dataset:
     """The data set with only those pictures and masks that can be read.
 
     Args:
-        dataset: Its pictures are files; drawn ones are always readable, and are not looked at.
-        unreadable: stop: DataError that lists all bad files. skip: pictures are left out, masks are not used.
-        memory: A JSON file that keeps what was found, by content, so that every file is decoded once.
+        dataset: Only pictures that are files are checked; drawn scenes are always readable.
+        unreadable: stop: DataError that lists the bad files. skip: bad pictures are left out, and bad masks are not used.
+        memory: A JSON file that keeps the results by content, so that every file is decoded only once.
 
     Returns:
         The same data set, or one without the bad files and with a note on them.
@@ -50,7 +50,7 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
         return dataset
     faults = list(bad.values())
     if unreadable == "stop":
-        help_ = 'mend or remove it, or set data.unreadable = "skip" to go on without'
+        help_ = 'correct or remove such files, or set data.unreadable = "skip" to leave them out'
         if len(bad) == 1:
             raise DataError(f"{faults[0][1]}; {help_}")
         more = [f"and {len(bad) - SHOWN} more"] if len(bad) > SHOWN else []
@@ -83,7 +83,7 @@ def _made(samples: Sequence[Sample], left: list[int], unmasked: set[int], number
 
 @dataclass(frozen=True)
 class State:
-    """What was found in a picture's files."""
+    """What was found when a picture and its mask were decoded."""
 
     fault: Fault | None = None
     has_class: bool | None = None
@@ -96,7 +96,7 @@ class State:
 
 
 def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[State]:
-    """The state of each picture. Several are decoded at a time, since Pillow lets go of the interpreter."""
+    """The state of each picture. Several are decoded at a time, since Pillow releases the interpreter's lock."""
     found = [State()] * len(dataset.samples)
     waiting: list[int] = []
     for place, sample in enumerate(dataset.samples):
@@ -126,7 +126,7 @@ def _is_file(sample: Sample) -> bool:
 
 
 def _key(sample: Sample) -> str | None:
-    """What identifies picture and mask by place and content; None for one that is absent."""
+    """Identifies a picture and its mask by path and content; None if the picture is missing."""
     states = [file_state(path) if path else None for path in (sample.origin, _mask_file(sample))]
     return None if states[0] is None else json.dumps([sample.origin, *states])
 

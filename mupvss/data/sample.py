@@ -31,11 +31,11 @@ class Sample:
     mask_origin: str | None = None
     """The file that the mask comes from, so that a change is noticed; None where there is none."""
     given_mask: Callable[[], np.ndarray] | None = None
-    """-> class ids as in a mask: one that a person accepted or painted, which is learned from. None where there is none."""
+    """-> class ids as in a mask: one that a person accepted or painted, to train on. None where there is none."""
     given_origin: str | None = None
     """The file of the given mask."""
     rejected: bool = False
-    """Whether a person rejected the picture's mask, so that nothing is learned from it."""
+    """Whether a person rejected the picture's mask, so that the segmentation network does not train on it."""
 
 
 class LazySamples(Sequence[Sample]):
@@ -63,7 +63,7 @@ class Dataset:
     classes: tuple[str, ...]
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
-    """What was left out, guessed or looks wrong, as sentences."""
+    """What was left out or guessed, and what looks wrong, as sentences."""
 
     def tag_vector(self, sample: Sample) -> np.ndarray:
         """(C,) float32 of 0 and 1."""

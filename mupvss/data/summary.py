@@ -1,4 +1,4 @@
-"""What was found in a data set, and what looks wrong in it, in a few lines before hours of training."""
+"""Summarises a data set, and what looks wrong in it, in a few lines before hours of training."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mupvss.data.sample import Dataset
 FEW = 20
 """A class with fewer pictures than this will have poor masks."""
 SHOWN = 40
-"""At most this number of tags is listed with their pictures."""
+"""Largest number of tags that are listed with their counts."""
 SPLITS = frozenset({"train", "val", "valid", "validation", "test", "training", "testing"})
 
 
 def print_summary(dataset: Dataset, console: Console, counts: bool = True) -> None:
-    """counts: also list the tags, the most frequent first."""
+    """counts: also list how often each tag occurs; only the most frequent tags if there are many."""
 
     def say(text: str) -> None:
         console.print(text, highlight=False, soft_wrap=True, markup=False)
@@ -42,20 +42,20 @@ def print_summary(dataset: Dataset, console: Console, counts: bool = True) -> No
 
 
 def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged: int) -> Iterator[str]:
-    """What looks wrong, and what helps."""
+    """What looks wrong, and what to do about it, as sentences."""
     alike = defaultdict(list)
     for name in classes:
         alike["".join(c for c in name.casefold() if c.isalnum()) or name].append(name)
     for names in alike.values():
         if len(names) > 1:
-            yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean one thing, write them alike"
+            yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean the same, spell them the same way"
     spaced = [name for name in classes if len(name.split()) > 1 and any(word in counts for word in name.split())]
     if len(spaced) >= len(classes) / 3 and spaced:
         yield f"tags that consist of other tags: {_some(spaced)}; if blanks separate tags, give --separator ' ' (data.separator)"
     if classes and all(name.lstrip("-").isdigit() for name in classes):
         yield f"the tags are numbers: {_some(list(classes))}; if another column has their names, give --tag-columns NAME"
     if classes and {name.casefold() for name in classes} <= SPLITS:
-        yield f"the tags are {', '.join(classes)}; if the folders of the tags are below, give one of these folders instead"
+        yield f"the tags are {', '.join(classes)}; if the folders of the tags are below them, give one of them instead"
     absent = [name for name in classes if not counts[name]]
     if absent:
         yield f"classes without a picture: {_some(absent)}"
@@ -69,7 +69,7 @@ def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged
         yield f"fewer than {FEW} pictures of {', '.join(few)}: masks will be poor"
     everywhere = [name for name in classes if counts[name] == pictures]
     if everywhere and not untagged:
-        yield f"all pictures have the tag {', '.join(everywhere)}; add some without it, or nothing can be learned of it"
+        yield f"all pictures have the tag {', '.join(everywhere)}; add some without it, or it cannot be learned"
 
 
 def _some(names: list[str], shown: int = 4) -> str:

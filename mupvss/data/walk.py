@@ -1,4 +1,4 @@
-"""The pictures below a folder, and what else lies there: what computers put beside pictures is no picture and no class."""
+"""Finds the pictures below a folder. Files and folders that computers put beside pictures are neither pictures nor classes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from mupvss.data.images import SUFFIXES
 
 NOT_THE_USERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
-"""Folders that a Mac, a network disk or Windows makes by itself; hidden ones, whose names begin with a point, likewise."""
+"""Folders that macOS, a network disk or Windows makes. Hidden ones, whose names begin with a dot, are left out as well."""
 NOT_READ = (
     frozenset(
         {".heic", ".heif", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".psd", ".svg", ".pdf", ".ico"}
@@ -18,7 +18,7 @@ NOT_READ = (
     )
     - SUFFIXES
 )
-"""Pictures and films that are not read; those that this installation of Pillow reads are in SUFFIXES."""
+"""Suffixes of pictures and videos that are not read; those that this installation of Pillow reads are in SUFFIXES."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Below:
     pictures: list[str] = field(default_factory=list)
     """Relative to the folder, separated by /, in order."""
     left_out: Counter[str] = field(default_factory=Counter)
-    """Suffix of pictures and films that are not read -> their number."""
+    """Suffix of pictures and videos that are not read -> their number."""
 
     def note(self) -> str:
         """What was left out, as a sentence; empty if nothing was."""
@@ -41,7 +41,7 @@ class Below:
 
 
 def pictures_below(folder: Path) -> Below:
-    """Searches all folders below; hidden ones and those of NOT_THE_USERS are passed over."""
+    """Searches all subfolders except hidden ones and those in NOT_THE_USERS."""
     found = Below()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]

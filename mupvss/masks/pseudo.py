@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
+from PIL import Image
 
-from mupvss.crf import DenseCRF, compile_ahead
+from mupvss.crf import MAX_PIXELS, DenseCRF, compile_ahead
 from mupvss.data.masks import IGNORE
+from mupvss.data.preprocess import reduced, reduction
+from mupvss.ops import best_enlarged
 from mupvss.options import MasksConfig
 from mupvss.search.seeds import Seeds
 
@@ -23,22 +27,28 @@ class Refined:
     ids: np.ndarray
     """(K,) class ids from 1."""
     probabilities: np.ndarray
-    """(K + 1, H, W) float32, the background first."""
+    """(K + 1, h, w) float32, the background first, at the picture's size; of a very large picture at a reduced one."""
+    size: tuple[int, int]
+    """(H, W) of the picture."""
 
     def labels(self) -> np.ndarray:
         """(H, W) uint8: the most likely class id."""
-        return np.concatenate(([0], self.ids)).astype(np.uint8)[self.probabilities.argmax(0)]
+        return np.concatenate(([0], self.ids)).astype(np.uint8)[self._best(self.probabilities)[1]]
 
     def confidence(self) -> np.ndarray:
         """(H, W) uint8: the probability of the most likely class, 255 for 1."""
-        return (255 * self.probabilities.max(0) + 0.5).astype(np.uint8)
+        return (255 * self._best(self.probabilities)[0] + 0.5).astype(np.uint8)
 
     def best(self) -> tuple[np.ndarray, np.ndarray]:
         """The most likely object class: its probability (H, W) in [0, 1] and id; zeros where there is no tag."""
         if len(self.ids) == 0:
-            shape = self.probabilities.shape[1:]
-            return np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
-        return self.probabilities[1:].max(0), self.ids.astype(np.uint8)[self.probabilities[1:].argmax(0)]
+            return np.zeros(self.size, np.float32), np.zeros(self.size, np.uint8)
+        value, place = self._best(self.probabilities[1:])
+        return value, self.ids.astype(np.uint8)[place]
+
+    def _best(self, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        value, place = best_enlarged(torch.from_numpy(probabilities), self.size)
+        return value.numpy(), place.numpy()
 
 
 def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0) -> Refined:
@@ -55,6 +65,11 @@ def refine_masks(
     become probabilities, which by itself moves no boundary but sets how sure the maps are. A picture without a tag is all
     background.
     """
+    size = seeds.size
+    factor = reduction((size[1], size[0]), MAX_PIXELS)
+    if factor > 1:  # the CRF would reduce it all the same, and gigabytes would have been filled for nothing
+        image = np.asarray(reduced(Image.fromarray(image), factor))
+        seeds = replace(seeds, size=image.shape[:2])
     values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)
     values[:, 0] = np.maximum(backgrounds, 1e-3)[:, None, None]
     values[:, 1:] = seeds.full()
@@ -62,7 +77,7 @@ def refine_masks(
     probabilities = values / values.sum(1, keepdims=True)
     if crf != "none" and len(seeds.ids):
         probabilities = DenseCRF(image, crf).several(probabilities, steps)
-    return [Refined(seeds.ids, found) for found in probabilities]
+    return [Refined(seeds.ids, found, size) for found in probabilities]
 
 
 def prepare_crf(config: MasksConfig, tags: Iterable[int]) -> None:

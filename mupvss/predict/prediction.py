@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from mupvss.data.images import array_to_rgb, read_image, to_rgb
 from mupvss.data.masks import Box, bounding_box
 from mupvss.errors import UserError
+from mupvss.ops import enlarged
 
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -31,7 +33,7 @@ class Prediction:
     """The tags that were searched for, given or predicted; for a segmentation network, the classes that it found."""
     scores: dict[str, float]
     """Per class the probability that it is in the picture."""
-    probabilities: dict[str, np.ndarray]
+    probabilities: Mapping[str, np.ndarray]
     """Per considered class, (H, W) float32 in [0, 1]: the class's map, or the probability of each pixel."""
 
     @property
@@ -49,6 +51,23 @@ class Prediction:
         """(H, W) bool: where the class is. UserError for a class that the network does not know."""
         check_tags([name], self.classes)
         return self.labels == self.classes.index(name) + 1
+
+
+class FullSize(Mapping[str, np.ndarray]):
+    """Maps by class name, each brought to the picture's size when it is asked for: together they may not fit into memory."""
+
+    def __init__(self, names: Sequence[str], maps: np.ndarray, size: tuple[int, int]) -> None:
+        """maps: (K, h, w) float; size: (H, W) of the picture."""
+        self._places, self._maps, self._size = {name: i for i, name in enumerate(names)}, maps, size
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return enlarged(torch.from_numpy(self._maps[self._places[name]].astype(np.float32)), self._size).numpy()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class PicturePredictor(ABC):

@@ -17,7 +17,7 @@ from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, searc
 from mupvss.model.features import Features
 from mupvss.options import SearchConfig, Section
 from mupvss.predict.hub import SharedPredictor
-from mupvss.predict.prediction import PicturePredictor, Prediction
+from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
 from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.search.multiscale import search_maps
@@ -165,4 +165,4 @@ class Predictor(SharedPredictor, PicturePredictor):
         value, label = seeds.best()
         labels = np.where(value >= (0.5 if self.threshold is None else self.threshold), label, 0).astype(np.uint8)
         names = tuple(self.classes[i] for i in index)
-        return Prediction(self.classes, labels, value, names, scores, dict(zip(names, seeds.full(), strict=True)))
+        return Prediction(self.classes, labels, value, names, scores, FullSize(names, seeds.maps, seeds.size))

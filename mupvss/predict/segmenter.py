@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from mupvss.crf import DenseCRF
+from mupvss.crf import MAX_PIXELS, DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
+from mupvss.ops import best_enlarged
 from mupvss.predict.hub import SharedPredictor
-from mupvss.predict.prediction import PicturePredictor, Prediction
+from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
 from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter
 
@@ -100,13 +101,16 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         else:
             ids = np.array([0, *(i for i, name in enumerate(self.classes, 1) if name in tags)])
         refined = self._refine(picture, found[ids])
-        names = [self.classes[i - 1] for i in ids[1:]]
-        labels = ids.astype(np.uint8)[refined.argmax(0)]
-        maps = dict(zip(names, refined[1:], strict=True))
-        return Prediction(self.classes, labels, refined.max(0), tuple(names), scores, maps)
+        size = (picture.height, picture.width)
+        value, place = best_enlarged(torch.from_numpy(refined), size)
+        names = tuple(self.classes[i - 1] for i in ids[1:])
+        labels = ids.astype(np.uint8)[place.numpy()]
+        return Prediction(self.classes, labels, value.numpy(), names, scores, FullSize(names, refined[1:], size))
 
     def _refine(self, picture: Image.Image, found: np.ndarray) -> np.ndarray:
-        """Probabilities of some labels -> the same at the picture's size, refined along its edges, and summing to 1."""
+        """Probabilities of some labels -> the same, refined along the picture's edges and summing to 1, at its size; of a very
+        large picture at a reduced one."""
+        picture = reduced(picture, reduction(picture.size, MAX_PIXELS))
         size = (picture.height, picture.width)
         if found.shape[1:] != size:
             found = F.interpolate(torch.from_numpy(found).unsqueeze(0), size=size, mode="bilinear")[0].numpy()

@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from mupvss.data.masks import voc_palette
 
 HEIGHT = 150
+ROWS = 512
+"""Rows of a picture that are worked on at once."""
 STOPS = np.array([(12, 7, 66), (93, 18, 110), (187, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32)
 """Dark to bright, even steps in lightness, so that the order survives in grey and for colour-blind readers."""
 
@@ -30,9 +32,13 @@ def overlay(image: Image.Image, labels: np.ndarray) -> Image.Image:
     """RGB picture and class ids (H, W) -> the ids' colours over the picture; background slightly darker, 255 white."""
     colours = voc_palette()
     colours[255] = 255
-    pixels = np.asarray(image, np.float32)
-    mixed = 0.4 * pixels + 0.6 * colours[labels]
-    return Image.fromarray(np.where((labels > 0)[..., None], mixed, pixels * 0.8).astype(np.uint8))
+    found = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, ROWS):  # in parts, since floats of a very large picture fill gigabytes
+        part = labels[top : top + ROWS]
+        pixels = np.asarray(image.crop((0, top, image.width, top + len(part))), np.float32)
+        mixed = 0.4 * pixels + 0.6 * colours[part]
+        found[top : top + ROWS] = np.where((part > 0)[..., None], mixed, pixels * 0.8).astype(np.uint8)
+    return Image.fromarray(found)
 
 
 def inline(image: Image.Image, height: int = HEIGHT) -> str:

@@ -18,6 +18,7 @@ from PIL import Image
 from mupvss.data.sample import Sample
 from mupvss.errors import DataError
 from mupvss.files import atomic_path
+from mupvss.ops import best_enlarged, enlarged
 from mupvss.search.multiscale import canvas_size
 
 
@@ -36,8 +37,8 @@ class Seeds:
         """The highest value over the classes (H, W) float32, and its class id (H, W) uint8, at the picture's size."""
         if len(self.ids) == 0:
             return np.zeros(self.size, np.float32), np.zeros(self.size, np.uint8)
-        value, index = torch.from_numpy(self.full()).max(0)
-        return value.numpy(), self.ids.astype(np.uint8)[index.numpy()]
+        value, place = best_enlarged(torch.from_numpy(self.maps.astype(np.float32)), self.size)
+        return value.numpy(), self.ids.astype(np.uint8)[place.numpy()]
 
     def full(self) -> np.ndarray:
         """The maps at the picture's size (K, H, W) float32."""
@@ -45,6 +46,10 @@ class Seeds:
             return np.zeros((0, *self.size), np.float32)
         maps = torch.from_numpy(self.maps.astype(np.float32)).unsqueeze(0)
         return F.interpolate(maps, size=self.size, mode="bilinear", align_corners=False)[0].numpy()
+
+    def one(self, place: int) -> np.ndarray:
+        """One of the maps at the picture's size (H, W) float32."""
+        return enlarged(torch.from_numpy(self.maps[place].astype(np.float32)), self.size).numpy()
 
     def labels(self, threshold: float) -> np.ndarray:
         """Class ids (H, W) uint8, background (0) where no map reaches the threshold."""

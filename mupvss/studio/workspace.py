@@ -147,7 +147,7 @@ class Workspace:
         level = None
         if seeds is not None and tag in self.classes:
             index = np.flatnonzero(seeds.ids == self.classes.index(tag) + 1)
-            level = seeds.full()[index[0]] if len(index) else None
+            level = seeds.one(int(index[0])) if len(index) else None
         return region_at(picture, level, x, y, min(1.0, max(0.0, reach)))
 
     def next(self, count: int) -> list[str]:

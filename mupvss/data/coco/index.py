@@ -35,7 +35,7 @@ CREATE TABLE listed (id PRIMARY KEY, file_name TEXT NOT NULL, name TEXT NOT NULL
                      width INTEGER NOT NULL, height INTEGER NOT NULL);
 CREATE TABLE annotations (id, image NOT NULL, category NOT NULL, crowd INTEGER NOT NULL, segmentation BLOB);
 """
-"""Ids have no type, since some tools write texts; annotations need none. The segmentation is empty for a box alone."""
+"""Id columns have no type, since some tools write strings; annotations may lack an id. A box alone has no segmentation."""
 FINISH = """
 CREATE INDEX by_image ON annotations (image);
 CREATE TABLE images AS
@@ -130,7 +130,7 @@ def open_index(annotations: Path) -> CocoIndex:
     """The index of an annotation file, built on first use and kept in the cache under a hash of the file's content."""
     if not annotations.is_file():
         found = sorted(path.name for path in annotations.parent.glob("*.json"))
-        there = f"; found {', '.join(found[:5])}: name the split with --train-split, --seed-split, --val-split" if found else ""
+        there = f"; found {', '.join(found[:5])}: set data.train_split, data.seed_split, data.val_split" if found else ""
         raise DataError(
             f"{annotations}: no such annotation file; data.root must hold annotations/ and a folder of pictures{there}"
         )
@@ -154,7 +154,7 @@ def build_index(annotations: Path, path: Path) -> None:
             connection.executescript(FINISH)
             connection.commit()
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{annotations}: two entries share an id, or a name but for its suffix ({_shared(error)})") from None
+            raise DataError(f"{annotations}: two entries share an id, or a name apart from its suffix ({_shared(error)})") from None
         except sqlite3.Error as error:
             raise OSError(errno.EIO, f"the index of {annotations} cannot be written ({error})", str(path)) from None
         finally:
@@ -162,7 +162,7 @@ def build_index(annotations: Path, path: Path) -> None:
 
 
 def _shared(error: sqlite3.IntegrityError) -> str:
-    """Which field of which array two entries share."""
+    """The array and the field whose value two entries share."""
     table, _, column = str(error).rpartition(": ")[2].partition(".")
     return f"{'images' if table == 'listed' else table}, {'file_name' if (table, column) == ('listed', 'name') else column}"
 
@@ -231,7 +231,7 @@ def _id(item: dict[str, Any], key: str, path: Path, where: str, number: int) -> 
     try:
         found = coco_id(item.get(key))
     except ValueError:
-        raise DataError(f"{path}: {where}[{number}].{key} is {item.get(key)!r}; expected a whole number or a text") from None
+        raise DataError(f"{path}: {where}[{number}].{key} is {item.get(key)!r}; expected a whole number or a string") from None
     if isinstance(found, int) and not -(2**63) <= found < 2**63:
         raise DataError(f"{path}: {where}[{number}].{key} is {found}; expected a number up to 2^63")
     return found

@@ -2,8 +2,8 @@
 
 Class masks follow one fixed rule. Crowd regions are painted first, as 255 (ignored) or as their class (`data.crowd`). Then come
 the instances, the largest first, so that small objects on large ones stay visible; equal areas follow the order of their ids.
-Pixels of no instance are background. A picture with a box that has no outline has no mask, nor has any picture of a file without
-outlines.
+Pixels outside all instances are background. A picture that has a box without an outline has no mask. If a file has no outlines
+at all, none of its pictures has a mask.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def load_coco(config: CocoData, split: str) -> Dataset:
         keep_crowds=config.crowd == "class",
     )
     boxes = index.boxed()
-    notes = [f"{annotations.name}: {boxes} of {len(index)} pictures have boxes without outlines, and so no mask"] if boxes else []
+    notes = [f"{annotations.name}: {boxes} of {len(index)} pictures have boxes without outlines, so no mask"] if boxes else []
     return Dataset(tuple(classes), LazySamples(range(len(index)), source.sample), tuple(notes))
 
 

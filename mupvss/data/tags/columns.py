@@ -33,6 +33,8 @@ NO = frozenset({"0", "0.0", "-1", "-1.0", "false", "no", "n", ""})
 
 CLASSES = "_classes.csv"
 """What Roboflow calls its tables; all columns but the first are tags there."""
+OF_LABEL_STUDIO = frozenset({"annotationid", "annotator"})
+"""Columns that its CSV always has."""
 LABELS = re.compile(r'^\s*[\[{].*"\w*(labels?|choices|taxonomy)":', re.DOTALL)
 
 Cells = Sequence[Sequence[str]]
@@ -58,12 +60,14 @@ def find_columns(header: Sequence[str], cells: Cells, path: Path, wanted: Sequen
     picture, notes = _picture_column(header, cells, path)
     if wanted:
         columns = _wanted_columns(header, wanted, path)
-        return Columns(picture, columns, all(_is_binary(cells, i) for i in columns), tuple(notes))
+        values = {row[i].strip().lower() for i in columns for row in cells if i < len(row)} - {""}
+        marks = values <= YES | NO and bool(values & YES) and bool(values & NO)
+        return Columns(picture, columns, marks and not OF_LABEL_STUDIO <= set(map(plain, header)), tuple(notes))
     others = [i for i in range(len(header)) if i != picture]
     if path.name == CLASSES:
         return _one_each(header, picture, others, others, notes)
     names = set(map(plain, header))
-    of_label_studio = {"annotationid", "annotator"} <= names
+    of_label_studio = OF_LABEL_STUDIO <= names
     if of_label_studio and not names - BOOKKEEPING - {plain(header[picture])}:
         return Columns(picture, (), False, tuple(notes))  # it leaves out the columns of what nobody said
     named = _tag_columns(header, others)
