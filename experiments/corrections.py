@@ -1,11 +1,11 @@
-"""What corrections in the studio are worth: true masks are played in as if a person had painted them, and the segmentation
-network learns once more.
+"""Measures what corrections in the studio are worth: true masks are stored as if a person had painted them, and the segmentation
+network is trained again.
 
     python experiments/corrections.py runs/animals-0 runs/animals-1 --counts 0 30 100
 
-Each run must have the stages train, seeds, affinity and masks. Its val split is what the network is scored on (no tags, one
-scale), and must not be part of what it learned from. The pictures that are corrected are the most doubtful ones, drawn at
-random, or those that the studio calls "next" (doubtful, no two alike).
+Each run must have the stages train, seeds, affinity and masks. The network is scored on its val split (no tags, one scale),
+which must not be part of the training set. The corrected pictures are the most doubtful ones, random ones, or those that the
+studio calls "next" (doubtful, different from each other).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ ENDS = 4096
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`. It is renamed to `path` if the block succeeds, and removed if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A picture's own name may be as long as the file system takes, so only its beginning is used.
+    # A picture's name may be as long as the file system allows, so only its beginning is used.
     begin = path.name.encode()[:80].decode(errors="ignore")
     own = hashlib.sha256(f"{path.name} {platform.node()}".encode()).hexdigest()[:12]
     temporary = path.with_name(f".{begin}.{own}-{os.getpid()}{PART}{path.suffix[-20:]}")

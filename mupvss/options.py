@@ -55,7 +55,7 @@ class Pictures(Section):
     seed_every: Positive = 1
     """Search only every n-th picture, for quick comparisons."""
     unreadable: Literal["stop", "skip"] = "stop"
-    """Pictures and masks that cannot be read or found: stop, and list all of them before anything is trained, or skip them."""
+    """What to do about pictures and masks that cannot be read or found: stop before training and list them, or skip them."""
 
 
 class ScenesData(Pictures):
@@ -129,10 +129,10 @@ class FolderData(Pictures):
     """Tags of a validation set, in the forms of `tags`: the segmentation network is tried on its pictures. Default: on those with
     a mask."""
     masks: str = "SegmentationClass"
-    """Folder with palette PNGs of true masks, if you have any; used for scores only. Looked for in data.root, then where the
-    command runs."""
+    """Folder with palette PNGs of true masks, if you have any; used for scores only. Looked for in data.root, then in the
+    current folder."""
     separator: str | None = None
-    """What separates the tags in a cell of a CSV, such as a blank. Default: any of | ; and comma."""
+    """Separator of the tags in a cell of a CSV, such as a blank. Default: any of | ; and comma."""
     tag_columns: tuple[str, ...] = ()
     """Names of the columns of a CSV that hold tags, if they are not called tags, labels or the like."""
 

@@ -1,4 +1,4 @@
-"""What people decide in the studio counts wherever a run learns next, and nothing else is done again."""
+"""Decisions in the studio are used by the next run, and nothing that does not depend on them is done again."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_true_masks_of_0_and_255_are_no_truth(folder):
     mask[10:20] = 255
     for i in range(2):
         write_palette_png(folder / "true" / f"b{i}.png", mask)
-    with pytest.raises(DataError, match=r"none of the 2 true masks has a pixel of any class. Are these masks of 0 and 255"):
+    with pytest.raises(DataError, match=r"none of the 2 true masks of tagged pictures .* Are these masks of 0 and 255"):
         readable(load(folder, masks=str(folder / "true")), "skip", folder / "pictures.json")
 
 

@@ -26,7 +26,7 @@ from mupvss.stages.run_folder import Run, Stage, _plain, fingerprint, stage_fing
 from mupvss.stages.segment import TEST
 
 MANNER = {"device", "threads", "workers", "checkpoint_every", "snapshots", "tensorboard", "preview"}
-"""Of which no result depends."""
+"""Options on which no result depends."""
 SHORT = {**TINY, "data.scenes.train": 8, "data.scenes.seeds": 3, "train.image_steps": 8, "affinity.train.image_steps": 8,
          "segment.train.image_steps": 8, "search.scales": [1.0], "segment.presence": 1.0}  # fmt: skip
 NARROW = {"affinity.kind": "net", "affinity.channels": 0.03125, "segment.network": "resnet38", "segment.channels": 0.03125}

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mupvss.config.load import config_name, is_row, load_config, rows_of
 from mupvss.config.run import RunConfig
+from mupvss.data.readable import readable
 from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
+from mupvss.data.sources import Purpose, load_dataset
 from mupvss.errors import ConfigError
 from mupvss.options import DataConfig
-from mupvss.stages.run_folder import Run, fingerprint, known_by, truth_identity
+from mupvss.stages.run_folder import CHECKED, Run, fingerprint, known_by, truth_identity
 from mupvss.stages.seeds import SEEDS
 from mupvss.stages.train import TRAIN, train_inputs
 
@@ -44,16 +45,20 @@ class Identity:
 class Pictures:
     """Data that runs on the same pictures share, read on first use: drawing scenes to get their tags takes half a minute."""
 
-    def __init__(self, data: DataConfig, limit: int | None) -> None:
-        self.data, self.limit = data, limit
+    def __init__(self, data: DataConfig, limit: int | None, checked_in: Path) -> None:
+        """checked_in: as in `Run`."""
+        self.data, self.limit, self.checked_in = data, limit, checked_in
 
     @cached_property
     def learned(self) -> Dataset:
-        return load_dataset(self.data, "train", self.limit)
+        return self._usable("train")
 
     @cached_property
     def searched(self) -> Dataset:
-        return load_dataset(self.data, "seeds", self.limit)
+        return self._usable("seeds")
+
+    def _usable(self, purpose: Purpose) -> Dataset:
+        return readable(load_dataset(self.data, purpose, self.limit), self.data.unreadable, self.checked_in / CHECKED)
 
     @cached_property
     def truth(self) -> str:
@@ -113,6 +118,9 @@ def plan(configs: dict[str, RunConfig], seeds: Sequence[int], out: Path) -> list
             seeded = config.model_copy(update={"seed": seed})
             key = fingerprint(train_inputs(seeded), seeded.data, seeded.limit, seeded.snapshots)
             shared = trained.setdefault(key, folder)
-            data = pictures.setdefault(f"{config.data.model_dump_json()} {config.limit}", Pictures(config.data, config.limit))
-            entries.append(Entry(name, seed, Run(seeded, folder, None if shared == folder else shared), data))
+            data = pictures.setdefault(
+                f"{config.data.model_dump_json()} {config.limit}", Pictures(config.data, config.limit, out)
+            )
+            run = Run(seeded, folder, None if shared == folder else shared, checked_in=out)
+            entries.append(Entry(name, seed, run, data))
     return entries

@@ -140,8 +140,8 @@ class PictureNames:
 
 
 def _common_end(picture: list[str], written: list[str], key: Callable[[str], str]) -> int:
-    """Number of parts that both paths end with, if these are all parts of one path; else 0. Folders may differ in case and Unicode
-    form, but no more."""
+    """Number of parts that both paths end with, if these are all parts of one path; else 0. Folders may differ in case and
+    Unicode form, but no more."""
     loose = _same if key is _same else _composed if key in (_composed, _without_marks) else _any_case
     common = 1
     while common < min(len(picture), len(written)):

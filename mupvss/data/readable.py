@@ -37,14 +37,16 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
     Returns:
         The same data set, or one without the bad files and with a note on them.
     """
+    if not len(dataset.samples) or not _is_file(dataset.samples[0]):
+        return dataset
     known = _read(memory)
     found = _check_all(dataset, known, memory)
     bad = {place: state.fault for place, state in enumerate(found) if state.fault is not None}
-    masks = [state for state in found if state.has_class is not None]
+    masks = [state for place, state in enumerate(found) if state.has_class is not None and dataset.samples[place].tags]
     if masks and not any(state.has_class for state in masks):
         raise DataError(
-            f"none of the {len(masks)} true masks has a pixel of any class. Are these masks of 0 and 255? Class "
-            "ids are expected: 0 for the background, 1 for the first class, 255 for what is not scored"
+            f"none of the {len(masks)} true masks of tagged pictures has a pixel of any class. Are these masks of 0 and 255? "
+            "Class ids are expected: 0 for the background, 1 for the first class, 255 for what is not scored"
         )
     if not bad:
         return dataset

@@ -48,7 +48,7 @@ def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged
         alike["".join(c for c in name.casefold() if c.isalnum()) or name].append(name)
     for names in alike.values():
         if len(names) > 1:
-            yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean the same, spell them the same way"
+            yield f"tags that differ only in capitals or signs: {', '.join(names)}; if they mean the same, spell them alike"
     spaced = [name for name in classes if len(name.split()) > 1 and any(word in counts for word in name.split())]
     if len(spaced) >= len(classes) / 3 and spaced:
         yield f"tags that consist of other tags: {_some(spaced)}; if blanks separate tags, give --separator ' ' (data.separator)"

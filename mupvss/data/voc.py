@@ -89,8 +89,9 @@ def _lists(config: VocData) -> Path:
 def read_split(path: Path, known: Callable[[str], bool] = lambda name: False) -> list[str]:
     """Names listed in a split file, one per line.
 
-    A line is a name that `known` accepts, even with blanks in it; else its first word; of a path, as in the lists of PSA and IRN
-    (/JPEGImages/NAME.jpg /SegmentationClassAug/NAME.png), the name without folder and suffix.
+    A line may be a name with blanks in it, and may hold paths, as in the lists of PSA and IRN (/JPEGImages/NAME.jpg
+    /SegmentationClassAug/NAME.png). The name is the first form that `known` accepts of the line and its first word, with or
+    without folder and suffix; otherwise the first word without folder and suffix.
     """
     if not path.is_file():
         found = sorted(p.stem for p in path.parent.glob("*.txt"))

@@ -19,7 +19,7 @@ from mupvss.evaluation.confusion import Scores, confusion_matrix
 
 @dataclass(frozen=True)
 class Scored:
-    """What was scored."""
+    """The result of scoring two folders."""
 
     matrix: np.ndarray
     """(K, K) int64, truth in rows."""
@@ -62,7 +62,7 @@ def score_folders(
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
-    """The masks in a folder and those below, by relative path without suffix. DataError if there is no folder."""
+    """The masks in a folder and its subfolders, by relative path without suffix. DataError if there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder of masks")
     return {stem(name): folder / name for name in pictures_below(folder).pictures if name.lower().endswith(".png")}

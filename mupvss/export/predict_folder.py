@@ -85,7 +85,7 @@ def _say(text: str) -> None:
 
 
 def _known_tags(path: Path, sources: Sequence[Source], classes: Sequence[str]) -> tuple[Tags, list[str]]:
-    """The tags by the sources' names, in the network's words, and notes on what was left out."""
+    """The tags by source name, spelled as the network spells them, and notes on what was left out."""
     table = read_tags(path)
     names = PictureNames(source.name for source in sources)
     fitting = {tidy(name).casefold(): name for name in classes}
@@ -121,8 +121,9 @@ def _known_tags(path: Path, sources: Sequence[Source], classes: Sequence[str]) -
 
 
 def _meant(tag: str, classes: Sequence[str]) -> str:
-    near = difflib.get_close_matches(tag.casefold(), [name.casefold() for name in classes], n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    plain = {name.casefold(): name for name in classes}
+    near = difflib.get_close_matches(tag.casefold(), plain, n=1)
+    return f"; did you mean '{plain[near[0]]}'?" if near else ""
 
 
 def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
@@ -146,7 +147,7 @@ def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
             pictures = [p for p in matches if p.suffix.lower() in SUFFIXES]
             found += [Source(p.relative_to(root).as_posix(), p) for p in pictures]
             if len(pictures) < len(matches):
-                notes.append(f"{text}: files that are no pictures, left out: {len(matches) - len(pictures)}")
+                notes.append(f"{text}: files that are not pictures, left out: {len(matches) - len(pictures)}")
     if not found:
         left = f" ({'; '.join(notes)})" if notes else ""
         raise DataError(f"{', '.join(given)}: no picture ({', '.join(sorted(SUFFIXES))}) found there{left}")
@@ -154,7 +155,7 @@ def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
     for source in found:
         other = seen.setdefault(source.stem, source.path)
         if other != source.path:
-            raise DataError(f"{source.path} and {other} would both be written as '{source.stem}'; give them apart")
+            raise DataError(f"{source.path} and {other} would both be written as '{source.stem}'; give them in separate calls")
     return list({source.path: source for source in found}.values()), notes
 
 

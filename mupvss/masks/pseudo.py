@@ -67,7 +67,7 @@ def refine_masks(
     """
     size = seeds.size
     factor = reduction((size[1], size[0]), MAX_PIXELS)
-    if factor > 1:  # the CRF would reduce it all the same, and gigabytes would have been filled for nothing
+    if factor > 1:  # the CRF would reduce it anyway; doing it here saves gigabytes
         image = np.asarray(reduced(Image.fromarray(image), factor))
         seeds = replace(seeds, size=image.shape[:2])
     values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)

@@ -2,7 +2,7 @@
 
 Vision transformers may come in the usual layouts, which are converted to timm's key names: timm's own; DINOv2's
 (`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2, with or without registers), which
-keeps query, key and value apart. A file's distillation token is left out; other layers that the network here does not have are an
+keeps query, key and value apart. A file's distillation token is left out. Other layers that the network does not have are an
 error.
 """
 
@@ -61,13 +61,13 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
 NOT_THE_TRUNK = re.compile(
     r"^(head|fc\.|classifier|pooler|mask_token|embeddings\.mask_token|decoder|pre_logits|lm_head|projection)"
 )
-"""Tensors of a ViT's file that belong to what follows the trunk, or to its pretraining."""
+"""Tensors of a ViT's file that do not belong to the backbone but to heads or to the pretraining."""
 
 
 def _check_left(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    """WeightsError for layers of the trunk that the network here does not have: without them it would be another network."""
+    """WeightsError for layers of the backbone that the network does not have: without them it would be another network."""
     left = set(state) - set(wanted)
-    if any(key.startswith("backbone.") for key in given):  # of a whole network only the backbone is asked for
+    if any(key.startswith("backbone.") for key in given):  # of a complete network, only the backbone is needed
         left &= set(to_timm({key: value for key, value in given.items() if key.startswith("backbone.")}))
     unknown = sorted(key for key in left if not NOT_THE_TRUNK.match(key))
     if unknown and not set(wanted) - set(state):
@@ -260,7 +260,7 @@ def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = _join_qkv({_rename(key): value for key, value in state.items()})
     table = renamed.get("pos_embed")
     if "dist_token" in renamed and table is not None:
-        # DeiT's token that learned from a teacher. Nothing asks for it here; its position is the second.
+        # DeiT's distillation token, whose position is the second. The network does not use it.
         del renamed["dist_token"]
         renamed["pos_embed"] = table = torch.cat((table[:, :1], table[:, 2:]), 1)
     if table is not None and round(table.shape[1] ** 0.5) ** 2 == table.shape[1]:

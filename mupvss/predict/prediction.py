@@ -54,7 +54,7 @@ class Prediction:
 
 
 class FullSize(Mapping[str, np.ndarray]):
-    """Maps by class name, each brought to the picture's size when it is asked for: together they may not fit into memory."""
+    """Maps by class name, each enlarged to the picture's size on access, since together they may not fit into memory."""
 
     def __init__(self, names: Sequence[str], maps: np.ndarray, size: tuple[int, int]) -> None:
         """maps: (K, h, w) float; size: (H, W) of the picture."""

@@ -1,5 +1,5 @@
-"""A preview while the classifier still trains: rough masks of all pictures, so that wrong tags and hopeless classes are seen
-within minutes and not after the whole run."""
+"""A preview while the classifier is still training: rough masks, so that wrong tags and hopeless classes are seen within minutes
+and not after the whole run."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FOLDER = "preview"
 SCALE = 0.75
 """Pictures are searched at this one scale."""
 MOST, SHOWN = 2000, 400
-"""Largest number of pictures that get a rough mask, and that the page shows."""
+"""Largest numbers of pictures that get a rough mask and that the page shows."""
 
 
 def preview_of(dataset: Dataset, out: Path, device: str) -> Callable[[Path], None]:
-    """What makes the preview of a network saved to a file, into OUT/preview: masks/NAME.png and index.html."""
+    """A function that takes a saved network and writes its preview to OUT/preview: masks/NAME.png and index.html."""
 
     def make(checkpoint: Path) -> None:
-        # The training must not notice: whatever it draws at random stays as it was.
+        # The random numbers of the training must stay the same.
         with torch.random.fork_rng(devices=[]):
             _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device)
 
@@ -58,16 +58,16 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str) -> None
         labels = read_seeds(seed_path(folder, predictor.kind, sample.name)).labels(threshold)
         write_palette_png(folder / "masks" / f"{sample.name}.png", labels)
     least.sort(key=lambda entry: (entry[0], entry[1].name))
-    write_text(folder / "index.html", page("Preview: rough masks, after a part of the training", [("", _cells(least, folder))]))
+    write_text(folder / "index.html", page("Preview: rough masks after part of the training", [("", _cells(least, folder))]))
     console.print(f"preview: {folder / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def _cells(least: list[tuple[float, Sample]], folder: Path) -> str:
-    """The pictures whose tags the network believes least come first: there a tag may be wrong."""
+    """The pictures whose tags the network believes least come first, since their tags may be wrong."""
     rows = []
     for score, sample in least[:SHOWN]:
         mask = read_label_image(folder / "masks" / f"{sample.name}.png")
         shown = picture(inline(overlay(sample.open_image(), mask)), sample.name)
         rows.append([shown, escape(sample.origin), escape(", ".join(sorted(sample.tags))), f"{score:.2f}"])
     said = "<p>The pictures whose tags the network believes least come first; look there for wrong tags.</p>"
-    return said + table(("", "picture", "tags", "least score"), rows, "pictures")
+    return said + table(("", "picture", "tags", "lowest score"), rows, "pictures")

@@ -32,7 +32,7 @@ BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
 def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
     """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics.
 
-    expected: seconds that stages will take. After each one the time left is printed, corrected by how long it really took.
+    expected: seconds that stages will take. After each stage the time left is printed, corrected by the time that it really took.
     """
     tell_pictures(run)
     left = dict(expected or {})
@@ -47,7 +47,10 @@ def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
 
 
 def tell_time_left(left: dict[str, float], stage: str, seconds: float) -> None:
-    """left: expected seconds of the stages to come, which this corrects: a computer that is busy stays so."""
+    """Prints the time left after a stage that took `seconds`.
+
+    left: expected seconds of the remaining stages. It is scaled in place, since a computer that is busy usually stays so.
+    """
     planned = left.pop(stage, 0.0)
     if planned > SHORT and seconds > SHORT:
         for name in left:
@@ -57,7 +60,7 @@ def tell_time_left(left: dict[str, float], stage: str, seconds: float) -> None:
 
 
 def tell_pictures(run: Run) -> None:
-    """Prints what was found in the pictures and tags. Nothing of drawn scenes, which have no files, and would be drawn for it."""
+    """Prints a summary of the pictures and tags; nothing for drawn scenes, which would have to be drawn for it."""
     if not isinstance(run.config.data, ScenesData):
         print_summary(pictures_of(run, "train"), console, counts=False)
 

@@ -52,6 +52,8 @@ class Run:
     out: Path
     trained_by: Path | None = None
     """The folder of another run with the same training; None: this run trains for itself."""
+    checked_in: Path | None = None
+    """The folder that remembers which pictures can be read, for runs with the same pictures; None: the run's own."""
 
     def folder(self, stage: str) -> Path:
         return (self.trained_by or self.out) / stage if stage == "train" else self.out / stage
@@ -109,7 +111,7 @@ class Stage:
     idle: Callable[[Any], bool] = lambda inputs: False
     """Whether there is nothing to do under these inputs; nothing is printed then."""
     learns_masks: bool = False
-    """Whether it learns from masks, and so from those that people accepted or rejected in the studio."""
+    """Whether it trains on masks, and so depends on those that people accepted or rejected in the studio."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -160,16 +162,16 @@ def finished(folder: Path, known: str, truth: str = "") -> bool:
 
 
 STUDIO, CHECKED = "studio", "pictures.json"
-"""In a run's folder: what people decided about its pictures, and which of these can be read."""
+"""Names in a run's folder: the studio's decisions, and the results of checking the pictures."""
 
 
 def pictures_of(run: Run, purpose: Purpose) -> Dataset:
-    """The pictures for one purpose, with what people decided in the run's studio; each is decoded once, before anything is
-    trained. DataError that lists those that cannot be read, unless they are to be skipped."""
+    """The pictures for one purpose, with the decisions of the run's studio; each is decoded once before training. DataError that
+    lists those that cannot be read, unless data.unreadable is "skip"."""
     config = run.config
     dataset = with_decisions(load_dataset(config.data, purpose, config.limit), run.out / STUDIO)
     with processes().main_first():
-        return readable(dataset, config.data.unreadable, run.out / CHECKED)
+        return readable(dataset, config.data.unreadable, (run.checked_in or run.out) / CHECKED)
 
 
 def run_stage(stage: Stage, run: Run) -> Metrics:

@@ -31,10 +31,10 @@ from mupvss.training.classifier import weighted_sum
 BATCH = 4
 """Pictures in a measured step. Its time is nearly proportional to them, and a whole batch would take too long to measure."""
 TRIALS, PATIENCE = 3, 2.0
-"""A step is timed at most this often, and no more once it has taken these seconds; the fastest counts."""
+"""A step is timed up to TRIALS times, but not again once PATIENCE seconds have passed; the fastest time is used."""
 CRF_WORK = 8.0
-"""The dense CRF's time for a megapixel, label and question in 10 steps, as a multiple of `_yardstick`. It is not measured itself,
-since compiling it takes up to a minute."""
+"""The dense CRF's time for 10 steps per megapixel, label and background level, as a multiple of `_yardstick`. It is not measured
+itself, since compiling it takes up to a minute."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Estimate:
 
 
 def measure(config: RunConfig, dataset: Dataset) -> Estimate:
-    """Times a few steps of each kind, on noise and on a picture of middle size, within half a minute."""
+    """Times a few steps of each kind, on noise and on a picture of medium size, within half a minute."""
     prepare(config.seed, config.threads)
     samples = dataset.samples
     picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
@@ -92,7 +92,7 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
 
 
 def print_estimate(estimate: Estimate, console: Console = console) -> None:
-    console.print("\non this computer, as busy as it is now, about:", highlight=False)
+    console.print("\nestimated time on this computer, as busy as it is now:", highlight=False)
     for name, seconds in (*estimate.stages, ("in all", estimate.total)):
         console.print(f"  {TITLES.get(name, name):24s} {spoken(seconds):>12s}", highlight=False)
 

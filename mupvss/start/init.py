@@ -23,7 +23,7 @@ console = Console()
 BACKBONES = {"tiny": "timm/deit_tiny_patch16_224.fb_in1k", "small": "timm/deit_small_patch16_224.fb_in1k"}
 """Pretrained weights on the Hugging Face hub."""
 PREVIEW = 2000
-"""Image steps after which there are rough masks."""
+"""Image steps after which rough masks are made."""
 MIN_STEPS, MAX_STEPS, EPOCHS = 12_800, 200_000, 8
 """Image steps are this number of epochs, within these bounds."""
 
@@ -126,7 +126,7 @@ classes = [{", ".join(_text(c) for c in dataset.classes)}]           # in order 
 def _preview(weights: str) -> str:
     if weights in ("", OWN):
         return ""
-    return f"preview = {PREVIEW}                   # rough masks of all pictures after this part of the training; 0: none\n"
+    return f"preview = {PREVIEW}                   # rough masks after this number of pictures seen; 0: none\n"
 
 
 def _tags(data: FolderData) -> str:

@@ -1,4 +1,4 @@
-"""The region that a click means: what is joined to the place, looks like it and lies on the same level of the map."""
+"""The region around a click: connected pixels that have a similar colour and a similar value in the map."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from PIL import Image
 from mupvss.export.regions import opencv
 
 LONGEST = 480
-"""Side in pixels of the copy on which regions are found."""
+"""Longest side in pixels of the copy on which regions are found."""
 
 
 def region_at(picture: Image.Image, level: np.ndarray | None, x: int, y: int, reach: float) -> np.ndarray:
-    """
+    """The region around a click.
+
     Args:
         picture: RGB picture of W x H pixels.
         level: The map of the class (H, W) in [0, 1], or None if there is none.
-        x: Column of the place in pixels.
-        y: Row of the place in pixels.
-        reach: In [0, 1]: how different in colour and level a pixel may be.
+        x: Column of the click in pixels.
+        y: Row of the click in pixels.
+        reach: In [0, 1]: how much a pixel may differ in colour and level.
 
     Returns:
-        (H, W) bool, connected, with the place inside.
+        (H, W) bool, connected, with the click inside.
     """
     cv2 = opencv()
     factor = min(1.0, LONGEST / max(picture.size))
     size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     small = np.asarray(picture.resize(size, Image.Resampling.BOX))
-    # Even surfaces become even, and edges stay.
+    # Smooths surfaces and keeps edges.
     colours = cv2.cvtColor(cv2.bilateralFilter(small, 7, 40, 5), cv2.COLOR_RGB2LAB).astype(np.float32)
     at = (min(size[1] - 1, int(y * factor)), min(size[0] - 1, int(x * factor)))
     alike = np.linalg.norm(colours - colours[at], axis=-1) <= 6 + 60 * reach

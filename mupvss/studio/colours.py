@@ -22,7 +22,7 @@ def colours_of(count: int) -> list[tuple[int, int, int]]:
 
 
 def drawn(picture: Image.Image, labels: np.ndarray, colours: list[tuple[int, int, int]]) -> Image.Image:
-    """RGB picture and class ids of its size -> the mask over it, with outlines in two tones."""
+    """RGB picture and class ids of its size -> the picture with the mask over it, with outlines in two tones."""
     table = np.zeros((256, 3), np.float32)
     table[: len(colours)] = colours
     table[255] = UNSURE

@@ -1,5 +1,5 @@
-"""Which pictures are in a studio, and under which names. A picture is its content and place: a second one of a name gets another
-name, in every order and after every restart, so that nothing decided about one can move to the other."""
+"""The pictures of a studio and their names. A picture is identified by its path and content: a second one with the same name gets
+another name, and the same one after every restart, so that no decision can move from one to the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Entry:
 
 
 def gathered(*groups: Iterable[Entry]) -> dict[str, Entry]:
-    """All entries by name. Of two with one name the later gets another, made of its content; the same file twice is one."""
+    """All entries by name. If two share a name, the later one gets a name made from its content; the same file is one entry."""
     found: dict[str, Entry] = {}
     for entry in (entry for group in groups for entry in group):
         other = found.get(entry.name)
@@ -48,8 +48,8 @@ def gathered(*groups: Iterable[Entry]) -> dict[str, Entry]:
 
 
 def of_samples(samples: Iterable[Sample], root: Path | None, folder: Path) -> list[Entry]:
-    """The pictures of a run. root: the folder that their names in exports are relative to. Drawn scenes become files of the
-    studio first."""
+    """The pictures of a run. root: the folder that their names in exports are relative to. Drawn scenes are first saved as
+    files of the studio."""
     found = []
     for sample in samples:
         path = Path(sample.origin)
@@ -64,6 +64,7 @@ def of_samples(samples: Iterable[Sample], root: Path | None, folder: Path) -> li
 
 
 def of_source(source: Source, tags: tuple[str, ...]) -> Entry:
+    """A picture of a folder that was given to the studio."""
     return Entry(sample_name(source.name), source.path, tags, source.name)
 
 
@@ -72,12 +73,12 @@ TAGS = ".tags.json"
 
 
 def uploaded(folder: Path) -> list[Entry]:
-    """The pictures that were added to a studio, in the folder that it keeps them in."""
+    """The pictures that were added to a studio, from its folder of uploads."""
     if not folder.is_dir():
         return []
     files = [path for path in folder.iterdir() if path.suffix != ".json" and not path.name.startswith(".")]
     by_name = {path.name: path for path in files}
-    by_stem = {path.stem: path for path in files}  # tags of studios before this rule were kept by stem
+    by_stem = {path.stem: path for path in files}  # earlier versions kept the tags by stem
     found = []
     for tags in sorted(folder.glob(f"*{TAGS}")):
         whose = tags.name.removesuffix(TAGS)

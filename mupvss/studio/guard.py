@@ -84,8 +84,8 @@ class TooLargeError(ValueError):
 
 
 def checked_name(name: str) -> str:
-    """A file name that is fit for every file system, in place of one as people and telephones give it: letters of any script and
-    signs stay, what separates folders or is forbidden becomes an underscore. UserError for what is no picture's name."""
+    """An upload's name made safe for every file system: letters of any script and punctuation stay; folder separators and
+    forbidden characters become underscores. UserError if it is not a picture's name."""
     plain = unicodedata.normalize("NFC", name)
     if Path(plain).suffix.lower() not in SUFFIXES:
         raise UserError(f"'{name[:80]}' is not a picture's name; {', '.join(sorted(SUFFIXES))} are accepted")
@@ -102,7 +102,7 @@ def check_length(announced: str | None) -> None:
 
 
 async def receive_file(body: AsyncIterator[bytes], folder: Path) -> Path:
-    """Streams an upload to a temporary file in `folder`. TooLargeError, with nothing left behind, if it does not end in time."""
+    """Streams an upload to a temporary file in `folder`. TooLargeError, with nothing left behind, if it is too large."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{secrets.token_hex(8)}.part"
     size = 0
@@ -120,8 +120,8 @@ async def receive_file(body: AsyncIterator[bytes], folder: Path) -> Path:
 
 
 def stored(temporary: Path, name: str, taken: Container[str]) -> Path:
-    """Moves a received file to a free name beside it, if it is a picture. taken: names without suffix that others have.
-    UserError, and the file is gone, if it is none."""
+    """Gives a received picture a free name in its folder. taken: names without suffix that are in use. If it is not a picture,
+    the file is deleted and UserError raised."""
     try:
         wanted = checked_name(name)
         try:
@@ -136,7 +136,7 @@ def stored(temporary: Path, name: str, taken: Container[str]) -> Path:
 
 
 def _free(folder: Path, name: str, taken: Container[str]) -> Path:
-    """NAME, or NAME-2 and so on if a picture of the studio or a file beside it has that name, with whatever suffix."""
+    """NAME, or NAME-2 and so on if a picture of the studio or a file in the folder has that name, with any suffix."""
     stem, suffix, number = Path(name).stem, Path(name).suffix, 1
     beside = {path.stem for path in folder.iterdir()} | {path.name for path in folder.iterdir()}
     found = stem

@@ -1,4 +1,4 @@
-"""Which pictures are most worth looking at next: the doubtful ones, no two alike."""
+"""Chooses the pictures that are most worth looking at next: doubtful ones that differ from each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 SIDE = 8
 """Side of the tiny copies by which pictures are compared."""
 POOL = 8
-"""For each picture asked for, this number of the most doubtful ones is looked at."""
+"""Number of the most doubtful pictures that are considered for each picture to choose."""
 
 
 def tiny_copy(picture: Image.Image) -> np.ndarray:

@@ -96,7 +96,7 @@ def _reading(app: FastAPI, workspace: Workspace) -> None:
 
     @app.get("/api/pictures/{name}/thumbnail")
     def thumbnail(name: str, side: int = THUMBNAIL, mask: bool = True) -> Response:
-        """The picture made small, with its mask if that is at hand."""
+        """A small copy of the picture, with its mask if there is one already."""
         small = workspace.thumbnail(_entry(workspace, name), min(max(side, 16), LARGEST), mask)
         return _as_file(small, "JPEG", quality=80)
 
@@ -106,7 +106,7 @@ def _reading(app: FastAPI, workspace: Workspace) -> None:
 
     @app.get("/api/pictures/{name}/region")
     def region(name: str, x: int, y: int, tag: str = "", reach: float = 0.3) -> Response:
-        """One byte per pixel, row by row: 1 in the region that a click means."""
+        """One byte per pixel, row by row: 1 in the region around the click."""
         found = workspace.region(_entry(workspace, name), x, y, tag, reach)
         return Response(found.astype(np.uint8).tobytes(), media_type="application/octet-stream")
 
@@ -162,12 +162,12 @@ def _changing(app: FastAPI, workspace: Workspace) -> None:
             body += part
             if len(body) > MAX_MASK_BYTES:
                 raise TooLargeError("a mask of more pixels than any picture has")
-        # Pictures are decoded and masks written outside of the event loop, which must answer others meanwhile.
+        # Pictures are decoded and masks written outside the event loop, which answers other requests meanwhile.
         return await run_in_threadpool(_decide, workspace, entry, status, bytes(body))
 
     @app.post("/api/accept")
     def accept(body: Names) -> dict[str, Any]:
-        """Accepts the shown masks of several pictures; pictures without one are named."""
+        """Accepts the masks shown for several pictures; pictures without a mask are returned as `left`."""
         entries = [_entry(workspace, name) for name in body.names]
         done = set(workspace.accept(body.names))
         return {

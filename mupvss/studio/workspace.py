@@ -34,7 +34,7 @@ from mupvss.studio.entries import Entry, gathered, keep_upload, of_samples, of_s
 from mupvss.studio.next_pictures import POOL, most_telling, tiny_copy
 
 UNSEARCHED = 2.0
-"""In the order of the list, pictures that nobody has searched come before the most doubtful ones."""
+"""Doubt of pictures that were not searched yet, so that they come before all others in the list."""
 
 
 class Workspace:
@@ -91,7 +91,7 @@ class Workspace:
         return read_image(entry.path)
 
     def thumbnail(self, entry: Entry, side: int, masked: bool) -> Image.Image:
-        """The picture made small; masked: with the mask that is at hand, if there is one."""
+        """A small copy of the picture; masked: with its mask if there is one already."""
         picture = self.picture(entry)
         small = picture.copy()
         small.thumbnail((side, side))
@@ -114,8 +114,8 @@ class Workspace:
         return found
 
     def labels(self, entry: Entry, threshold: float | None = None, refine: bool = False) -> np.ndarray:
-        """(H, W) uint8: the person's mask, else the run's pseudo-mask, else that of the maps; that of the maps if a threshold or
-        refinement is asked for, which is by the run's own CRF."""
+        """(H, W) uint8: a person's mask, else the run's pseudo-mask, else the mask of the maps. With a threshold or refinement,
+        it is always that of the maps; the refinement uses the run's own CRF."""
         ready = self.labels_at_hand(entry) if threshold is None and not refine else None
         if ready is not None:
             return ready
@@ -127,7 +127,7 @@ class Workspace:
         return refine_mask(seeds, np.asarray(self.picture(entry)), level, crf, steps, SHARPNESS).labels()
 
     def labels_at_hand(self, entry: Entry) -> np.ndarray | None:
-        """The mask that is shown, (H, W) uint8, if nothing has to be searched for it."""
+        """The mask that is shown, (H, W) uint8; None if the picture has to be searched first."""
         mask = self.decisions.mask(self.key(entry)) if self.state(entry).painted else None
         if mask is not None:
             return mask
@@ -138,11 +138,11 @@ class Workspace:
         return seeds.labels(self.threshold) if path is None else read_label_image(path)
 
     def region(self, entry: Entry, x: int, y: int, tag: str, reach: float) -> np.ndarray:
-        """(H, W) bool: the region of a click, by the picture's edges and the tag's map if it has one. UserError for a place
-        outside."""
+        """(H, W) bool: the region around a click, by the picture's colours and the tag's map if there is one. UserError for a
+        click outside the picture."""
         picture = self.picture(entry)
         if not (0 <= x < picture.width and 0 <= y < picture.height):
-            raise UserError(f"{entry.file}: the place {x}, {y} is outside of {picture.width} x {picture.height} pixels")
+            raise UserError(f"{entry.file}: the point {x}, {y} is outside its {picture.width} x {picture.height} pixels")
         seeds = self._seeds_at_hand(entry, self.predictor.kind)
         level = None
         if seeds is not None and tag in self.classes:
@@ -171,7 +171,7 @@ class Workspace:
 
     def decide(self, entry: Entry, status: Status, mask: np.ndarray | None) -> State:
         """Saves a decision. mask: (H, W) uint8 of class ids and 255; None: the one shown so far. UserError for a wrong size or
-        id. An accepted mask adds the tags of what is in it."""
+        id. An accepted mask adds the tags of its classes."""
         before = self.state(entry)
         if mask is None and status == "accepted":
             mask = self.labels(entry)
@@ -185,8 +185,8 @@ class Workspace:
         return self._change(entry, replace(before, status=status, painted=painted, tags=tags), mask)
 
     def accept(self, names: Sequence[str]) -> list[str]:
-        """Accepts the masks that are shown of several pictures; -> the names of those that were. Pictures that nobody has
-        searched have none."""
+        """Accepts the masks that are shown for several pictures; -> the names of the accepted ones. Pictures that were not
+        searched yet have no mask and are skipped."""
         done = []
         for name in names:
             entry = self.entry(name)
@@ -212,7 +212,7 @@ class Workspace:
         return entry
 
     def export(self, formats: Sequence[str], accepted_only: bool) -> tuple[Path, int]:
-        """Writes the folder `export` anew; rejected pictures are never included."""
+        """Replaces the folder `export`; rejected pictures are never included."""
         check_formats(formats)
         chosen = [
             entry
@@ -283,7 +283,7 @@ class Workspace:
         return found
 
     def _first_doubts(self) -> dict[str, float]:
-        """Doubts about the pictures that the run has searched; kept, since all maps are read for it."""
+        """Doubts about the pictures that the run has searched; kept in a file, since computing them reads all maps."""
         path = self.folder / "doubts.json"
         kept = read_json(path) if path.is_file() else {}
         found: dict[str, float] = {}

@@ -51,7 +51,7 @@ class Manner:
     preview_at: int = 0
     """Number of image steps of the classifier's training after which `preview` is called; 0: never."""
     preview: Callable[[Path], None] | None = None
-    """Is given the network as it is then, in a file."""
+    """Called with the file that the network was saved to."""
 
 
 @dataclass(frozen=True)

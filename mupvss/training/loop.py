@@ -181,7 +181,7 @@ class Loop:
         self._advance(config.batch_size, f"loss {figures['loss']:.3f}")
 
     def _show(self, preview: Callable[[Path], None]) -> None:
-        """Lets others look at the network as it is now; what they do costs time, and changes nothing."""
+        """Calls `preview` with a temporary copy of the network; the training is not changed."""
         path = self.folder / "preview.safetensors"
         self.save(path)
         try:

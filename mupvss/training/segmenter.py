@@ -64,8 +64,8 @@ def train_segmenter(
 
 
 def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
-    """The pictures to learn from, with the masks that people accepted or painted in the place of pseudo-masks. Those whose mask
-    is unsure throughout, or was rejected, are left out; DataError if that leaves none."""
+    """The pictures to train on, with the masks that people accepted or painted in place of pseudo-masks. Pictures whose mask is
+    unsure throughout or was rejected are left out; DataError if none is left."""
     found = []
     for sample in dataset.samples:
         if sample.rejected:
@@ -86,7 +86,6 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
             found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:
         raise DataError(
-            f"{masks / 'labels'}: every pixel of every mask is unsure (255), or was rejected; lower masks.margin and run 'masks' "
-            "again"
+            f"{masks / 'labels'}: every mask is unsure (255) throughout or was rejected; lower masks.margin and run 'masks' again"
         )
     return found

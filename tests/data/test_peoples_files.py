@@ -1,4 +1,4 @@
-"""Files as people, spreadsheets, telephones and labelling tools write them. Each case stands for a kind."""
+"""Files as people, spreadsheets, phones and labelling tools write them. Each case stands for a kind."""
 
 from __future__ import annotations
 

@@ -331,7 +331,7 @@ def _record() -> Reader:
         "curve_pictures": 4,
     }
 
-    entry = Entry("a", 0, Run(RunConfig(), Path("a")), Pictures(RunConfig().data, None))
+    entry = Entry("a", 0, Run(RunConfig(), Path("a")), Pictures(RunConfig().data, None, Path("a")))
 
     def read(path: Path) -> None:
         figures = read_figures(path, ["a", "b"], 1)

@@ -4,8 +4,8 @@
     python -m venv datumaro && datumaro/bin/pip install datumaro
     python tests/harness/meanings.py OUT --python tools/bin/python --python datumaro/bin/python --files 2000
 
-The tools have environments of their own, since their pins clash with ours; `tool_cases.py` runs there and writes valid files with
-random content. Differences are grouped by kind and kept under OUT/FORMAT/differences.jsonl. Exit status 1 if there is any.
+The tools have environments of their own, since their pins clash with ours. There `tool_cases.py` writes valid files with random
+content. Differences are grouped by kind and kept under OUT/FORMAT/differences.jsonl. Exit status 1 if there is any.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def compare(folder: Path) -> Counter[str]:
 
 
 def difference(case: Path, entry: dict[str, Any]) -> tuple[str, Any]:
-    """The kind of difference between what we find in a file and what is expected; empty if there is none."""
+    """The kind of difference between the tags that we read and those expected, empty if there is none; and what we read."""
     expected = {name: set(map(_same, tags)) for name, tags in entry["tags"].items()}
     try:
         found = tags_of(case, entry["file"], entry["options"])

@@ -2,10 +2,10 @@
 
     python tests/harness/tool_cases.py FORMAT OUT --files 2000 --seed 0
 
-Run it by the Python of an environment that has the tool (see `meanings.py`), which needs nothing of this project. OUT/NUMBER
-holds the pictures and the file; OUT/expected.jsonl says, per line: the file, the tags by picture, and the options that reading it
-needs. Where the tool cannot tell us what it means either, the case is not made: columns of Label Studio's CSV whose kind only the
-project's settings tell are named by --tag-columns; a picture without a file of Pascal VOC is not counted as one without a tag.
+Run it with the Python of an environment that has the tool (see `meanings.py`); it needs nothing of this project. OUT/NUMBER
+holds the pictures and the file; each line of OUT/expected.jsonl has the file, the tags by picture, and the options for reading
+it. Cases whose meaning the file does not tell are avoided: columns of Label Studio's CSV whose kind only the project's settings
+tell are named by --tag-columns; a picture without a Pascal VOC file does not count as one without a tag.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ def test_a_working_day(page, run, studio, tmp_path):
     settle(page)
     assert np.array_equal(read_label_image(run / "studio" / "masks" / "block 0.png"), painted)
     page.keyboard.press("a")
-    said(page, "block 0: accepted")
+    said(page, "block 0.jpg: accepted")
 
     # Reject the next one with the keyboard; nothing is lost on reload.
     page.wait_for_function("() => !document.getElementById('name').textContent.startsWith('block 0')")
@@ -161,6 +161,49 @@ def test_pictures_are_added_and_bad_ones_refused(page, tmp_path):
     page.set_input_files("#files", [tmp_path / "fresh.png"])
     page.wait_for_function("() => document.getElementById('name').textContent.startsWith('fresh')")
     assert page.locator("#pictures li").count() == 7
+
+
+def test_forty_at_a_glance(page, studio):
+    _, workspace = studio
+    page.click("#show-grid")
+    page.wait_for_function("() => document.querySelectorAll('#cells img').length === 6")
+    settle(page)
+    shoot(page, "grid")
+    left = page.locator("#cells button").nth(1)
+    name = left.get_attribute("data-name")
+    left.click()
+    assert page.locator("#cells button").nth(1).get_attribute("aria-pressed") == "false"
+    with page.expect_response(lambda r: "/api/accept" in r.url):
+        page.click("#accept-grid")
+    said(page, "5 accepted")
+    assert [entry for entry in workspace.entries if workspace.state(workspace.entry(entry)).status == "open"] == [name]
+    page.locator("#cells button").first.dblclick()
+    page.wait_for_function("n => document.getElementById('name').textContent.startsWith(n)", arg=name)
+    assert page.locator("#grid").is_hidden()
+
+
+def test_regions_and_the_next_twenty(page, run):
+    page.locator("#pictures button", has_text="block 0").click()
+    page.wait_for_function("() => document.getElementById('name').textContent.startsWith('block 0')")
+    settle(page)
+    assert page.locator("#paint-class").input_value() == "1", "the picture's first tag"
+    page.keyboard.press("g")
+    box = page.locator("#canvas").bounding_box()
+    with page.expect_response(lambda r: "/decision" in r.url):
+        page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    added = read_label_image(run / "studio" / "masks" / "block 0.png")
+    assert (added[20:40, 25:55] == 1).mean() > 0.9
+    page.keyboard.press("t")
+    with page.expect_response(lambda r: "/decision" in r.url):
+        page.mouse.click(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
+    assert (read_label_image(run / "studio" / "masks" / "block 0.png")[20:40, 25:55] == 0).mean() > 0.9
+    shoot(page, "region")
+    page.keyboard.press("o")
+    assert not page.locator("#outlines").is_checked()
+    with page.expect_response(lambda r: "/api/next" in r.url):
+        page.select_option("#filter", "next")
+    settle(page)
+    assert page.locator("#pictures li").count() == 6
 
 
 def test_training_can_be_watched(page):

@@ -154,7 +154,7 @@ def build_index(annotations: Path, path: Path) -> None:
             connection.executescript(FINISH)
             connection.commit()
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{annotations}: two entries share an id, or a name apart from its suffix ({_shared(error)})") from None
+            raise DataError(f"{annotations}: two entries share an id, or a name without suffix ({_shared(error)})") from None
         except sqlite3.Error as error:
             raise OSError(errno.EIO, f"the index of {annotations} cannot be written ({error})", str(path)) from None
         finally:

@@ -1,4 +1,4 @@
-"""Which column of a table is what: by its name if that is known, else by what its cells hold. Every guess becomes a note."""
+"""Finds the picture and tag columns of a table by known names, else by what their cells hold. Every guess becomes a note."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ PICTURE_KEYS = (
     "image", "picture", "file", "filename", "path", "imagename", "imagepath", "imagefile", "imagefilename", "filepath", "img",
     "imgname", "imgpath", "picturename", "photo", "photoname", "imageurl", "url", "uri", "imageid", "name",
 )  # fmt: skip
-"""Names of the column with the picture, without blanks and signs; those in front are preferred."""
+"""Names of the picture column, in lower case without blanks and punctuation, in order of preference."""
 TAG_KEYS = (
     "tags", "labels", "classes", "tag", "label", "class", "labelname", "classname", "labelnames", "classnames", "tagname",
     "tagnames", "categories", "category", "categoryname", "keywords", "keyword", "choice", "choices", "objects",
 )  # fmt: skip
-"""Names of the columns with tags, likewise. A number after the name is overlooked: label, label.1, label 2."""
+"""Names of tag columns, likewise. A number after the name is ignored: label, label.1, label 2."""
 BOOKKEEPING = frozenset(
     {"", "id", "index", "annotator", "annotationid", "createdat", "updatedat", "leadtime", "agreement", "split", "subset", "fold"}
     | {"width", "height", "depth", "xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "bbox", "isvalid"}
     | {"confidence", "score", "usage", "area", "iscrowd", "difficult", "truncated", "occluded", "pose", "date", "time", "size"}
 )
-"""Columns that are never tags by themselves."""
+"""Names of columns that are never guessed to hold tags."""
 YES = frozenset({"1", "1.0", "true", "yes", "x", "y"})
 NO = frozenset({"0", "0.0", "-1", "-1.0", "false", "no", "n", ""})
 
 CLASSES = "_classes.csv"
-"""What Roboflow calls its tables; all columns but the first are tags there."""
+"""The name of Roboflow's tables, in which every column except the picture's is a tag."""
 OF_LABEL_STUDIO = frozenset({"annotationid", "annotator"})
 """Columns that its CSV always has."""
 LABELS = re.compile(r'^\s*[\[{].*"\w*(labels?|choices|taxonomy)":', re.DOTALL)
@@ -55,21 +55,21 @@ def plain(name: str) -> str:
 
 
 def find_columns(header: Sequence[str], cells: Cells, path: Path, wanted: Sequence[str] = ()) -> Columns:
-    """Which columns hold the picture and the tags. wanted: names of the columns with tags, if the user gave them. DataError if it
-    cannot be told."""
+    """Finds the columns that hold the picture and the tags. wanted: names of the tag columns, if the user gave them. DataError if
+    they cannot be told."""
     picture, notes = _picture_column(header, cells, path)
     if wanted:
         columns = _wanted_columns(header, wanted, path)
         values = {row[i].strip().lower() for i in columns for row in cells if i < len(row)} - {""}
         marks = values <= YES | NO and bool(values & YES) and bool(values & NO)
-        return Columns(picture, columns, marks and not OF_LABEL_STUDIO <= set(map(plain, header)), tuple(notes))
+        return Columns(picture, columns, marks and not set(map(plain, header)) >= OF_LABEL_STUDIO, tuple(notes))
     others = [i for i in range(len(header)) if i != picture]
     if path.name == CLASSES:
         return _one_each(header, picture, others, others, notes)
     names = set(map(plain, header))
-    of_label_studio = OF_LABEL_STUDIO <= names
+    of_label_studio = names >= OF_LABEL_STUDIO
     if of_label_studio and not names - BOOKKEEPING - {plain(header[picture])}:
-        return Columns(picture, (), False, tuple(notes))  # it leaves out the columns of what nobody said
+        return Columns(picture, (), False, tuple(notes))  # it writes no column for a control without results
     named = _tag_columns(header, others)
     binary = [i for i in others if plain(header[i]) not in BOOKKEEPING and _is_binary(cells, i) and not of_label_studio]
     if len(binary) > 1 and set(named) <= set(binary):
@@ -84,7 +84,7 @@ def find_columns(header: Sequence[str], cells: Cells, path: Path, wanted: Sequen
         return _one_each(header, picture, binary, others, notes)
     if len(unknown) == 1 or (unknown and unknown == lists):
         shown = ", ".join(f"'{header[i]}'" for i in unknown)
-        notes.append(f"tags are taken from the column {shown}")
+        notes.append(f"tags are read from the column {shown}")
         notes += _ignored(header, [i for i in others if i not in unknown])
         return Columns(picture, tuple(unknown), False, tuple(notes))
     raise DataError(
@@ -100,7 +100,7 @@ def _picture_column(header: Sequence[str], cells: Cells, path: Path) -> tuple[in
     if known:
         return next((i for i in known if i in looks), known[0]), []
     if len(looks) == 1:
-        return looks[0], [f"pictures are taken from the column '{header[looks[0]]}'"]
+        return looks[0], [f"pictures are read from the column '{header[looks[0]]}'"]
     raise DataError(
         f"{path}, line 1: the header is {list(header)}; expected a picture column (image, picture, file, filename) and a tag "
         f"column ({', '.join(TAG_KEYS[:3])})"
@@ -116,7 +116,7 @@ def _wanted_columns(header: Sequence[str], wanted: Sequence[str], path: Path) ->
 
 
 def _tag_columns(header: Sequence[str], others: Sequence[int]) -> list[int]:
-    """All columns of the first known name, repeated or numbered."""
+    """All columns with the first known name, also repeated or numbered."""
     bases = {i: re.sub(r"\d+$", "", plain(header[i])) for i in others}
     for key in TAG_KEYS:
         found = [i for i in others if bases[i] == key]

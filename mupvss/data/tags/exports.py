@@ -38,7 +38,7 @@ def read_coco(content: dict[str, Any], table: TagTable) -> None:
     path = table.path
     try:
         if not content["categories"] and any("caption" in entry for entry in content["annotations"]):
-            raise DataError(f"{path}: captions have no categories; give the instances of the same pictures")
+            raise DataError(f"{path}: captions have no categories; give the instances instead")
         names = {coco_id(category["id"]): str(category["name"]) for category in content["categories"]}
         files = {coco_id(image["id"]): str(image.get("file_name") or image["coco_url"]) for image in content["images"]}
         found: dict[int | str, set[str]] = {image: set() for image in files}
@@ -64,7 +64,7 @@ def read_coco(content: dict[str, Any], table: TagTable) -> None:
 
 
 def coco_id(value: Any) -> int | str:
-    """An id of COCO, which other tools write as a text or with a point: 7, 7.0 and "7" are one. ValueError for anything else."""
+    """A COCO id. Some tools write it as a string or a float; 7, 7.0 and "7" are the same id. ValueError for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str) or value == "":
         raise ValueError(f"an id is {value!r}")
     if isinstance(value, float):
@@ -75,7 +75,7 @@ def coco_id(value: Any) -> int | str:
 
 
 def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
-    """Pictures without a tag or shape are negatives. In the export of a project, a picture's folder is its subset."""
+    """Pictures without a tag or shape are negatives. In the export of a project, the subset is the picture's folder."""
     attributes: Counter[str] = Counter()
     for picture in root.iter("image"):
         name = picture.get("name")
@@ -92,7 +92,7 @@ def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
 
 
 def read_voc_folder(folder: Path, table: TagTable) -> None:
-    """Tags from the .xml files of a folder and the folders below. A picture is named by <filename>, in the folder of its file."""
+    """Tags from the .xml files in a folder and its subfolders. <filename> names the picture, relative to its file's folder."""
     others: list[str] = []
     for path in files_of(folder, ".xml"):
         root = parse_xml(path)
@@ -112,7 +112,7 @@ def read_voc_folder(folder: Path, table: TagTable) -> None:
 
 
 def files_of(folder: Path, suffix: str) -> list[Path]:
-    """The files of this suffix in a folder and those below, without hidden ones."""
+    """The files with this suffix in a folder and its subfolders, except hidden ones."""
     found = []
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not is_hidden(name)]
@@ -121,8 +121,8 @@ def files_of(folder: Path, suffix: str) -> list[Path]:
 
 
 def read_labelme_folder(folder: Path, table: TagTable) -> None:
-    """Tags from the .json files of a folder and the folders below, one for each picture: the labels of shapes, and the flags that
-    are set. A picture is named by imagePath, in the folder of its file."""
+    """Tags from the .json files in a folder and its subfolders, one for each picture: the labels of shapes, and the flags that
+    are set. imagePath names the picture, relative to its file's folder."""
     others: list[str] = []
     for path in files_of(folder, ".json"):
         try:

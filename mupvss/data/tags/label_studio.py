@@ -12,14 +12,14 @@ from mupvss.data.tags.words import labels_in
 from mupvss.errors import DataError
 
 FORMER = "completions"
-"""What annotations were called before version 1.0."""
+"""The key of the annotations before version 1.0."""
 
 
 def read_label_studio(content: list[Any], table: TagTable) -> None:
     """Adds a row for each task that somebody has annotated.
 
-    Tags of several annotators are joined. An annotation without a result says that nothing is in the picture. Tasks that were
-    skipped, or not begun, or are drafts, say nothing and are left out; where only a model has said something, that counts.
+    Tags of several annotators are joined. An annotation without a result makes the picture a negative. Tasks that were skipped,
+    not begun or are drafts are left out. If only a model has labelled a task, its labels are used.
     """
     left_out: Counter[str] = Counter()
     ignored: Counter[str] = Counter()
@@ -73,11 +73,11 @@ def _picture(data: dict[str, Any]) -> str | None:
 
 
 def _labels_of(task: dict[str, Any]) -> tuple[list[str], str]:
-    """The labels, and why the task says nothing; empty if it does."""
+    """The labels, and why the task is left out: empty if it is not, GUESSED if only a model has labelled it."""
     entries = task.get("annotations")
     if entries is None:
         entries = task.get(FORMER)
-    given = [entry for entry in entries or [] if not isinstance(entry, int)]  # numbers: an export of ids alone
+    given = [entry for entry in entries or [] if not isinstance(entry, int)]  # numbers: the export holds only ids
     if entries and not given:
         raise ValueError("its annotations are numbers; export it as JSON with annotations")
     done = [entry for entry in given if not (entry.get("was_cancelled") or entry.get("skipped"))]
@@ -100,7 +100,7 @@ def _results(entries: list[Any]) -> Iterator[str]:
 
 
 def _labels_of_short(task: dict[str, Any], address: str, ignored: Counter[str]) -> list[str]:
-    """JSON-MIN, where each control's result stands under the control's name; a plain list of pictures and tags likewise."""
+    """Labels in JSON-MIN, which has each result under its control's name, or in an object with a picture and tags."""
     own = [key for key, value in task.items() if value != address and value is not None]
     controls = _controls(list(task), own)
     if not controls and not _in_order(list(task)) and not any(plain(key) in TAG_KEYS for key in task):
@@ -116,7 +116,7 @@ def _labels_of_short(task: dict[str, Any], address: str, ignored: Counter[str]) 
 
 
 def _controls(keys: list[str], own: list[str]) -> list[str]:
-    """Which of its own keys hold tags. Label Studio writes the task's data before `id`, and results between that and
+    """Which of the task's keys hold tags. Label Studio writes the task's data before `id`, and results between `id` and
     `annotator`."""
     if _in_order(keys):
         return [key for key in own if keys.index("id") < keys.index(key) < keys.index("annotator")]

@@ -25,8 +25,8 @@ def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[st
 
     Args:
         path: A .csv, .tsv, .jsonl, .json or .xml file, or a folder of VOC's XML or LabelMe's JSON files.
-        separator: What separates the tags of a cell; None: any of | ; and comma. A blank stands for any number of blanks.
-        tag_columns: Names of the columns with tags, for a table that does not call them tags or labels.
+        separator: Separator of the tags in a cell; None: any of | ; and comma. A blank stands for any number of blanks.
+        tag_columns: Names of the tag columns, for a table that does not call them tags, labels or the like.
 
     Returns:
         The tags by picture, and what was left out or guessed.

@@ -17,15 +17,15 @@ from mupvss.errors import DataError, UserError
 from mupvss.files import write_text
 
 BETWEEN = ",;\t|"
-"""What may stand between the columns of a CSV."""
+"""Possible separators of the columns of a CSV."""
 ANNOTATION = "annotation_id"
-"""Label Studio's column, empty for a picture that nobody has annotated."""
+"""A column of Label Studio's CSV; empty for a picture that nobody has annotated."""
 LONGEST = 1 << 28
-"""Most characters that a cell may have."""
+"""Largest number of characters in a cell."""
 
 
 def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> None:
-    """Adds the rows to the table. DataError, naming the line, for what is no table of pictures and tags."""
+    """Adds the rows to the table. DataError, with the line, if it is not a table of pictures and tags."""
     header, rows = _header_and_rows(path, table)
     columns = find_columns(header, [cells for _, cells in rows], path, tag_columns)
     table.notes += columns.notes
@@ -62,7 +62,7 @@ def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple
     text = decoded(path)
     first, _, rest = text.partition("\n")
     skipped = 0
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's word on what stands between columns
+    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's line on the separator
         between, text, skipped = first.strip()[4:] or "\t", rest, 1
     else:
         between = _between(first)
@@ -81,7 +81,7 @@ def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple
         raise DataError(f"{path}: is empty; expected a header such as 'image,tags', and a row for each picture")
     header = [name.strip() for name in rows[0][1]]
     if any(is_picture_name(cell) for cell in header):
-        table.notes.append("the first line is no header, but a picture")
+        table.notes.append("the first line is no header: it names a picture")
         width = max(len(cells) for _, cells in rows)
         place = next(i for i, cell in enumerate(header) if is_picture_name(cell))
         return ["image" if i == place else "tags" for i in range(width)], rows
@@ -89,7 +89,7 @@ def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple
 
 
 def _between(first: str) -> str:
-    """What separates the columns: what gives the header a column with a known name, and the most columns."""
+    """The separator of the columns: one that gives the header a known name if possible, and then the most columns."""
 
     def rank(sign: str) -> tuple[bool, int]:
         names = [plain(name) for name in next(csv.reader([first], delimiter=sign), [])]
@@ -123,6 +123,7 @@ def read_jsonl(path: Path, table: TagTable) -> None:
 
 
 def note_ignored(ignored: Counter[str], table: TagTable) -> None:
+    """Adds a note on the keys that were not read, if there are any."""
     if ignored:
         table.notes.append(f"keys not read: {', '.join(sorted(ignored))}")
 
@@ -140,7 +141,7 @@ def _add_entry(entry: Any, where: str, table: TagTable, ignored: Counter[str]) -
         raise DataError(f"{where}: names no picture")
     found = table.words.of_value(entry[tags])
     if not found and has_numbers(entry[tags]):
-        raise DataError(f'{where}: "{tags}" holds numbers and no names; expected a list of texts')
+        raise DataError(f'{where}: "{tags}" holds numbers and no names; expected a list of strings')
     table.add(entry[picture].strip(), found)
 
 

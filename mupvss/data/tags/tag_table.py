@@ -19,9 +19,9 @@ class TagTable:
     notes: list[str] = field(default_factory=list)
     """What was left out or guessed, and how often, as sentences without the file's name."""
     words: Words = field(default_factory=Words)
-    """Reads cells with the separator that was asked for."""
+    """Reads cells with the given separator."""
     repeated: list[str] = field(default_factory=list)
-    """Pictures that are listed more than once, once for each time but the first."""
+    """Pictures that are listed more than once, one entry for each time after the first."""
 
     def add(self, picture: str, tags: Iterable[str]) -> None:
         """Adds a row. The tags of a picture that is listed more than once are joined."""

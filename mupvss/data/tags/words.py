@@ -1,4 +1,4 @@
-"""From what a cell of a table holds to tags: a word, several with a separator, a list as JSON or Python writes it, or nothing."""
+"""Turns the cells of a table into tags: a word, several with a separator, a list as JSON or Python writes it, or nothing."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NO_TAG = frozenset(
     {"#N/A", "#N/A N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
     | {"none", "NONE", "_none", "_background", "-", "[]", "{}"}
 )
-"""Words that mean that a picture has no tag: pandas' list of missing values, and names of folders of negatives."""
+"""Words for no tag: pandas' list of missing values, and names of folders of negatives."""
 TAG_KEYS = ("choice", "choices", "tags", "category", "categories")
 """Keys that hold tags in the values of Label Studio and Hugging Face, besides taxonomy and those that end in label or labels."""
 
 
 @dataclass
 class Words:
-    """Reads cells, and counts what was passed over."""
+    """Reads cells, and counts words for no tag."""
 
     separator: str | None = None
     """Between the tags of a cell; None: any of SEPARATORS."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """Word that means no tag -> the number of times it was passed over."""
+    """Word for no tag -> the number of times it was found."""
     lists: int = 0
     """Number of cells that were lists."""
 
@@ -43,7 +43,7 @@ class Words:
         return self.of_words(self._parts(text))
 
     def of_value(self, value: Any) -> list[str]:
-        """A value of JSON: a text as in a cell, a number, a list of these, or an object as Label Studio writes it."""
+        """Tags in a JSON value: a string as in a cell, a number, a list of these, or an object as Label Studio writes it."""
         if isinstance(value, str):
             return self.of_cell(value)
         if isinstance(value, list) and all(isinstance(part, str | int | float) or part is None for part in value):
@@ -51,6 +51,7 @@ class Words:
         return self.of_words(labels_in(value)) if isinstance(value, list | dict) else self.of_words([_plain(value)])
 
     def of_words(self, words: Iterable[str]) -> list[str]:
+        """The words that are tags; words for no tag are counted."""
         found = []
         for word in words:
             tag = tidy(word)
@@ -69,18 +70,18 @@ class Words:
         found = []
         if self.dropped:
             named = ", ".join(f"'{word}' ({count})" for word, count in sorted(self.dropped.items()))
-            found.append(f"no tag, since these words mean that there is none: {named}")
+            found.append(f"words that were read as no tag: {named}")
         return found
 
 
 def tidy(word: str) -> str:
-    """Without blanks at the ends, inner ones made one space, letters composed, so that equal words are equal texts."""
+    """Removes blanks at the ends, makes inner ones one space and composes letters, so that equal words are equal strings."""
     return " ".join(unicodedata.normalize("NFC", word).split())
 
 
 def labels_in(value: Any) -> list[str]:
-    """The tags in a value of Label Studio: texts under keys like choices, polygonlabels, brushlabels or labels, at any depth; of
-    a taxonomy the last word of each path."""
+    """The tags in a value of Label Studio: strings under keys like choices, polygonlabels, brushlabels or labels, at any depth;
+    of a taxonomy, the last word of each path."""
     found: list[str] = []
     if isinstance(value, list):
         for part in value:
@@ -98,7 +99,7 @@ def labels_in(value: Any) -> list[str]:
 
 
 def has_numbers(value: Any) -> bool:
-    """Whether an object of JSON has numbers where Label Studio and Hugging Face put tags."""
+    """Whether a JSON value has numbers where Label Studio and Hugging Face put tags."""
     if isinstance(value, list):
         return any(has_numbers(part) for part in value)
     if not isinstance(value, dict):

@@ -87,7 +87,7 @@ export class Board {
     return Math.max(1, Math.round((1.5 * this.width) / Math.max(1, this.frame.clientWidth)));
   }
 
-  // Outlines of a part of the mask: the class's colour within, black without, so that they can be seen on any picture.
+  // Outlines of a part of the mask: the class's colour inside, black outside, so that they can be seen on any picture.
   #outline(x0, y0, x1, y1) {
     const { labels, width, height } = this;
     const context = this.lines.getContext("2d");

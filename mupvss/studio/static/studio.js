@@ -268,7 +268,7 @@ async function keep() {
 
 board.onStroke = guarded(keep);
 
-// A click adds or takes away what is joined to the place and looks like it.
+// A click adds or removes the connected pixels around it that look alike.
 board.onClick = guarded(async (x, y, take) => {
   const { name } = state.current;
   const tag = state.project.classes[board.paintClass - 1];
