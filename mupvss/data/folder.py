@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from mupvss.data.images import read_image
 from mupvss.data.masks import named_ids, read_label_image
-from mupvss.data.names import PictureNames, sample_name, stem
+from mupvss.data.names import Fitted, Match, PictureNames, sample_name, stem
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import Tags, read_tags
 from mupvss.data.tags.tag_table import counted
+from mupvss.data.tags.words import tidy
 from mupvss.data.walk import Below, pictures_below
 from mupvss.errors import DataError
 from mupvss.options import FolderData
@@ -31,9 +33,11 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
     masks = _masks_folder(config)
     notes: list[str] = []
-    tags = _tags_from_table(config, config.tags, notes) if config.tags else _tags_from_folders(root, masks, notes)
+    tags = _tags_from_table(config, config.tags, masks, notes) if config.tags else _tags_from_folders(root, masks, notes)
     found = sorted({tag for entry in tags.values() for tag in entry})
-    classes = config.classes or tuple(found)
+    classes = tuple(map(tidy, config.classes)) or tuple(found)
+    if len(set(classes)) < len(classes):
+        raise DataError(f"data.classes: '{next(c for c in classes if classes.count(c) > 1)}' is there twice")
     if not set(classes) & set(found):
         raise DataError(
             f"{config.tags or root}: no picture has any of data.classes ({', '.join(classes) or 'none'}); "
@@ -41,7 +45,7 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         )
     if split == "val" and config.val_tags is not None:
         notes = []
-        tags = _tags_from_table(config, config.val_tags, notes)
+        tags = _tags_from_table(config, config.val_tags, masks, notes)
     notes += _unknown_tags(tags, classes)
     open_mask = _mask_opener(masks, tuple(classes))
     samples = []
@@ -77,21 +81,23 @@ def _unknown_tags(tags: Tags, classes: Sequence[str]) -> list[str]:
 
 def _tags_from_folders(root: Path, masks: Path | None, notes: list[str]) -> Tags:
     below = pictures_below(root)
-    inside = [] if masks is None or not masks.is_relative_to(root) else list(masks.relative_to(root).parts)
     tags: dict[str, frozenset[str]] = {}
     loose: list[str] = []
     for picture in below.pictures:
-        parts = picture.split("/")
-        if inside and parts[: len(inside)] == inside:
+        if _is_below(picture, root, masks):
             continue
-        if len(parts) == 1:
+        folder, _, inside = picture.partition("/")
+        if not inside:
             loose.append(picture)
         else:
-            tags[picture] = frozenset() if parts[0] in NEGATIVE_FOLDERS else frozenset({parts[0]})
+            tags[picture] = frozenset() if folder.casefold() in NEGATIVE_FOLDERS else frozenset({tidy(folder)})
     if not tags:
         raise DataError(f"{root}: no picture in a folder per tag (root/cat/1.jpg); make such folders, or give data.tags")
     if loose:
         notes.append(f"in no folder of a tag, left out: {counted(loose, 'picture')}")
+    empty = set(below.folders) - {picture.partition("/")[0] for picture in below.pictures}
+    if empty:
+        notes.append(f"folders without a picture, left out: {', '.join(sorted(empty))}")
     notes += _left_out(below)
     return tags
 
@@ -100,20 +106,28 @@ def _left_out(below: Below) -> list[str]:
     return [note] if (note := below.note()) else []
 
 
-def _tags_from_table(config: FolderData, path: Path, notes: list[str]) -> Tags:
+def _tags_from_table(config: FolderData, path: Path, masks: Path | None, notes: list[str]) -> Tags:
     """Tags by relative path. DataError that names the missing pictures, unless data.unreadable is "skip"."""
     table = read_tags(path, config.separator, config.tag_columns)
     notes += table.notes
-    found = _Found(config.root)
+    found = _Found(config.root, masks)
     for written, entry in table.tags.items():
         found.add(written, entry)
     notes += found.notes()
-    if found.problems and config.unreadable == "stop":
-        shown = "; ".join(found.problems[:20]) + (f"; and {len(found.problems) - 20} more" if len(found.problems) > 20 else "")
-        many = f"{len(found.problems)} of {len(table.tags)} pictures cannot be used: " if len(found.problems) > 1 else ""
+    if found.fitted.problems and config.unreadable == "stop":
+        shown = "; ".join(found.fitted.problems[:20]) + (
+            f"; and {len(found.fitted.problems) - 20} more" if len(found.fitted.problems) > 20 else ""
+        )
+        many = (
+            f"{len(found.fitted.problems)} of {len(table.tags)} pictures cannot be used: "
+            if len(found.fitted.problems) > 1
+            else ""
+        )
         raise DataError(f"{path}: {many}{shown}; check the names and data.root, or set data.unreadable = 'skip'")
-    if found.problems:
-        notes.append(f"pictures of the table that are not there, left out: {len(found.problems)} ({found.problems[0]})")
+    if found.fitted.problems:
+        notes.append(
+            f"pictures of the table that are not there, left out: {len(found.fitted.problems)} ({found.fitted.problems[0]})"
+        )
     if not found.tags:
         raise DataError(f"{path}: none of its pictures is in {config.root}; check data.root")
     return found.tags
@@ -122,72 +136,59 @@ def _tags_from_table(config: FolderData, path: Path, notes: list[str]) -> Tags:
 class _Found:
     """Pictures of a folder, found by the names of a table."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.tags, self.problems = root, dict[str, frozenset[str]](), list[str]()
-        self.overlooked: dict[str, list[str]] = {}
-        self._written: dict[str, tuple[str, bool]] = {}
-        """Picture -> the name it was found by, and whether that was its path."""
+    def __init__(self, root: Path, masks: Path | None) -> None:
+        self.root, self.masks, self.tags, self.fitted = root, masks, dict[str, frozenset[str]](), Fitted()
         self._names: PictureNames | None = None
         self._below = Below()
 
     def add(self, written: str, tags: frozenset[str]) -> None:
-        picture, how = self._find(written)
-        if picture is None:
-            self.problems.append(how)
-            return
-        other, plain = self._written.setdefault(picture, (written, not how))
-        if other != written and not (plain and not how):
-            self.problems.append(f"'{other}' and '{written}' both fit '{picture}' alone")
-            return
-        if other != written:
-            self.overlooked.setdefault("joined with another row of the same picture", []).append(f"'{other}' and '{written}'")
-        if how:
-            self.overlooked.setdefault(f"found {how}", []).append(f"'{written}' is '{picture}'")
-        self.tags[picture] = self.tags.get(picture, frozenset()) | tags
-
-    def _find(self, written: str) -> tuple[str | None, str]:
-        """The relative path and how the name differs from it, or None and why there is none."""
         exact, outside = self._inside(written)
-        if exact is not None or outside:
-            return exact, outside
-        match = self.names.find(written)
-        if match.picture is not None:
-            return match.picture, match.how
-        if match.several:
-            return None, f"picture '{written}' could be any of {', '.join(match.several[:3])}"
-        return None, f"picture '{written}' is not in {self.root}"
+        if outside:
+            self.fitted.problems.append(outside)
+            return
+        match = self.names.find(written) if exact is None else Match(exact)
+        picture = self.fitted.take(written, match, str(self.root))
+        if picture is not None:
+            self.tags[picture] = self.tags.get(picture, frozenset()) | tags
 
     def _inside(self, written: str) -> tuple[str | None, str]:
-        """The path as it is written, if it is a file of the folder; or None and, for a file outside, why not."""
+        """The path as it is written, if it is a file of the folder; or None and, for a file outside, why not. A link in the
+        folder belongs to it, wherever it leads."""
+        root = Path(os.path.normpath(Path.cwd() / self.root))
         for name in (written, written.replace("\\", "/")):
-            path = self.root / name
+            path = Path(os.path.normpath(root / name))
             try:
                 if not path.is_file():
                     continue
             except (OSError, ValueError):  # too long, or with a null byte
                 continue
-            if not path.resolve().is_relative_to(self.root.resolve()):
-                return None, f"picture '{written}' lies outside {self.root}"
-            plain = PurePosixPath(name)
-            if plain.is_absolute() or ".." in plain.parts:
-                return path.resolve().relative_to(self.root.resolve()).as_posix(), ""
-            return plain.as_posix(), ""
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix(), ""
+            if path.resolve().is_relative_to(root.resolve()):
+                return path.resolve().relative_to(root.resolve()).as_posix(), ""
+            return None, f"picture '{written}' lies outside {self.root}"
         return None, ""
 
     @property
     def names(self) -> PictureNames:
-        """Read on first use."""
+        """Read on first use. Masks are no pictures."""
         if self._names is None:
             self._below = pictures_below(self.root)
+            self._below.pictures = [name for name in self._below.pictures if not _is_below(name, self.root, self.masks)]
             self._names = PictureNames(self._below.pictures)
         return self._names
 
     def notes(self) -> list[str]:
-        notes = [f"{how}: {counted(names, 'name')}" for how, names in sorted(self.overlooked.items())]
+        notes = [f"{how}: {counted(names, 'name')}" for how, names in sorted(self.fitted.overlooked.items())]
         left = [picture for picture in self.names.pictures if picture not in self.tags]
         if left:
             notes.append(f"in the folder but not in the table, left out: {counted(left, 'picture')}")
         return notes + _left_out(self._below)
+
+
+def _is_below(picture: str, root: Path, masks: Path | None) -> bool:
+    """Whether a picture of `root` lies in the folder of the masks."""
+    return masks is not None and masks != root and (root / picture).is_relative_to(masks)
 
 
 def _masks_folder(config: FolderData) -> Path | None:
@@ -208,10 +209,11 @@ def _mask_opener(folder: Path | None, classes: tuple[str, ...]) -> Callable[[str
     if folder is None:
         return lambda relative: None
     files = {stem(name): folder / name for name in pictures_below(folder).pictures if name.lower().endswith(".png")}
+    loose = {name.casefold(): path for name, path in files.items()}
     colours = named_ids(folder, classes)
 
     def find(relative: str) -> tuple[Path, Opener] | None:
-        path = files.get(stem(relative))
+        path = files.get(stem(relative)) or loose.get(stem(relative).casefold())
         return None if path is None else (path, functools.partial(read_label_image, path, colours))
 
     return find

@@ -76,16 +76,22 @@ def _without_marks_any_suffix(text: str) -> str:
     return stem(_without_marks_any_case(text))
 
 
-LEVELS: tuple[tuple[Callable[[str], str], str], ...] = (
-    (_same, ""),
-    (_composed, "in another Unicode form"),
-    (_any_case, "in other capitals"),
-    (_without_marks, "without what a tool added to the name"),
-    (_without_marks_any_case, "without what a tool added to the name, in other capitals"),
-    (_any_suffix, "with another suffix"),
-    (_without_marks_any_suffix, "without what a tool added to the name and with another suffix"),
+Key = Callable[[str], str]
+MARKS = "without what a tool added to the name"
+LEVELS: tuple[tuple[Key, Key, str], ...] = (
+    (_same, _same, ""),
+    (_composed, _composed, "in another Unicode form"),
+    (_any_case, _any_case, "in other capitals"),
+    (_composed, _without_marks, MARKS),
+    (_without_marks, _composed, MARKS),
+    (_any_case, _without_marks_any_case, f"{MARKS}, in other capitals"),
+    (_without_marks_any_case, _any_case, f"{MARKS}, in other capitals"),
+    (_any_suffix, _any_suffix, "with another suffix"),
+    (_any_suffix, _without_marks_any_suffix, f"{MARKS} and with another suffix"),
+    (_without_marks_any_suffix, _any_suffix, f"{MARKS} and with another suffix"),
 )
-"""How the last parts of two paths are compared, the strictest first, and how they may then differ."""
+"""How the last parts of two paths are compared, a picture's and a written name's, the strictest first, and how they may then
+differ. What tools add is removed on one side only: two versions of a picture are two pictures."""
 ELSEWHERE = "in another folder"
 UPLOAD = re.compile(r"^/?data/upload/(\d+/)?")
 """Where Label Studio keeps uploads."""
@@ -97,7 +103,8 @@ class PictureNames:
     def __init__(self, pictures: Iterable[str]) -> None:
         self.pictures = list(pictures)
         self._exact = set(self.pictures)
-        self._by_name: list[dict[str, list[str]]] | None = None
+        self._by_name: list[dict[tuple[str, str], list[str]]] | None = None
+        self._anywhere: list[dict[str, list[str]]] = [{} for _ in LEVELS]
 
     def find(self, written: str) -> Match:
         """The picture that `written` means: a path with any separators, or a web address."""
@@ -112,7 +119,7 @@ class PictureNames:
                 best, fitting = rank, pictures
         if len(fitting) != 1:
             return Match(None, several=tuple(sorted(fitting)))
-        how = LEVELS[-best[1]][1]
+        how = LEVELS[-best[1]][2]
         return Match(fitting[0], " and ".join(part for part in (how, "" if best[2] else ELSEWHERE) if part))
 
     def _best(self, form: str) -> tuple[tuple[int, int, bool], list[str]]:
@@ -120,9 +127,9 @@ class PictureNames:
         parts = form.split("/")
         best = (0, 0, False)
         fitting: list[str] = []
-        for level, (key, _) in enumerate(LEVELS):
-            for picture in self._index()[level].get(key(parts[-1]), ()):
-                common = _common_end(picture.split("/"), parts, key)
+        for level, (of_picture, of_written, _) in enumerate(LEVELS):
+            for picture in self._candidates(level, parts, of_written(parts[-1])):
+                common = _common_end(picture.split("/"), parts, of_picture is _same)
                 rank = (common, -level, picture.count("/") == len(parts) - 1)
                 if common and rank > best:
                     best, fitting = rank, [picture]
@@ -130,19 +137,36 @@ class PictureNames:
                     fitting.append(picture)
         return best, fitting
 
-    def _index(self) -> list[dict[str, list[str]]]:
+    def _candidates(self, level: int, parts: list[str], key: str) -> list[str]:
+        """Pictures whose last part has this key, and whose folder is the name's, or that have none. A name without a folder could
+        be any of them, so a few are enough to see that there are several."""
+        table = self._index()[level]
+        if len(parts) > 1:
+            return [*table.get((_any_case(parts[-2]), key), ()), *table.get(("", key), ())]
+        alone = table.get(("", key), [])
+        return alone if alone else self._anywhere[level].get(key, [])[:SEVERAL]
+
+    def _index(self) -> list[dict[tuple[str, str], list[str]]]:
+        """Per level: the last folder in any case, empty for none, and the key of the last part -> pictures."""
         if self._by_name is None:
             self._by_name = [{} for _ in LEVELS]
             for picture in self.pictures:
-                for (key, _), table in zip(LEVELS, self._by_name, strict=True):
-                    table.setdefault(key(picture.rpartition("/")[2]), []).append(picture)
+                folder, _, name = picture.rpartition("/")
+                last = _any_case(folder.rpartition("/")[2])
+                for (of_picture, _, _), table, anywhere in zip(LEVELS, self._by_name, self._anywhere, strict=True):
+                    key = of_picture(name)
+                    table.setdefault((last, key), []).append(picture)
+                    anywhere.setdefault(key, []).append(picture)
         return self._by_name
 
 
-def _common_end(picture: list[str], written: list[str], key: Callable[[str], str]) -> int:
-    """Number of parts that both paths end with, if these are all parts of one path; else 0. Folders may differ in case and
-    Unicode form, but no more."""
-    loose = _same if key is _same else _composed if key in (_composed, _without_marks) else _any_case
+SEVERAL = 3
+
+
+def _common_end(picture: list[str], written: list[str], exact: bool) -> int:
+    """Number of parts that both paths end with, if that is all of one of them; else 0. exact: folders must be equal too; else
+    they may differ in capitals and Unicode form."""
+    loose = _same if exact else _any_case
     common = 1
     while common < min(len(picture), len(written)):
         if loose(picture[-1 - common]) != loose(written[-1 - common]):
@@ -184,6 +208,34 @@ def _tidy(path: str) -> str:
 def sample_name(relative: str) -> str:
     """'cats/1.jpg' -> 'cats__1', the stem of every file written for the picture; very long names are shortened."""
     name = "__".join(PurePosixPath(relative).with_suffix("").parts)
-    if len(name.encode()) <= LONGEST:
+    content = name.encode(errors="surrogateescape")
+    if len(content) <= LONGEST:
         return name
-    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    return f"{content[: LONGEST - 13].decode(errors='ignore')}~{hashlib.sha256(content).hexdigest()[:12]}"
+
+
+class Fitted:
+    """Which pictures the names of a table mean, with what has to be said about it."""
+
+    def __init__(self) -> None:
+        self.overlooked: dict[str, list[str]] = {}
+        """How names differ from their pictures' paths -> the names."""
+        self.problems: list[str] = []
+        self._written: dict[str, tuple[str, bool]] = {}
+        """Picture -> the name it was found by, and whether that was its path."""
+
+    def take(self, written: str, match: Match, where: str) -> str | None:
+        """The picture of a match; None, with a problem noted, if there is none, or if another name has it already."""
+        if match.picture is None:
+            several = f"could be any of {', '.join(match.several[:3])}" if match.several else f"is not in {where}"
+            self.problems.append(f"picture '{written}' {several}")
+            return None
+        other, plain = self._written.setdefault(match.picture, (written, not match.how))
+        if other != written and not (plain and not match.how):
+            self.problems.append(f"'{other}' and '{written}' both fit '{match.picture}' alone")
+            return None
+        if other != written:
+            self.overlooked.setdefault("joined with another row of the same picture", []).append(f"'{other}' and '{written}'")
+        if match.how:
+            self.overlooked.setdefault(f"found {match.how}", []).append(f"'{written}' is '{match.picture}'")
+        return match.picture

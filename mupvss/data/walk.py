@@ -9,7 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from mupvss.data.images import SUFFIXES
 
-NOT_THE_USERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"})
+NOT_THE_USERS = frozenset(
+    {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "#recycle", "@recycle", "#snapshot", "@tmp"}
+)
 """Folders that macOS, a network disk or Windows makes. Hidden ones, whose names begin with a dot, are left out as well."""
 NOT_READ = (
     frozenset(
@@ -21,6 +23,29 @@ NOT_READ = (
 """Suffixes of pictures and videos that are not read; those that this installation of Pillow reads are in SUFFIXES."""
 
 
+TEXTS = frozenset(
+    {
+        ".txt",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".ndjson",
+        ".xml",
+        ".md",
+        ".toml",
+        ".yaml",
+        ".yml",
+        ".ini",
+        ".db",
+        ".py",
+        ".ipynb",
+    }
+    | {".log", ".html", ".htm", ".zip", ".npz", ".npy", ".xlsx", ".xls", ".ods", ".doc", ".docx", ".rtf", ".sh", ".bat", ".lock"}
+)
+"""Suffixes of files that nobody takes for pictures."""
+
+
 @dataclass
 class Below:
     """What lies below a folder."""
@@ -29,33 +54,59 @@ class Below:
     """Relative to the folder, separated by /, in order."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Suffix of pictures and videos that are not read -> their number."""
+    unknown: list[str] = field(default_factory=list)
+    """Files of no known suffix, and those whose names are no Unicode."""
+    folders: list[str] = field(default_factory=list)
+    """The folders right below."""
 
     def note(self) -> str:
         """What was left out, as a sentence; empty if nothing was."""
+        unknown = f"files of no known suffix, left out: {len(self.unknown)} ({self.unknown[0]!r})" if self.unknown else ""
         if not self.left_out:
-            return ""
+            return unknown
         counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.left_out.items()))
         heic = {".heic", ".heif"} & set(self.left_out)
         help_ = " (pip install 'mupvss[heic]' reads .heic)" if heic else " (save them as PNG or JPEG)"
-        return f"left out, since they are not read: {counted}{help_}"
+        return f"left out, since they are not read: {counted}{help_}" + (f"; {unknown}" if unknown else "")
 
 
 def pictures_below(folder: Path) -> Below:
-    """Searches all subfolders except hidden ones and those in NOT_THE_USERS."""
+    """Searches all subfolders except hidden ones and those in NOT_THE_USERS. Links to folders are followed, each folder once."""
     found = Below()
-    for place, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+    been: set[str] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in been:
+            folders.clear()
+            continue
+        been.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        if Path(place) == folder:
+            found.folders = list(folders)
         inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
         for name in files:
             suffix = Path(name).suffix.lower()
             if is_hidden(name):
                 continue
-            if suffix in SUFFIXES:
+            if not is_unicode(str(inside / name)):
+                found.unknown.append(str(inside / name))
+            elif suffix in SUFFIXES:
                 found.pictures.append(str(inside / name))
             elif suffix in NOT_READ:
                 found.left_out[suffix] += 1
+            elif suffix not in TEXTS:
+                found.unknown.append(str(inside / name))
     found.pictures.sort()
     return found
+
+
+def is_unicode(name: str) -> bool:
+    """False for a name from an old archive in another encoding, which cannot be printed or written."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_hidden(name: str) -> bool:

@@ -23,7 +23,21 @@ TAG_KEYS = (
 )  # fmt: skip
 """Names of tag columns, likewise. A number after the name is ignored: label, label.1, label 2."""
 BOOKKEEPING = frozenset(
-    {"", "id", "index", "annotator", "annotationid", "createdat", "updatedat", "leadtime", "agreement", "split", "subset", "fold"}
+    {"nr", "no", "number", "#", "unnamed:0", "row"}
+    | {
+        "",
+        "id",
+        "index",
+        "annotator",
+        "annotationid",
+        "createdat",
+        "updatedat",
+        "leadtime",
+        "agreement",
+        "split",
+        "subset",
+        "fold",
+    }
     | {"width", "height", "depth", "xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "bbox", "isvalid"}
     | {"confidence", "score", "usage", "area", "iscrowd", "difficult", "truncated", "occluded", "pose", "date", "time", "size"}
 )
@@ -47,6 +61,8 @@ class Columns:
     one_each: bool
     """Whether each of `tags` is a column of 0 and 1 for the tag that it is named after."""
     notes: tuple[str, ...]
+    confidence: int | None = None
+    """A column of 0 and 1 that says whether the tag of the row is in the picture (Open Images)."""
 
 
 def plain(name: str) -> str:
@@ -72,13 +88,17 @@ def find_columns(header: Sequence[str], cells: Cells, path: Path, wanted: Sequen
         return Columns(picture, (), False, tuple(notes))  # it writes no column for a control without results
     named = _tag_columns(header, others)
     binary = [i for i in others if plain(header[i]) not in BOOKKEEPING and _is_binary(cells, i) and not of_label_studio]
-    if len(binary) > 1 and set(named) <= set(binary):
+    lists = [i for i in others if _holds_labels(cells, i)]
+    if len(binary) > 1 and set(named) <= set(binary) and not lists:
         return _one_each(header, picture, binary, others, notes)
     if named:
         used = _ignored(header, [i for i in others if i not in named])
-        return Columns(picture, tuple(named), False, (*notes, *used))
+        sure = next((i for i in others if plain(header[i]) == "confidence" and _is_binary(cells, i)), None)
+        if sure is not None:
+            used.append("rows with a confidence of 0 say that the tag is not in the picture")
+        return Columns(picture, tuple(named), False, (*notes, *used), sure)
     unknown = [i for i in others if plain(header[i]) not in BOOKKEEPING]
-    if lists := [i for i in others if _holds_labels(cells, i)]:
+    if lists:
         unknown = lists
     elif binary:
         return _one_each(header, picture, binary, others, notes)
@@ -120,6 +140,8 @@ def _tag_columns(header: Sequence[str], others: Sequence[int]) -> list[int]:
     bases = {i: re.sub(r"\d+$", "", plain(header[i])) for i in others}
     for key in TAG_KEYS:
         found = [i for i in others if bases[i] == key]
+        while found and found[-1] + 1 < len(header) and not header[found[-1] + 1].strip() and found[-1] + 1 in others:
+            found.append(found[-1] + 1)  # spreadsheets: further tags in columns without a name
         if found:
             return found
     return []
@@ -128,7 +150,8 @@ def _tag_columns(header: Sequence[str], others: Sequence[int]) -> list[int]:
 def _one_each(header: Sequence[str], picture: int, binary: Sequence[int], others: Sequence[int], notes: list[str]) -> Columns:
     shown = ", ".join(header[i].strip() for i in binary[:6]) + (", ..." if len(binary) > 6 else "")
     notes.append(f"a column of 0 and 1 for each tag: {shown}")
-    notes += _ignored(header, [i for i in others if i not in binary])
+    left = [header[i].strip() for i in others if i not in binary and header[i].strip()]
+    notes += [f"columns not read: {', '.join(left)}"] if left else []
     return Columns(picture, tuple(binary), True, tuple(notes))
 
 

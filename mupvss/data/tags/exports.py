@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
+from mupvss.data.names import stem
 from mupvss.data.tags.tag_table import TagTable
 from mupvss.data.walk import is_hidden
 from mupvss.errors import DataError
@@ -20,11 +22,15 @@ from mupvss.errors import DataError
 def parse_xml(path: Path) -> ElementTree.Element:
     """The root element. A document type is refused before parsing, since its entities can expand without bound."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation; give a tag table with data.tags instead") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: no such annotation ({error.strerror}); give a tag table with data.tags instead") from None
+    said = re.match(rb"""\s*<\?xml[^>]*encoding=["']([A-Za-z0-9._-]+)""", content[:200])
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else said[1].decode() if said else "utf-8-sig"
+    try:
+        text = content.decode("utf-8-sig" if encoding.lower().replace("-", "") == "utf8" else encoding)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise DataError(f"{path}: not {encoding} text ({error}); save it as UTF-8") from None
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise DataError(f"{path}: declares a document type, which annotations never do; refused")
     try:
@@ -41,6 +47,9 @@ def read_coco(content: dict[str, Any], table: TagTable) -> None:
             raise DataError(f"{path}: captions have no categories; give the instances instead")
         names = {coco_id(category["id"]): str(category["name"]) for category in content["categories"]}
         files = {coco_id(image["id"]): str(image.get("file_name") or image["coco_url"]) for image in content["images"]}
+        for what, entries, known in (("categories", content["categories"], names), ("images", content["images"], files)):
+            if len(entries) > len(known):
+                raise DataError(f"{path}: {len(entries) - len(known)} {what} have an id that another one has; number them anew")
         found: dict[int | str, set[str]] = {image: set() for image in files}
         for annotation in content["annotations"]:
             image = coco_id(annotation["image_id"])
@@ -71,7 +80,8 @@ def coco_id(value: Any) -> int | str:
         if not value.is_integer():
             raise ValueError(f"an id is {value!r}")
         return int(value)
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19 else value
+    whole = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 19
+    return int(value) if whole and str(int(value)) == value else value
 
 
 def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
@@ -84,7 +94,8 @@ def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
         subset = picture.get("subset")
         labelled = [entry for entry in picture if entry.get("label")]
         attributes.update(entry.get("name") or "" for shape in labelled for entry in shape.iter("attribute"))
-        table.add(f"{subset}/{name}" if subset else name, [entry.get("label") or "" for entry in labelled])
+        labels = table.words.of_words(entry.get("label") or "" for entry in labelled)
+        table.add(f"{subset}/{name}" if subset else name, labels)
     if not table.tags and next(root.iter("track"), None) is not None:
         raise DataError(f"{table.path}: holds the tracks of a video and no pictures; export it as 'CVAT for images 1.1'")
     if attributes:
@@ -94,6 +105,7 @@ def read_cvat(root: ElementTree.Element, table: TagTable) -> None:
 def read_voc_folder(folder: Path, table: TagTable) -> None:
     """Tags from the .xml files in a folder and its subfolders. <filename> names the picture, relative to its file's folder."""
     others: list[str] = []
+    stale = 0
     for path in files_of(folder, ".xml"):
         root = parse_xml(path)
         if root.tag != "annotation":
@@ -102,11 +114,14 @@ def read_voc_folder(folder: Path, table: TagTable) -> None:
         name = (root.findtext("filename") or "").strip()
         if not name:
             raise DataError(f"{path}: names no picture; expected <filename>")
+        stale += stem(PureWindowsPath(name).name).casefold() != path.stem.casefold()
         inside = path.parent.relative_to(folder).as_posix()
         picture = name if inside == "." else f"{inside}/{name}"
         if picture in table.tags:
             raise DataError(f"{path}: picture '{name}' has another annotation in this folder already")
-        table.add(picture, objects_of(root))
+        table.add(picture, table.words.of_words(sorted(objects_of(root))))
+    if stale:
+        table.notes.append(f"XML files that are called otherwise than the picture they name: {stale}")
     if others:
         table.notes.append(f"XML files that are no annotations, left out: {', '.join(sorted(others)[:3])} ({len(others)})")
 
@@ -127,6 +142,8 @@ def read_labelme_folder(folder: Path, table: TagTable) -> None:
     for path in files_of(folder, ".json"):
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not valid JSON ({error})") from None
         if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
@@ -134,19 +151,20 @@ def read_labelme_folder(folder: Path, table: TagTable) -> None:
             continue
         try:
             name = PureWindowsPath(str(content["imagePath"])).name
-            labels = [str(shape["label"]) for shape in content["shapes"]]
+            labels = [str(shape["label"]) for shape in content["shapes"] if shape["label"] is not None]
             labels += [str(flag) for flag, is_set in (content.get("flags") or {}).items() if is_set is True]
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path}: not as LabelMe writes it ({type(error).__name__}: {error})") from None
         inside = path.parent.relative_to(folder).as_posix()
-        table.add(name if inside == "." else f"{inside}/{name}", labels)
+        table.add(name if inside == "." else f"{inside}/{name}", table.words.of_words(labels))
     if others:
         table.notes.append(f"JSON files that are no annotations, left out: {', '.join(sorted(others)[:3])} ({len(others)})")
 
 
 def objects_of(root: ElementTree.Element) -> frozenset[str]:
     """Names of all objects in one annotation of VOC, including the difficult ones; not those of their parts."""
-    names = ((entry.findtext("name") or "").strip() for entry in root.iter("object"))
+    there = (entry for entry in root.iter("object") if (entry.findtext("deleted") or "0").strip() != "1")
+    names = ((entry.findtext("name") or "").strip() for entry in there)
     return frozenset(name for name in names if name)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mupvss.data.tags.columns import BOOKKEEPING, PICTURE_KEYS, TAG_KEYS, is_picture_name, plain
@@ -15,7 +15,7 @@ FORMER = "completions"
 """The key of the annotations before version 1.0."""
 
 
-def read_label_studio(content: list[Any], table: TagTable) -> None:
+def read_label_studio(content: list[Any], table: TagTable, tag_columns: Sequence[str] = ()) -> None:
     """Adds a row for each task that somebody has annotated.
 
     Tags of several annotators are joined. An annotation without a result makes the picture a negative. Tasks that were skipped,
@@ -25,7 +25,7 @@ def read_label_studio(content: list[Any], table: TagTable) -> None:
     ignored: Counter[str] = Counter()
     for number, task in enumerate(content, 1):
         try:
-            _add_task(task, number, table, left_out, ignored)
+            _add_task(task, number, table, tag_columns, left_out, ignored)
         except DataError:
             raise
         except (AttributeError, TypeError, ValueError, RecursionError) as error:  # the file may hold anything anywhere
@@ -40,7 +40,9 @@ def read_label_studio(content: list[Any], table: TagTable) -> None:
 GUESSED = "guessed"
 
 
-def _add_task(task: Any, number: int, table: TagTable, left_out: Counter[str], ignored: Counter[str]) -> None:
+def _add_task(
+    task: Any, number: int, table: TagTable, tag_columns: Sequence[str], left_out: Counter[str], ignored: Counter[str]
+) -> None:
     if not isinstance(task, dict):
         raise DataError(f"{table.path}: task {number} is not an object; expected an export of Label Studio")
     data = task.get("data", task)
@@ -51,14 +53,15 @@ def _add_task(task: Any, number: int, table: TagTable, left_out: Counter[str], i
             "its data"
         )
     if "data" not in task:
-        labels = _labels_of_short(task, address, ignored)
+        labels = _labels_of_short(task, address, table, tag_columns, ignored)
         why = "" if labels or not _not_begun(task) else "are not begun"
     else:
         labels, why = _labels_of(task)
+        labels = table.words.of_words(labels)
     if why:
         left_out[why] += 1
     if why in ("", GUESSED):
-        table.add(address, table.words.of_words(labels))
+        table.add(address, labels)
 
 
 def _picture(data: dict[str, Any]) -> str | None:
@@ -99,29 +102,36 @@ def _results(entries: list[Any]) -> Iterator[str]:
             yield from labels_in(result.get("value"))
 
 
-def _labels_of_short(task: dict[str, Any], address: str, ignored: Counter[str]) -> list[str]:
+def _labels_of_short(
+    task: dict[str, Any], address: str, table: TagTable, tag_columns: Sequence[str], ignored: Counter[str]
+) -> list[str]:
     """Labels in JSON-MIN, which has each result under its control's name, or in an object with a picture and tags."""
     own = [key for key, value in task.items() if value != address and value is not None]
-    controls = _controls(list(task), own)
-    if not controls and not _in_order(list(task)) and not any(plain(key) in TAG_KEYS for key in task):
-        raise ValueError("it has neither annotations nor tags")
-    found: list[str] = []
+    known = [key for key in own if plain(key) in TAG_KEYS or key.endswith(("label", "labels"))]
+    words: list[str] = []
+    if tag_columns:
+        controls = [key for key in own if plain(key) in {plain(name) for name in tag_columns}]
+    elif _in_order(list(task)):  # the task's data stand before `id`, and results between `id` and `annotator`
+        keys = list(task)
+        controls = [key for key in own if keys.index("id") < keys.index(key) < keys.index("annotator")]
+    else:
+        controls = known or [key for key in own if plain(key) not in BOOKKEEPING]
+        texts = [key for key in controls if isinstance(task[key], str)]
+        if not controls and not any(plain(key) in TAG_KEYS for key in task):
+            raise ValueError("it has neither annotations nor tags")
+        if not known and len(texts) > 1:
+            raise ValueError(f"which of {', '.join(texts)} are tags cannot be told; name them with --tag-columns")
     for key in controls:
         value = task[key]
-        texts = value if isinstance(value, list) else [value]
-        found += [text for text in texts if isinstance(text, str)]
-        found += labels_in([text for text in texts if not isinstance(text, str)])
+        if isinstance(value, str) and _in_order(list(task)):  # one choice, whatever signs it has
+            words += table.words.of_words([value])
+        elif isinstance(value, str) or key in known or tag_columns:
+            words += table.words.of_value(value)
+        else:
+            found = [part for part in value if isinstance(part, str)] if isinstance(value, list) else []
+            words += table.words.of_words([*found, *labels_in(value)])
     ignored.update(key for key in own if key not in controls and plain(key) not in BOOKKEEPING)
-    return list(dict.fromkeys(found))
-
-
-def _controls(keys: list[str], own: list[str]) -> list[str]:
-    """Which of the task's keys hold tags. Label Studio writes the task's data before `id`, and results between `id` and
-    `annotator`."""
-    if _in_order(keys):
-        return [key for key in own if keys.index("id") < keys.index(key) < keys.index("annotator")]
-    named = [key for key in own if plain(key) in TAG_KEYS or key.endswith(("label", "labels"))]
-    return named or [key for key in own if plain(key) not in BOOKKEEPING]
+    return list(dict.fromkeys(words))
 
 
 def _in_order(keys: list[str]) -> bool:

@@ -45,7 +45,7 @@ def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[st
     elif suffix in (".jsonl", ".ndjson"):
         read_jsonl(path, table)
     elif suffix == ".json":
-        _read_json(path, table)
+        _read_json(path, table, tag_columns)
     elif suffix == ".xml":
         _read_xml(path, table)
     else:
@@ -57,10 +57,11 @@ def read_tags(path: Path, separator: str | None = None, tag_columns: Sequence[st
 
 
 def _read_folder(path: Path, table: TagTable) -> None:
-    if files_of(path, ".xml"):
-        read_voc_folder(path, table)
-    else:
+    read_voc_folder(path, table)
+    if not table.tags:
         read_labelme_folder(path, table)
+    elif others := files_of(path, ".json"):
+        table.notes.append(f"JSON files beside the XML files, not read: {len(others)}")
 
 
 def _read_xml(path: Path, table: TagTable) -> None:
@@ -70,7 +71,7 @@ def _read_xml(path: Path, table: TagTable) -> None:
     read_cvat(root, table)
 
 
-def _read_json(path: Path, table: TagTable) -> None:
+def _read_json(path: Path, table: TagTable, tag_columns: Sequence[str]) -> None:
     try:
         content: Any = json.loads(decoded(path))
     except (ValueError, RecursionError) as error:
@@ -80,7 +81,7 @@ def _read_json(path: Path, table: TagTable) -> None:
     if isinstance(content, dict) and "images" in content:
         read_coco(content, table)
     elif isinstance(content, list):
-        read_label_studio(content, table)
+        read_label_studio(content, table, tag_columns)
     elif isinstance(content, dict) and "data" in content and ("annotations" in content or "completions" in content):
         read_label_studio([content], table)  # the export of one task
     else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from mupvss.data.summary import SPLITS
 from mupvss.data.tags.columns import PICTURE_KEYS, TAG_KEYS, Columns, find_columns, is_picture_name, is_yes, plain
 from mupvss.data.tags.tag_table import TagTable
-from mupvss.data.tags.words import SEPARATORS, has_numbers
+from mupvss.data.tags.words import SEPARATORS
 from mupvss.errors import DataError, UserError
 from mupvss.files import write_text
 
@@ -20,6 +22,7 @@ BETWEEN = ",;\t|"
 """Possible separators of the columns of a CSV."""
 ANNOTATION = "annotation_id"
 """A column of Label Studio's CSV; empty for a picture that nobody has annotated."""
+LONGEST_HEADER = 1 << 16
 LONGEST = 1 << 28
 """Largest number of characters in a cell."""
 
@@ -32,11 +35,19 @@ def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> No
     nameless = unlabelled = 0
     own = [header.index(name) for name in (ANNOTATION,) if name in header]
     for line, cells in rows:
-        if own and not cells[own[0]].strip():
+        if own and not "".join(cells[own[0] : own[0] + 1]).strip():
             unlabelled += 1
             continue
         name = cells[columns.picture].strip() if columns.picture < len(cells) else ""
-        tags = _tags_of(cells, header, columns, table)
+        if (
+            len(cells) > len(header)
+            and any(cell.strip() for cell in cells[len(header) :])
+            and len(header) - 1 not in columns.tags
+        ):
+            raise DataError(
+                f"{path}, line {line}: has {len(cells)} cells, and the header {len(header)}; quote tags that have commas"
+            )
+        tags = [] if _is_absent(cells, columns) else _tags_of(cells, header, columns, table)
         if not name and tags:
             raise DataError(f"{path}, line {line}: the row names no picture")
         if name:
@@ -47,6 +58,12 @@ def read_csv(path: Path, table: TagTable, tag_columns: Sequence[str] = ()) -> No
         table.notes.append(f"tasks left out, since they are not begun: {unlabelled}")
     if nameless:
         table.notes.append(f"rows without a picture and without tags, left out: {nameless}")
+
+
+def _is_absent(cells: Sequence[str], columns: Columns) -> bool:
+    """Whether the row says with a confidence of 0 that its tag is not in the picture."""
+    at = columns.confidence
+    return at is not None and at < len(cells) and cells[at].strip() in ("0", "0.0")
 
 
 def _tags_of(cells: Sequence[str], header: Sequence[str], columns: Columns, table: TagTable) -> list[str]:
@@ -60,16 +77,22 @@ def _tags_of(cells: Sequence[str], header: Sequence[str], columns: Columns, tabl
 
 def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple[int, list[str]]]]:
     text = decoded(path)
-    first, _, rest = text.partition("\n")
+    if "\n" not in text:
+        text = text.replace("\r", "\n")
     skipped = 0
-    if first.strip().lower().startswith("sep=") and len(first.strip()) <= 5:  # Excel's line on the separator
-        between, text, skipped = first.strip()[4:] or "\t", rest, 1
+    while text and (not text.split("\n", 1)[0].strip(" \r,;\t") or text.startswith("#")):
+        text, skipped = text.partition("\n")[2], skipped + 1
+    first, _, rest = text.partition("\n")
+    said = re.fullmatch(r"\"?sep=(.?)\"?", first.strip(" \r\n"), re.IGNORECASE)
+    if said:  # Excel's line that says what separates columns
+        between, text, skipped = said[1] or "\t", rest, skipped + 1
     else:
-        between = _between(first)
+        between = _between(first[:LONGEST_HEADER])
     rows: list[tuple[int, list[str]]] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True)
     limit = csv.field_size_limit(LONGEST)  # outlines that a tool writes into a cell are long
     try:
+        _check_quotes(text, between)
         rows += [(reader.line_num + skipped, cells) for cells in reader if any(cell.strip() for cell in cells)]
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num + skipped}: not valid CSV ({error})") from None
@@ -84,16 +107,34 @@ def _header_and_rows(path: Path, table: TagTable) -> tuple[list[str], list[tuple
         table.notes.append("the first line is no header: it names a picture")
         width = max(len(cells) for _, cells in rows)
         place = next(i for i, cell in enumerate(header) if is_picture_name(cell))
-        return ["image" if i == place else "tags" for i in range(width)], rows
+        return ["image" if i == place else _guessed_name(rows, i) for i in range(width)], rows
     return header, rows[1:]
+
+
+def _guessed_name(rows: Sequence[tuple[int, list[str]]], column: int) -> str:
+    """'tags' for a column without a header that holds words, neither numbers nor the names of subsets."""
+    values = {cells[column].strip().lower() for _, cells in rows if column < len(cells)} - {""}
+    numbers = all(re.fullmatch(r"-?\d+([.,]\d+)?", value) for value in values)
+    return f"column {column + 1}" if values and (numbers or values <= SPLITS | {"unassigned", "validate"}) else "tags"
+
+
+def _check_quotes(text: str, between: str) -> None:
+    """csv.Error if a quote is never closed: the rest of the file would be one cell."""
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=between, skipinitialspace=True, strict=True):
+            pass
+    except csv.Error as error:
+        if "unexpected end of data" in str(error):
+            raise csv.Error("a quote is not closed") from None
 
 
 def _between(first: str) -> str:
     """The separator of the columns: one that gives the header a known name if possible, and then the most columns."""
 
-    def rank(sign: str) -> tuple[bool, int]:
-        names = [plain(name) for name in next(csv.reader([first], delimiter=sign), [])]
-        return any(name in PICTURE_KEYS or name in TAG_KEYS for name in names) and len(names) > 1, len(names)
+    def rank(sign: str) -> tuple[bool, bool, int]:
+        cells = next(csv.reader([first], delimiter=sign), [])
+        known = any(plain(cell) in PICTURE_KEYS or plain(cell) in TAG_KEYS for cell in cells)
+        return known and len(cells) > 1, any(is_picture_name(cell) for cell in cells), len(cells)
 
     return max(BETWEEN, key=rank)
 
@@ -112,7 +153,7 @@ def decoded(path: Path) -> str:
 def read_jsonl(path: Path, table: TagTable) -> None:
     """Adds a picture for each line."""
     ignored: Counter[str] = Counter()
-    for line, text in enumerate(decoded(path).splitlines(), 1):
+    for line, text in enumerate(decoded(path).split("\n"), 1):
         if text.strip():
             try:
                 entry = json.loads(text)
@@ -140,8 +181,6 @@ def _add_entry(entry: Any, where: str, table: TagTable, ignored: Counter[str]) -
     if not entry[picture].strip():
         raise DataError(f"{where}: names no picture")
     found = table.words.of_value(entry[tags])
-    if not found and has_numbers(entry[tags]):
-        raise DataError(f'{where}: "{tags}" holds numbers and no names; expected a list of strings')
     table.add(entry[picture].strip(), found)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mupvss.data.tags.words import Words, tidy
+from mupvss.errors import DataError
 
 Tags = dict[str, frozenset[str]]
 """Picture name as written -> its tags; a picture without any is a valid negative."""
@@ -37,6 +38,11 @@ class TagTable:
             several = sorted(set(self.repeated))
             self.notes.append(f"listed more than once, tags joined: {counted(several, 'picture')}")
         self.notes += self.words.notes()
+        if self.words.strange:
+            raise DataError(
+                f"{self.path}: {len(self.words.strange)} values hold no tag that can be read, such as {self.words.strange[0]}; "
+                "expected words or lists of words"
+            )
         return self
 
 

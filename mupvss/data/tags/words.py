@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-SEPARATORS = "|;,"
-"""Between the tags of a cell, unless another separator is given."""
+SEPARATORS = "|;,\n\uff0c\u3001\uff1b"
+"""Between the tags of a cell, unless another separator is given; the last three are those of Chinese and Japanese."""
 NO_TAG = frozenset(
     {"#N/A", "#N/A N/A", "#NA", "-NaN", "-nan", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
-    | {"none", "NONE", "_none", "_background", "-", "[]", "{}"}
+    | {"none", "NONE", "Null", "Nan", "N/a", "_none", "_background", "_background_", "__ignore__", "-", "[]", "{}"}
+    | {"set()", "frozenset()"}
 )
 """Words for no tag: pandas' list of missing values, and names of folders of negatives."""
 TAG_KEYS = ("choice", "choices", "tags", "category", "categories")
@@ -29,26 +30,29 @@ class Words:
     """Between the tags of a cell; None: any of SEPARATORS."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Word for no tag -> the number of times it was found."""
-    lists: int = 0
-    """Number of cells that were lists."""
+    strange: list[str] = field(default_factory=list)
+    """Values in which no tag was found, though they are not empty."""
 
     def of_cell(self, text: str) -> list[str]:
         """'dog | person', '["dog", "person"]' or "['dog' 'person']" -> ['dog', 'person']."""
-        text = text.strip()
+        text = re.sub(r"^(array|Index|list|set|frozenset)\((.*?)(, dtype=\S+)?\)$", r"\2", text.strip(), flags=re.DOTALL)
         if text.startswith(("[", "{", "(")):
-            found = _listed(text)
+            try:
+                return self.of_value(json.loads(text))
+            except (ValueError, RecursionError):
+                found = _listed(text)
             if found is not None:
-                self.lists += 1
                 return self.of_words(found)
         return self.of_words(self._parts(text))
 
     def of_value(self, value: Any) -> list[str]:
-        """Tags in a JSON value: a string as in a cell, a number, a list of these, or an object as Label Studio writes it."""
+        """Tags in a JSON value: a string as in a cell, a number, a list of these, or an object as tools write it."""
         if isinstance(value, str):
             return self.of_cell(value)
-        if isinstance(value, list) and all(isinstance(part, str | int | float) or part is None for part in value):
-            return self.of_words(_plain(part) for part in value)
-        return self.of_words(labels_in(value)) if isinstance(value, list | dict) else self.of_words([_plain(value)])
+        found = words_in(value)
+        if not found and not _is_empty(value):
+            self.strange.append(json.dumps(value, ensure_ascii=False)[:80])
+        return self.of_words(found)
 
     def of_words(self, words: Iterable[str]) -> list[str]:
         """The words that are tags; words for no tag are counted."""
@@ -75,8 +79,55 @@ class Words:
 
 
 def tidy(word: str) -> str:
-    """Removes blanks at the ends, makes inner ones one space and composes letters, so that equal words are equal strings."""
-    return " ".join(unicodedata.normalize("NFC", word).split())
+    """Removes blanks at the ends, makes inner ones one space and composes letters, so that equal words are equal strings. Control
+    characters and broken letters, which no screen or file takes, are removed."""
+    clean = "".join(
+        sign for sign in unicodedata.normalize("NFC", word) if sign.isspace() or unicodedata.category(sign) not in BAD
+    )
+    return " ".join(clean.split())
+
+
+BAD = ("Cc", "Cs")
+"""Unicode categories: control characters, and halves of letters."""
+
+
+def words_in(value: Any) -> list[str]:
+    """The tags in a JSON value that stands where tags are expected: words and numbers, lists of them, objects with labels or names,
+    or words that are each true or false."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, bool) or value is None:
+        return []
+    if isinstance(value, int | float):
+        return [_plain(value)]
+    if isinstance(value, list):
+        # Inside a list, a number beside a word is its score.
+        inner = [
+            [part for part in entry if isinstance(part, str)] or entry if isinstance(entry, list) else entry for entry in value
+        ]
+        return [word for part in inner for word in words_in(part)]
+    if not isinstance(value, dict):
+        return []
+    found = labels_in(value)
+    if not found and isinstance(value.get("name"), str):
+        return [value["name"]]
+    if not found and value and all(isinstance(part, bool) or part in (0, 1) for part in value.values()):
+        return [word for word, there in value.items() if there]
+    return found
+
+
+def _without_scores(entry: Any) -> Any:
+    if not isinstance(entry, list):
+        return entry
+    return [part for part in entry if isinstance(part, str)] or entry
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(_is_empty(part) or part in (False, 0) for part in value.values())
+    if isinstance(value, list):
+        return all(_is_empty(part) for part in value)
+    return value is None or value == "" or value is False
 
 
 def labels_in(value: Any) -> list[str]:
@@ -94,20 +145,14 @@ def labels_in(value: Any) -> list[str]:
             elif key in TAG_KEYS or key.endswith(("label", "labels")):
                 texts = part if isinstance(part, list) else [part]
                 found += [text for text in texts if isinstance(text, str)]
+                marks = [
+                    text
+                    for text in texts
+                    if isinstance(text, dict) and text and all(v is True or v is False for v in text.values())
+                ]
+                found += [word for mark in marks for word, there in mark.items() if there]
                 found += labels_in([text for text in texts if not isinstance(text, str)])
     return found
-
-
-def has_numbers(value: Any) -> bool:
-    """Whether a JSON value has numbers where Label Studio and Hugging Face put tags."""
-    if isinstance(value, list):
-        return any(has_numbers(part) for part in value)
-    if not isinstance(value, dict):
-        return False
-    named = [part for key, part in value.items() if key in TAG_KEYS or key.endswith(("label", "labels"))]
-    return any(
-        isinstance(part, int | float) or (isinstance(part, list) and any(isinstance(x, int) for x in part)) for part in named
-    )
 
 
 def _plain(value: Any) -> str:
@@ -121,19 +166,11 @@ ESCAPED = re.compile(r"\\(.)")
 
 
 def _listed(text: str) -> list[str] | None:
-    """The words of a list in brackets, as JSON, Python or numpy write it; None for anything else."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, list) and all(isinstance(part, str | int | float) for part in value):
-        return [_plain(part) for part in value]
-    if isinstance(value, list | dict):
-        return labels_in(value)
+    """The words of a list in brackets, as Python or numpy write it; None for anything else."""
     if text[0] + text[-1] not in ("[]", "()", "{}"):
         return None
     inside = text[1:-1]
-    if not set(QUOTED.sub("", inside)) - set(", \t\r\n"):
+    if not set(re.sub(r"\b(None|nan)\b", "", QUOTED.sub("", inside))) - set(", \t\r\n"):
         return [ESCAPED.sub(r"\1", a or b) for a, b in QUOTED.findall(inside)]
     if text[0] != "[" or set(inside) & set("'\":"):
         return None
