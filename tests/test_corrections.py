@@ -67,7 +67,26 @@ def test_a_decision_about_another_picture_of_that_name_does_not_count(folder):
     decide(folder, "b0", mask=np.ones((40, 48), np.uint8))
     Image.new("RGB", (48, 40), "red").save(folder / "pictures" / "b0.png")
     dataset = load(folder)
-    assert with_decisions(dataset, folder / STUDIO) is dataset
+    left = with_decisions(dataset, folder / STUDIO)
+    assert left.samples is dataset.samples
+    assert left.notes[-1] == "decisions in the studio on other pictures or earlier contents, not used: 1"
+
+
+def test_masks_mean_the_same_when_classes_come_and_go(folder):
+    origin = str(folder / "pictures" / "b0.png")
+    before, state, mask = State("open", ("blue",), False), State("accepted", ("blue",), True), np.full((40, 48), 1, np.uint8)
+    Decisions(folder / STUDIO, ("blue", "red")).write("b0", before, state, mask, file_state(origin))
+    more = load(folder, classes=("amber", "blue", "red"))
+    assert (with_decisions(more, folder / STUDIO).samples[0].given_mask() == 2).all()
+    less = load(folder, classes=("red",))
+    assert (with_decisions(less, folder / STUDIO).samples[0].given_mask() == 255).all()
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"status": "x", "tags": [], "painted": false}'])
+def test_a_damaged_decision_is_none(folder, content):
+    decide(folder, "b0", "rejected")
+    (folder / STUDIO / "state" / "b0.json").write_text(content)
+    assert [sample.rejected for sample in with_decisions(load(folder), folder / STUDIO).samples] == [False] * 6
 
 
 def test_only_what_depends_on_decisions_is_done_again(folder):

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mupvss.data.masks import read_label_image, write_palette_png
+from mupvss.data.masks import IGNORE, read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.files import atomic_path, file_state, read_json, write_json
 
@@ -41,24 +41,33 @@ Content = list[Any] | None
 
 
 class Decisions:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    """The decisions in a folder, for a network or data set with these classes."""
+
+    def __init__(self, folder: Path, classes: Sequence[str] = ()) -> None:
+        """classes: names behind the ids 1, 2, ... of masks. They are kept with every decision, so that a mask still means the
+        same when classes come or go."""
+        self.folder, self.classes = folder, tuple(classes)
 
     def key(self, name: str, content: Content) -> str:
         """The name under which decisions on this picture are kept: its own name, unless another picture uses it."""
-        path = self._state(name)
-        owner = read_json(path).get("picture") if path.is_file() else None
+        owner = (self._load(name) or {}).get("picture")
         if owner is None or content is None or owner == content:
             return name
         return f"{name}~{content[0]}-{content[1]:08x}"
 
     def read(self, key: str, tags: tuple[str, ...]) -> State:
         """The picture's state; open, with the given tags, if nobody has decided anything yet."""
-        path = self._state(key)
-        if not path.is_file():
-            return State("open", tags, False)
-        found = read_json(path)
-        return State(found["status"], tuple(found["tags"]), bool(found["painted"]))
+        found = self._load(key)
+        return State("open", tags, False) if found is None else _as_state(found)
+
+    def _load(self, key: str) -> dict[str, Any] | None:
+        """The content of a state's file; None if there is none, or a damaged one."""
+        try:
+            found = read_json(self._state(key))
+            _as_state(found)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return dict(found)
 
     def mask_path(self, key: str) -> Path | None:
         path = self._mask(key)
@@ -67,14 +76,27 @@ class Decisions:
     def mask(self, key: str) -> np.ndarray | None:
         """(H, W) uint8 class ids, if there is a mask."""
         path = self.mask_path(key)
-        return None if path is None else read_label_image(path)
+        return None if path is None else read_remapped(path, self.remap(key))
+
+    def remap(self, key: str) -> bytes | None:
+        """A table of 256 ids from the classes that the mask was made for to those of today, 255 for a class that is gone; None if
+        nothing has changed."""
+        before = (self._load(key) or {}).get("classes")
+        if not before or not self.classes or tuple(before) == self.classes:
+            return None
+        table = np.full(256, IGNORE, np.uint8)
+        table[0] = 0
+        for class_id, name in enumerate(before, 1):
+            if name in self.classes:
+                table[class_id] = self.classes.index(name) + 1
+        return table.tobytes()
 
     def write(self, key: str, before: State, state: State, mask: np.ndarray | None = None, content: Content = None) -> None:
         """Saves the new state. Its mask is `mask`, else the present one if the state is painted, else none."""
         self._remember(key, before)
         if mask is not None:
             write_palette_png(self._mask(key), mask)
-        write_json(self._state(key), {**asdict(state), "picture": content})
+        write_json(self._state(key), {**asdict(state), "picture": content, "classes": list(self.classes)})
         if not state.painted:
             self._mask(key).unlink(missing_ok=True)
 
@@ -84,7 +106,8 @@ class Decisions:
         if not steps:
             return self.read(key, tags)
         last = steps[-1]
-        found = {**read_json(last), "picture": read_json(self._state(key)).get("picture")}
+        now = self._load(key) or {}
+        found = {**read_json(last), "picture": now.get("picture"), "classes": now.get("classes", [])}
         kept = last.with_suffix(".png")
         if kept.is_file():
             with atomic_path(self._mask(key)) as temporary:
@@ -121,8 +144,27 @@ class Decisions:
         return self.folder / "masks" / f"{key}.png"
 
 
-Decided = tuple[frozenset[str], Path | None, bool]
-"""Tags, the file of the mask, and whether the picture was rejected."""
+@dataclass(frozen=True)
+class Decided:
+    """A decision on a picture."""
+
+    tags: frozenset[str]
+    mask: Path | None
+    table: bytes | None
+    """See `Decisions.remap`."""
+    rejected: bool
+
+
+def _as_state(found: Any) -> State:
+    if found["status"] not in STATUSES:
+        raise ValueError(found["status"])
+    return State(found["status"], tuple(map(str, found["tags"])), bool(found["painted"]))
+
+
+def read_remapped(path: Path, table: bytes | None) -> np.ndarray:
+    """A mask with its ids exchanged by a table of 256."""
+    labels = read_label_image(path)
+    return labels if table is None else np.frombuffer(table, np.uint8)[labels]
 
 
 def with_decisions(dataset: Dataset, folder: Path) -> Dataset:
@@ -130,37 +172,43 @@ def with_decisions(dataset: Dataset, folder: Path) -> Dataset:
     rejections. The same object if nothing was decided."""
     if not (folder / "state").is_dir():
         return dataset
-    decisions = Decisions(folder)
-    names = {path.stem for path in (folder / "state").glob("*.json")}
-    found = {place: sample.name for place, sample in enumerate(dataset.samples) if sample.name in names}
+    decisions = Decisions(folder, dataset.classes)
+    waiting = {path.stem for path in (folder / "state").glob("*.json")}
     changed: dict[int, Decided] = {}
-    for place in found:
+    for place in [place for place, sample in enumerate(dataset.samples) if sample.name in waiting]:
         sample = dataset.samples[place]
         key = decisions.key(sample.name, file_state(sample.origin))
-        state = decisions.read(key, tuple(sample.tags))
-        mask = decisions.mask_path(key) if state.painted and state.status != "rejected" else None
-        tags = frozenset(state.tags) & frozenset(dataset.classes)
-        if mask is not None or tags != sample.tags or state.status == "rejected":
-            changed[place] = (tags, mask, state.status == "rejected")
+        if key in waiting:
+            waiting.discard(key)
+            state = decisions.read(key, tuple(sample.tags))
+            mask = decisions.mask_path(key) if state.painted and state.status != "rejected" else None
+            tags = frozenset(state.tags) & frozenset(dataset.classes)
+            if mask is not None or tags != sample.tags or state.status == "rejected":
+                changed[place] = Decided(tags, mask, decisions.remap(key), state.status == "rejected")
+    left = (
+        [f"decisions in the studio on other pictures, or on earlier contents of these, not used: {len(waiting)}"]
+        if waiting
+        else []
+    )
     if not changed:
-        return dataset
+        return Dataset(dataset.classes, dataset.samples, (*dataset.notes, *left)) if left else dataset
     make = functools.partial(_decided, dataset.samples, changed)
-    return Dataset(dataset.classes, LazySamples(range(len(dataset.samples)), make), (*dataset.notes, _counted(dataset, changed)))
+    notes = (*dataset.notes, _counted(dataset, changed), *left)
+    return Dataset(dataset.classes, LazySamples(range(len(dataset.samples)), make), notes)
 
 
 def _decided(samples: Sequence[Sample], changed: dict[int, Decided], place: int) -> Sample:
-    sample = samples[place]
-    if place not in changed:
+    sample, found = samples[place], changed.get(place)
+    if found is None:
         return sample
-    tags, mask, rejected = changed[place]
-    if mask is None:
-        return replace(sample, tags=tags, rejected=rejected)
-    given = functools.partial(read_label_image, mask)
-    return replace(sample, tags=tags, rejected=rejected, given_mask=given, given_origin=str(mask))
+    if found.mask is None:
+        return replace(sample, tags=found.tags, rejected=found.rejected)
+    given = functools.partial(read_remapped, found.mask, found.table)
+    return replace(sample, tags=found.tags, rejected=found.rejected, given_mask=given, given_origin=str(found.mask))
 
 
 def _counted(dataset: Dataset, changed: dict[int, Decided]) -> str:
-    masks = sum(mask is not None for _, mask, _ in changed.values())
-    tags = sum(entry[0] != dataset.samples[place].tags for place, entry in changed.items())
-    rejected = sum(entry[2] for entry in changed.values())
+    masks = sum(entry.mask is not None for entry in changed.values())
+    tags = sum(entry.tags != dataset.samples[place].tags for place, entry in changed.items())
+    rejected = sum(entry.rejected for entry in changed.values())
     return f"decided in the studio: {masks} masks, other tags for {tags} pictures, {rejected} pictures rejected"

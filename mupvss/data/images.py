@@ -28,6 +28,10 @@ SUFFIXES = frozenset(
     | {".avif", ".heic", ".heif", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".mpo", ".qoi"}
 ) & frozenset(Image.registered_extensions())
 """Suffixes of pictures that can be read; .avif and .heic only if this installation supports them."""
+FORMATS = sorted(
+    {"JPEG", "MPO", "PNG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "JPEG2000", "AVIF", "HEIF", "PPM", "TGA", "QOI"} & set(Image.OPEN)
+)
+"""Formats that are opened, whatever the suffix says. Others could start programs of this computer, as PostScript does."""
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused: they would take gigabytes to decode."""
 
@@ -74,13 +78,15 @@ def _decoded(stream: IO[bytes], origin: str, work: Callable[[Image.Image], T], w
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is checked below
-            with Image.open(stream) as image:
+            with Image.open(stream, formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
                 return work(image)
     except Image.DecompressionBombError as error:
         raise DataError(f"{origin}: {error}; at most {MAX_PIXELS // 10**6} million pixels are read: make it smaller") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, AttributeError, KeyError) as error:
+    except (
+        OSError, SyntaxError, ValueError, EOFError, struct.error, TypeError, AttributeError, KeyError, NotImplementedError
+    ) as error:  # fmt: skip
         if isinstance(error, UserError):
             raise DataError(f"{origin}: {error}") from None
         if whole and "MAX_TEXT_CHUNK" in str(error):

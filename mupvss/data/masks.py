@@ -111,7 +111,10 @@ def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) ->
                     f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it, or "
                     f"put the {LABELMAP} that explains its colours beside it"
                 )
-            return np.array(image, np.uint8)
+            # Pillow spreads grey values of 2 and 4 bits over 0 ... 255.
+            raw = image.tile[0][3] if image.mode == "L" and image.tile else None
+            spread = {"L;2": 85, "L;4": 17}.get(str(raw), 1)
+            return np.array(image, np.uint8) // spread
     except FileNotFoundError:
         raise DataError(f"{path}: no such mask") from None
     except Image.DecompressionBombError as error:

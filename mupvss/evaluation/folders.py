@@ -39,7 +39,9 @@ def score_folders(
     names a file that is missing, has another size or holds a wrong id.
     """
     predicted, true = mask_files(predictions), mask_files(truth)
-    chosen = sorted(true) if names is None else list(names)
+    chosen = sorted(true) if names is None else list(dict.fromkeys(names))
+    if len(classes) >= num_classes:
+        raise DataError(f"{len(classes)} names of classes, but {num_classes} classes with the background")
     if not chosen:
         raise DataError(f"{truth}: holds no .png mask to score against")
     matrix, pixels = np.zeros((num_classes, num_classes), np.int64), 0

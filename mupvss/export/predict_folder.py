@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mupvss.data.images import SUFFIXES
 from mupvss.data.masks import read_label_image, write_palette_png
-from mupvss.data.names import PictureNames
+from mupvss.data.names import Fitted, PictureNames
 from mupvss.data.tags import Tags, read_tags
 from mupvss.data.tags.tag_table import counted
 from mupvss.data.tags.words import tidy
@@ -92,29 +92,28 @@ def _known_tags(path: Path, sources: Sequence[Source], classes: Sequence[str]) -
     unknown: Counter[str] = Counter()
     renamed: dict[str, str] = {}
     found: Tags = {}
-    absent: list[str] = []
+    fitted = Fitted()
     for written, tags in table.tags.items():
-        match = names.find(written)
-        if match.picture is None:
-            absent.append(written)
-            continue
+        picture = fitted.take(written, names.find(written), "the pictures")
         own = set()
-        for tag in tags:
+        for tag in tags if picture is not None else ():
             name = tag if tag in classes else fitting.get(tag.casefold())
             if name is None:
                 unknown[tag] += 1
             else:
                 own.add(name)
                 renamed |= {} if name == tag else {tag: name}
-        found[match.picture] = found.get(match.picture, frozenset()) | own
+        if picture is not None:
+            found[picture] = found.get(picture, frozenset()) | own
     notes = [f"{path}: {note}" for note in table.notes]
     if renamed:
         notes.append(f"{path}: tags in other capitals: {', '.join(f'{tag} is {name}' for tag, name in sorted(renamed.items()))}")
     if unknown:
         listed = ", ".join(f"{tag} ({count}){_meant(tag, classes)}" for tag, count in unknown.most_common(8))
         notes.append(f"{path}: tags that this network does not know, left out: {listed}. It knows {', '.join(classes)}")
-    if absent:
-        notes.append(f"{path}: lists pictures that were not given: {counted(absent, 'name')}")
+    notes += [f"{path}: {how}: {counted(listed, 'name')}" for how, listed in sorted(fitted.overlooked.items())]
+    if fitted.problems:
+        notes.append(f"{path}: rows that were not used: {len(fitted.problems)} ({fitted.problems[0]})")
     if unknown and not any(found.values()):
         raise DataError(f"{path}: none of its tags is known to this network: {', '.join(unknown)}; it knows {', '.join(classes)}")
     return found, notes

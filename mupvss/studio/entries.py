@@ -43,6 +43,11 @@ def gathered(*groups: Iterable[Entry]) -> dict[str, Entry]:
             mark = f"~{size}-{checksum:08x}"
             place = PurePosixPath(entry.file)
             renamed = replace(entry, name=entry.name + mark, file=str(place.with_name(f"{place.stem}{mark}{place.suffix}")))
+            number = 1
+            while renamed.name in found:  # equal content in several places
+                number += 1
+                file = str(place.with_name(f"{place.stem}{mark}-{number}{place.suffix}"))
+                renamed = replace(renamed, name=f"{entry.name}{mark}-{number}", file=file)
             found[renamed.name] = renamed
     return found
 
@@ -84,7 +89,11 @@ def uploaded(folder: Path) -> list[Entry]:
         whose = tags.name.removesuffix(TAGS)
         path = by_name.get(whose) or by_stem.get(whose)
         if path is not None:
-            found.append(Entry(path.stem, path, tuple(read_json(tags)), path.name))
+            try:
+                known = tuple(map(str, read_json(tags)))
+            except (ValueError, TypeError):  # damaged: the picture stays, its tags can be given again
+                known = ()
+            found.append(Entry(path.stem, path, known, path.name))
     return found
 
 

@@ -92,7 +92,11 @@ def checked_name(name: str) -> str:
     suffix = Path(plain).suffix.lower()
     stem = "".join("_" if unicodedata.category(sign)[0] == "C" else sign for sign in plain[: -len(suffix)])
     stem = UNFIT.sub("_", stem).strip(" .").encode()[:LONGEST].decode(errors="ignore").strip(" .") or "picture"
-    return f"{stem}{suffix}"
+    return f"_{stem}{suffix}" if stem.split(".")[0].upper() in RESERVED else f"{stem}{suffix}"
+
+
+RESERVED = frozenset({"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))})
+"""Names that Windows gives to devices."""
 
 
 def check_length(announced: str | None) -> None:

@@ -47,7 +47,7 @@ class Workspace:
             )
         self.run, self.finished, self.folder = run, FinishedRun(run), folder or run / "studio"
         self.predictor: Predictor = load_classifier(run, device)
-        self.decisions = Decisions(self.folder)
+        self.decisions = Decisions(self.folder, self.predictor.classes)
         self.lock = threading.Lock()
         """Held while the network works."""
         self.changing = threading.Lock()

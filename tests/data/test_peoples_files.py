@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
+import time
 import unicodedata
+import zlib
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from mupvss.data.check import check_data
 from mupvss.data.coco.source import load_coco
 from mupvss.data.folder import load_folder
 from mupvss.data.images import check_image, read_image
-from mupvss.data.masks import write_palette_png
+from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.names import PictureNames, sample_name
 from mupvss.data.summary import doubts
 from mupvss.data.tags import read_tags
@@ -552,3 +555,129 @@ def _turned():
     exif = Image.Exif()
     exif[0x0112] = 6
     return exif
+
+
+# What a second look found -------------------------------------------------------------------------------------------
+
+MORE_TABLES = {
+    "tags in columns without a name": ("image,tags,,\np1.jpg,hen,,\np2.jpg,hen,goat,\np3.jpg,,,\n", ""),
+    "blanks before quotes": ('image, tags\n"p1.jpg", "hen"\n"p2.jpg", "hen,goat"\n"p3.jpg", ""\n', ""),
+    "a Mac's line ends": ("image,tags\rp1.jpg,hen\rp2.jpg,hen|goat\rp3.jpg,\r", ""),
+    "an empty line and a comment first": ("\n# our hens\nimage,tags\np1.jpg,hen\np2.jpg,hen|goat\np3.jpg,\n", ""),
+    "lists with null": ('image,tags\np1.jpg,"[""hen"", null]"\np2.jpg,"[[""hen""], [""goat""]]"\np3.jpg,[null]\n', ""),
+    "words that are true or false": (
+        'image,tags\np1.jpg,"{""hen"": 1, ""goat"": 0}"\np2.jpg,"{""hen"":1,""goat"":1}"\np3.jpg,{}\n',
+        "",
+    ),
+    "Open Images' absent tags": (
+        "ImageID,LabelName,Confidence\np1,hen,1\np1,goat,0\np2,hen,1\np2,goat,1\np3,hen,0\n",
+        "confidence of 0",
+    ),
+    "a line break between tags": ('image,tags\np1.jpg,hen\np2.jpg,"hen\ngoat"\np3.jpg,\n', ""),
+    "Chinese commas": ("image,tags\np1.jpg,hen\np2.jpg,hen\uff0cgoat\np3.jpg,\n", ""),
+    "no header, a subset and numbers": ("TRAIN,p1.jpg,hen,1.5\nTEST,p2.jpg,hen|goat,2\nTEST,p3.jpg,,3\n", "no header"),
+    "VIA": (
+        'filename,file_size,region_count,region_id,region_attributes\np1.jpg,1,1,0,"{""label"":""hen""}"\n'
+        'p2.jpg,1,1,0,"{""label"":{""hen"":true,""goat"":true,""cow"":false}}"\np3.jpg,1,0,0,{}\n',
+        "region_attributes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MORE_TABLES)
+def test_more_tables(pictures, tmp_path, case):
+    text, note = MORE_TABLES[case]
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    found, notes = tags_of(pictures, tmp_path / "t.csv")
+    assert found == THREE
+    assert note in notes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('image,tags\np1.jpg,"hen\np2.jpg,goat\n', "a quote is not closed"),
+        ("image,tags,split\np1.jpg,hen,goat,train\n", "line 2: has 4 cells, and the header 3"),
+        ('image,tags\np1.jpg,"[{""x"": 3}]"\n', "1 values hold no tag that can be read"),
+    ],
+)
+def test_tables_that_would_lose_tags_are_refused(pictures, tmp_path, text, message):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=message):
+        tags_of(pictures, tmp_path / "t.csv")
+
+
+def test_lists_of_objects(pictures, tmp_path):
+    rows = [{"image": "p1.jpg", "tags": "hen"}, {"image": "p2.jpg", "tags": "hen|goat"}, {"image": "p3.jpg", "tags": []}]
+    (tmp_path / "t.json").write_text(json.dumps(rows))
+    assert tags_of(pictures, tmp_path / "t.json")[0] == THREE
+    other = [{"image": row["image"], "species": row["tags"], "by": "Anna"} for row in rows[:2]]
+    (tmp_path / "o.json").write_text(json.dumps(other))
+    with pytest.raises(DataError, match="which of species, by are tags"):
+        tags_of(pictures, tmp_path / "o.json")
+    found = tags_of(pictures, tmp_path / "o.json", tag_columns=("species",))[0]
+    assert found == {name: tags for name, tags in THREE.items() if tags}
+
+
+def test_ids_that_several_have_are_refused(tmp_path):
+    content = {"categories": [{"id": 1, "name": "hen"}], "annotations": []}
+    (tmp_path / "t.json").write_text(json.dumps({**content, "images": [image(1, "a.jpg"), image(1, "b.jpg")]}))
+    with pytest.raises(DataError, match="1 images have an id that another one has"):
+        read_tags(tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(json.dumps({**content, "images": [image("001", "a.jpg"), image("1", "b.jpg")]}))
+    assert set(read_tags(tmp_path / "t.json").tags) == {"a.jpg", "b.jpg"}
+
+
+def test_links_unknown_files_and_empty_folders(tmp_path):
+    put(tmp_path / "elsewhere", "1.jpg")
+    put(tmp_path / "set", "goat/2.jpg", "None/3.jpg")
+    (tmp_path / "set" / "hen").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "goat" / "again").symlink_to(tmp_path / "set")  # no end, if it were followed for ever
+    (tmp_path / "set" / "goat" / "4.jpg_large").write_bytes(b"x")
+    (tmp_path / "set" / "rake").mkdir()
+    dataset = load_folder(FolderData(root=tmp_path / "set"), "train")
+    assert {sample.name: set(sample.tags) for sample in dataset.samples} == {
+        "goat__2": {"goat"}, "None__3": set(), "hen__1": {"hen"},
+    }  # fmt: skip
+    notes = " ".join(dataset.notes)
+    assert "files of no known suffix, left out: 1 ('goat/4.jpg_large')" in notes
+    assert "folders without a picture, left out: rake" in notes
+    (tmp_path / "t.csv").write_text("image,tags\nhen/1.jpg,hen\n")
+    assert tags_of(tmp_path / "set", tmp_path / "t.csv")[0] == {"hen/1.jpg": {"hen"}}
+
+
+def test_many_pictures_of_one_name_are_found_soon():
+    names = PictureNames(f"scene_{i:05d}/rgb.png" for i in range(5000))
+    begin = time.perf_counter()
+    for i in range(5000):
+        assert names.find(f"D:\\data\\scene_{i:05d}\\rgb.PNG").picture == f"scene_{i:05d}/rgb.png"
+    assert time.perf_counter() - begin < 30, "minutes, if each were compared with all"
+
+
+def test_dates_are_no_marks_of_a_tool_on_both_sides():
+    assert PictureNames(["20240102-0001.jpg"]).find("20240101-0001.jpg").picture is None
+    assert PictureNames(["a_jpg.rf.11.jpg"]).find("a_jpg.rf.22.jpg").picture is None
+
+
+def test_masks_are_not_taken_for_pictures(tmp_path):
+    put(tmp_path, "images/a.jpg")
+    write_palette_png(tmp_path / "SegmentationClass" / "a.png", np.ones((30, 40), np.uint8))
+    (tmp_path / "t.csv").write_text("image,tags\na.png,hen\n")
+    assert tags_of(tmp_path, tmp_path / "t.csv")[0] == {"images/a.jpg": {"hen"}}
+
+
+def test_grey_masks_of_four_bits(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"\0\x01" + b"\0\x23"  # 0, 1 and 2, 3
+    head = struct.pack(">IIBBBBB", 2, 2, 4, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    (tmp_path / "m.png").write_bytes(content)
+    assert read_label_image(tmp_path / "m.png").tolist() == [[0, 1], [2, 3]]
+
+
+def test_postscript_is_never_opened(tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(DataError, match="unknown format"):
+        read_image(tmp_path / "x.jpg")

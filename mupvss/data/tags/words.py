@@ -92,8 +92,8 @@ BAD = ("Cc", "Cs")
 
 
 def words_in(value: Any) -> list[str]:
-    """The tags in a JSON value that stands where tags are expected: words and numbers, lists of them, objects with labels or names,
-    or words that are each true or false."""
+    """The tags in a JSON value that stands where tags are expected: words and numbers, lists of them, objects with labels or
+    names, or words that are each true or false."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, bool) or value is None:
