@@ -185,11 +185,7 @@ def with_decisions(dataset: Dataset, folder: Path) -> Dataset:
             tags = frozenset(state.tags) & frozenset(dataset.classes)
             if mask is not None or tags != sample.tags or state.status == "rejected":
                 changed[place] = Decided(tags, mask, decisions.remap(key), state.status == "rejected")
-    left = (
-        [f"decisions in the studio on other pictures, or on earlier contents of these, not used: {len(waiting)}"]
-        if waiting
-        else []
-    )
+    left = [f"decisions in the studio on other pictures or earlier contents, not used: {len(waiting)}"] if waiting else []
     if not changed:
         return Dataset(dataset.classes, dataset.samples, (*dataset.notes, *left)) if left else dataset
     make = functools.partial(_decided, dataset.samples, changed)

@@ -32,7 +32,7 @@ BATCH = 4
 """Pictures in a measured step. Its time is nearly proportional to them, and a whole batch would take too long to measure."""
 TRIALS, PATIENCE = 3, 2.0
 """A step is timed up to TRIALS times, but not again once PATIENCE seconds have passed; the fastest time is used."""
-CRF_WORK = 8.0
+CRF_WORK = 110.0
 """The dense CRF's time for 10 steps per megapixel, label and background level, as a multiple of `_yardstick`. It is not measured
 itself, since compiling it takes up to a minute."""
 
