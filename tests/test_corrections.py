@@ -69,7 +69,7 @@ def test_a_decision_about_another_picture_of_that_name_does_not_count(folder):
     dataset = load(folder)
     left = with_decisions(dataset, folder / STUDIO)
     assert left.samples is dataset.samples
-    assert left.notes[-1] .endswith("not used: 1")
+    assert left.notes[-1].endswith("not used: 1")
 
 
 def test_masks_mean_the_same_when_classes_come_and_go(folder):

@@ -164,6 +164,31 @@ def test_predict_with_known_tags_and_bad_pictures(project, tmp_path, capsys):
     assert json.loads((out / "predictions.json").read_text())["good.png"]["tags"] == ["blue"]
 
 
+def test_predict_understands_capitals_and_names_unknown_tags(project, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("one.png", "two.png"):
+        Image.open(project / "pictures" / "album" / "0.jpg").save(tmp_path / "in" / name)
+    (tmp_path / "t.csv").write_text("image,tags\none.PNG,Blue\ntwo,green|red\nthree.png,red\n")
+    arguments = [
+        "predict",
+        str(project / "run"),
+        str(tmp_path / "in"),
+        "--tags",
+        str(tmp_path / "t.csv"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, "--formats", "masks"]) == 0
+    said = capsys.readouterr().err
+    for part in ("Blue is blue", "does not know, left out: green (1)", "rows that were not used: 1 (picture 'three.png'"):
+        assert part in said
+    found = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {name: entry["tags"] for name, entry in found.items()} == {"one.png": ["blue"], "two.png": ["red"]}
+    (tmp_path / "t.csv").write_text("image,tags\none.png,green\ntwo.png,gren\n")
+    assert main(arguments) == 1
+    assert "none of its tags is known to this network" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
