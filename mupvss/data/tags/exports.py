@@ -49,7 +49,7 @@ def read_coco(content: dict[str, Any], table: TagTable) -> None:
         files = {coco_id(image["id"]): str(image.get("file_name") or image["coco_url"]) for image in content["images"]}
         for what, entries, known in (("categories", content["categories"], names), ("images", content["images"], files)):
             if len(entries) > len(known):
-                raise DataError(f"{path}: {len(entries) - len(known)} {what} have an id that another one has; number them anew")
+                raise DataError(f"{path}: {len(entries) - len(known)} {what} have an id that another one has; give each its own")
         found: dict[int | str, set[str]] = {image: set() for image in files}
         for annotation in content["annotations"]:
             image = coco_id(annotation["image_id"])
