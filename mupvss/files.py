@@ -80,6 +80,12 @@ def file_state(origin: str) -> list[Any] | None:
     return [size, zlib.crc32(ends)]
 
 
+def state_mark(state: list[Any] | None) -> str:
+    """A file's state as part of a name: '7129-9a0b1c2d'; that of no file: '0-00000000'."""
+    size, checksum = state or (0, 0)
+    return f"{size}-{checksum:08x}"
+
+
 def hash_of(path: Path) -> str:
     """SHA-256 of the whole file, in hexadecimal."""
     with path.open("rb") as stream:

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from mupvss.config.load import build
 from mupvss.config.run import RunConfig
+from mupvss.data.tags import write_tags
 from mupvss.methods import find_method
 from mupvss.methods.checkpoint import ModelInfo
 from mupvss.options import ViTConfig
@@ -174,3 +177,17 @@ def whole(out: Path) -> dict[str, Any]:
         else:
             found[name] = path.read_bytes()
     return found
+
+
+def red_and_blue(root: Path, name: str, height: int, width: int) -> None:
+    """Six pictures of a red or a blue block on dark noise in root/pictures, and their tags in root/tags.csv. name: with {} for
+    the number."""
+    rng = np.random.default_rng(0)
+    tags = {}
+    (root / "pictures").mkdir()
+    for i in range(6):
+        pixels = rng.integers(0, 60, (height, width, 3))
+        pixels[height // 4 : 3 * height // 4, width // 4 : 3 * width // 4, 0 if i % 2 else 2] += 180
+        Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / name.format(i))
+        tags[name.format(i)] = {"red" if i % 2 else "blue"}
+    write_tags(root / "tags.csv", tags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import red_and_blue, tiny
 from PIL import Image
 
 from mupvss.cli.main import main
@@ -12,7 +12,6 @@ from mupvss.data.decisions import Decisions, State, with_decisions
 from mupvss.data.folder import load_folder
 from mupvss.data.masks import write_palette_png
 from mupvss.data.readable import readable
-from mupvss.data.tags import write_tags
 from mupvss.errors import DataError
 from mupvss.files import file_state, read_json
 from mupvss.options import FolderData
@@ -24,15 +23,7 @@ from mupvss.training.segmenter import _samples
 @pytest.fixture
 def folder(tmp_path):
     """Six pictures of red and blue blocks with a table of tags."""
-    rng = np.random.default_rng(0)
-    tags = {}
-    for i in range(6):
-        pixels = rng.integers(0, 60, (40, 48, 3))
-        pixels[10:30, 12:36, 0 if i % 2 else 2] += 180
-        (tmp_path / "pictures").mkdir(exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "pictures" / f"b{i}.png")
-        tags[f"b{i}.png"] = {"red" if i % 2 else "blue"}
-    write_tags(tmp_path / "tags.csv", tags)
+    red_and_blue(tmp_path, "b{}.png", 40, 48)
     return tmp_path
 
 

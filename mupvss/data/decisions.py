@@ -20,7 +20,7 @@ import numpy as np
 
 from mupvss.data.masks import IGNORE, read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, LazySamples, Sample
-from mupvss.files import atomic_path, file_state, read_json, write_json
+from mupvss.files import atomic_path, file_state, read_json, state_mark, write_json
 
 Status = Literal["open", "accepted", "rejected"]
 STATUSES: tuple[Status, ...] = ("open", "accepted", "rejected")
@@ -53,7 +53,7 @@ class Decisions:
         owner = (self._load(name) or {}).get("picture")
         if owner is None or content is None or owner == content:
             return name
-        return f"{name}~{content[0]}-{content[1]:08x}"
+        return f"{name}~{state_mark(content)}"
 
     def read(self, key: str, tags: tuple[str, ...]) -> State:
         """The picture's state; open, with the given tags, if nobody has decided anything yet."""

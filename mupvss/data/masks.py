@@ -125,6 +125,11 @@ def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) ->
         raise DataError(f"{path}: cannot be read as a mask ({error}); replace or remove it") from None
 
 
+def highest_id(mask: np.ndarray) -> int:
+    """The highest class id in a mask, 255 apart; 0 if there is none."""
+    return int(mask[mask != IGNORE].max(initial=0))
+
+
 def bounding_box(mask: np.ndarray) -> Box:
     """(H, W) bool with at least one pixel -> (left, top, right, bottom), right and bottom excluded."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mupvss.data.images import check_image, read_image
-from mupvss.data.masks import IGNORE
+from mupvss.data.masks import highest_id
 from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.errors import DataError
 from mupvss.files import file_state, read_json, write_json
@@ -155,17 +155,15 @@ def _check_one(dataset: Dataset, place: int) -> tuple[int, str | None, State]:
     fault = mask_fault(mask, size, len(dataset.classes), origin)
     if fault is not None:
         return place, key, State(("mask", fault))
-    return place, key, State(None, bool(((mask > 0) & (mask != IGNORE)).any()))
+    return place, key, State(None, highest_id(mask) > 0)
 
 
 def mask_fault(mask: np.ndarray, size: tuple[int, int], classes: int, origin: str) -> str | None:
     """Why a mask does not fit its picture of (width, height) and the number of classes; None if it does."""
     if mask.shape != size[::-1]:
         return f"{origin}: is {mask.shape[1]}x{mask.shape[0]} pixels, its picture {size[0]}x{size[1]}"
-    ids = np.unique(mask)
-    wrong = ids[(ids != IGNORE) & (ids > classes)]
-    if len(wrong):
-        return f"{origin}: has class id {wrong[0]}, expected at most {classes}"
+    if (highest := highest_id(mask)) > classes:
+        return f"{origin}: has class id {highest}, expected at most {classes}"
     return None
 
 

@@ -11,7 +11,7 @@ from mupvss.data.decisions import Content
 from mupvss.data.names import sample_name
 from mupvss.data.sample import Sample
 from mupvss.export.predict_folder import Source
-from mupvss.files import file_state, read_json, save_image, write_json
+from mupvss.files import file_state, read_json, save_image, state_mark, write_json
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,7 @@ def gathered(*groups: Iterable[Entry]) -> dict[str, Entry]:
         if other is None:
             found[entry.name] = entry
         elif not (other.path.exists() and entry.path.exists() and other.path.samefile(entry.path)):
-            size, checksum = entry.content or (0, 0)
-            mark = f"~{size}-{checksum:08x}"
+            mark = f"~{state_mark(entry.content)}"
             place = PurePosixPath(entry.file)
             renamed = replace(entry, name=entry.name + mark, file=str(place.with_name(f"{place.stem}{mark}{place.suffix}")))
             number = 1

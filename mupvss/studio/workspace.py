@@ -13,14 +13,14 @@ from PIL import Image
 
 from mupvss.data.decisions import Decisions, State, Status
 from mupvss.data.images import read_image
-from mupvss.data.masks import IGNORE, read_label_image
+from mupvss.data.masks import IGNORE, highest_id, read_label_image
 from mupvss.data.sources import load_dataset
 from mupvss.doctor.masks import mask_doubt
 from mupvss.errors import CheckpointError, DataError, UserError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.predict_folder import find_pictures
 from mupvss.export.regions import Item, Options
-from mupvss.files import file_state, read_json, write_json
+from mupvss.files import file_state, read_json, state_mark, write_json
 from mupvss.masks.pseudo import SHARPNESS, refine_mask
 from mupvss.options import FolderData
 from mupvss.predict.load import load_classifier
@@ -108,7 +108,7 @@ class Workspace:
             return ready
         with self.lock:
             found = self.predictor.search(self.picture(entry), self._tagged(entry), [kind])[kind]
-        write_seeds(self._own_seeds(entry, kind), found)
+        write_seeds(self._own_path(entry, kind), found)
         if kind == self.predictor.kind:
             self.doubts[entry.name] = mask_doubt(0, found, self.threshold).doubt
         return found
@@ -131,11 +131,12 @@ class Workspace:
         mask = self.decisions.mask(self.key(entry)) if self.state(entry).painted else None
         if mask is not None:
             return mask
-        seeds = self._seeds_at_hand(entry, self.predictor.kind)
-        if seeds is None:
-            return None
-        path = self.finished.pseudo_mask(entry.name) if self._is_searched_by_run(entry) else None
-        return seeds.labels(self.threshold) if path is None else read_label_image(path)
+        seeds = self._seeds_of_run(entry, self.predictor.kind)
+        path = None if seeds is None else self.finished.pseudo_mask(entry.name)
+        if path is not None:
+            return read_label_image(path)
+        seeds = seeds or self._own_seeds(entry, self.predictor.kind)
+        return None if seeds is None else seeds.labels(self.threshold)
 
     def region(self, entry: Entry, x: int, y: int, tag: str, reach: float) -> np.ndarray:
         """(H, W) bool: the region around a click, by the picture's colours and the tag's map if there is one. UserError for a
@@ -250,10 +251,8 @@ class Workspace:
         size = self.picture(entry).size
         if mask.shape != (size[1], size[0]):
             raise UserError(f"{entry.file}: the picture is {size[1]}x{size[0]}, the mask {mask.shape[0]}x{mask.shape[1]}")
-        ids = np.unique(mask)
-        if ids[ids != IGNORE].max(initial=0) > len(self.classes):
-            wrong = ids[ids != IGNORE].max()
-            raise UserError(f"{entry.file}: the mask has class id {wrong}; there are {len(self.classes)} classes")
+        if (highest := highest_id(mask)) > len(self.classes):
+            raise UserError(f"{entry.file}: the mask has class id {highest}; there are {len(self.classes)} classes")
 
     def _crf(self) -> tuple[str, int]:
         """The run's dense CRF; where it used none, that of the affinity's labels."""
@@ -275,8 +274,7 @@ class Workspace:
     def _of_folder(self, pictures: Path | None) -> list[Entry]:
         found = []
         for source in [] if pictures is None else find_pictures([str(pictures)])[0]:
-            state = file_state(str(source.path)) or [0, 0]
-            kept = self.folder / "tags" / f"{state[0]}-{state[1]:08x}.json"
+            kept = self.folder / "tags" / f"{state_mark(file_state(str(source.path)))}.json"
             if not kept.is_file():
                 write_json(kept, self.predictor.likely_tags(self.predictor.scores(read_image(source.path))))
             found.append(of_source(source, tuple(read_json(kept))))
@@ -303,18 +301,18 @@ class Workspace:
 
     def _seeds_at_hand(self, entry: Entry, kind: str) -> Seeds | None:
         """Maps for the picture's present tags, from the run or an earlier request; None if they have to be computed."""
-        if self._is_searched_by_run(entry):
-            ready = self.finished.seeds(entry.name, kind)
-            if ready is not None:
-                return ready
-        path = self._own_seeds(entry, kind)
+        return self._seeds_of_run(entry, kind) or self._own_seeds(entry, kind)
+
+    def _seeds_of_run(self, entry: Entry, kind: str) -> Seeds | None:
+        """The run's maps, if they are of this picture and of its present tags."""
+        seeds = self.finished.seeds(entry.name, kind)
+        return seeds if seeds is not None and [int(i) - 1 for i in seeds.ids] == self._tagged(entry) else None
+
+    def _own_seeds(self, entry: Entry, kind: str) -> Seeds | None:
+        path = self._own_path(entry, kind)
         return read_seeds(path) if path.is_file() else None
 
-    def _is_searched_by_run(self, entry: Entry) -> bool:
-        """Whether the run's maps are of this picture and of its present tags."""
-        seeds = self.finished.seeds(entry.name)
-        return seeds is not None and [int(i) - 1 for i in seeds.ids] == self._tagged(entry)
-
-    def _own_seeds(self, entry: Entry, kind: str) -> Path:
+    def _own_path(self, entry: Entry, kind: str) -> Path:
+        """Where the studio keeps the maps that it computed."""
         tags = "-".join(map(str, self._tagged(entry))) or "none"
         return self.folder / "maps" / kind / tags / f"{self.key(entry)}.npz"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mupvss.data.masks import IGNORE, read_label_image
+from mupvss.data.masks import IGNORE, highest_id, read_label_image
 from mupvss.data.sample import Dataset
 from mupvss.errors import DataError
 from mupvss.methods.checkpoint import read_info
@@ -77,9 +77,8 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
         labels = masks / "labels" / f"{sample.name}.png"
         confidence = masks / "confidence" / f"{sample.name}.png"
         ids = np.unique(read_label_image(labels))
-        if ids[ids != IGNORE].max(initial=0) > len(dataset.classes):
-            wrong = ids[ids != IGNORE].max()
-            raise DataError(f"{labels}: class id {wrong}, but there are {len(dataset.classes)} classes; run 'masks' again")
+        if (highest := highest_id(ids)) > len(dataset.classes):
+            raise DataError(f"{labels}: class id {highest}, but there are {len(dataset.classes)} classes; run 'masks' again")
         if (ids != IGNORE).any():
             open_confidence = functools.partial(read_label_image, confidence)
             open_labels, tags = functools.partial(read_label_image, labels), dataset.tag_vector(sample) > 0

@@ -7,13 +7,10 @@ import socket
 import threading
 import time
 
-import numpy as np
 import pytest
 import uvicorn
-from helpers import tiny
-from PIL import Image
+from helpers import red_and_blue, tiny
 
-from mupvss.data.tags import write_tags
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run
 from mupvss.studio.server import create_app
@@ -24,15 +21,7 @@ from mupvss.studio.workspace import Workspace
 def trained(tmp_path_factory):
     """Six pictures of red and blue blocks, a classifier and its seeds."""
     root = tmp_path_factory.mktemp("studio")
-    rng = np.random.default_rng(0)
-    tags = {}
-    for i in range(6):
-        pixels = rng.integers(0, 60, (60, 80, 3))
-        pixels[15:45, 20:60, 0 if i % 2 else 2] += 180
-        (root / "pictures").mkdir(exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(root / "pictures" / f"block {i}.jpg")
-        tags[f"block {i}.jpg"] = {"red" if i % 2 else "blue"}
-    write_tags(root / "tags.csv", tags)
+    red_and_blue(root, "block {}.jpg", 60, 80)
     own = {"data.source": "folder", "data.root": root / "pictures", "data.tags": root / "tags.csv"}
     run = Run(tiny({**own, "train.image_steps": 32, "search.scales": [1.0]}), root / "run")
     for stage in ("train", "seeds"):

@@ -23,23 +23,27 @@ TAG_KEYS = (
 )  # fmt: skip
 """Names of tag columns, likewise. A number after the name is ignored: label, label.1, label 2."""
 BOOKKEEPING = frozenset(
-    {"nr", "no", "number", "#", "unnamed:0", "row"}
-    | {
+    {
         "",
         "id",
         "index",
-        "annotator",
-        "annotationid",
-        "createdat",
-        "updatedat",
-        "leadtime",
-        "agreement",
+        "nr",
+        "no",
+        "number",
+        "#",
+        "unnamed:0",
+        "row",
         "split",
         "subset",
         "fold",
+        "isvalid",
+        "usage",
+        "date",
+        "time",
     }
-    | {"width", "height", "depth", "xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "bbox", "isvalid"}
-    | {"confidence", "score", "usage", "area", "iscrowd", "difficult", "truncated", "occluded", "pose", "date", "time", "size"}
+    | {"annotator", "annotationid", "createdat", "updatedat", "leadtime", "agreement", "confidence", "score", "area", "size"}
+    | {"width", "height", "depth", "xmin", "ymin", "xmax", "ymax", "x", "y", "w", "h", "x1", "y1", "x2", "y2", "bbox"}
+    | {"iscrowd", "difficult", "truncated", "occluded", "pose"}
 )
 """Names of columns that are never guessed to hold tags."""
 YES = frozenset({"1", "1.0", "true", "yes", "x", "y"})

@@ -101,11 +101,7 @@ def words_in(value: Any) -> list[str]:
     if isinstance(value, int | float):
         return [_plain(value)]
     if isinstance(value, list):
-        # Inside a list, a number beside a word is its score.
-        inner = [
-            [part for part in entry if isinstance(part, str)] or entry if isinstance(entry, list) else entry for entry in value
-        ]
-        return [word for part in inner for word in words_in(part)]
+        return [word for entry in value for word in words_in(_without_scores(entry))]
     if not isinstance(value, dict):
         return []
     found = labels_in(value)
@@ -117,6 +113,7 @@ def words_in(value: Any) -> list[str]:
 
 
 def _without_scores(entry: Any) -> Any:
+    """Inside a list, a number beside a word is its score."""
     if not isinstance(entry, list):
         return entry
     return [part for part in entry if isinstance(part, str)] or entry
