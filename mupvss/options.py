@@ -331,6 +331,8 @@ class MasksConfig(Section):
     """Dense-CRF preset: psa, mctformer-test, irn, clip-es, toco, or none."""
     crf_steps: int = Field(default=10, ge=0)
     """Iterations of that CRF, and of the CRF for the affinity's labels."""
+    crf_pixels: Positive = added(2_000_000, neutral=2_000_000)
+    """Larger pictures are reduced to at most this many pixels for those CRFs, and their masks are enlarged again."""
     margin: Fraction = 0.25
     """Ignore pixels (255) whose label changes when the background threshold moves by this fraction. 0: ignore none."""
 

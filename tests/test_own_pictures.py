@@ -60,7 +60,7 @@ def test_init_writes_what_run_reads(project, capsys):
     said = capsys.readouterr().out
     assert load_config(other).model.weights == "timm/deit_small_patch16_224.fb_in1k"
     assert load_config(other).affinity.kind == "head"
-    assert load_config(other).train.image_steps == 12_800
+    assert load_config(other).train.image_steps == 3200
     few = "fewer than 20 pictures of blue, red"
     for part in ("12 pictures, 2 tags", few, "Without internet", "mupvss run", "mupvss data doctor"):
         assert part in said

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from mupvss.crf import torch_backend
-from mupvss.crf.kernels import CERTAINTY, EPSILON, PRESETS, Strengths
+from mupvss.crf.kernels import CERTAINTY, EPSILON, Strengths, preset
 from mupvss.data.preprocess import reduced, reduction
-from mupvss.errors import UserError
 
 Backend = Literal["auto", "numba", "torch"]
 MAX_PIXELS = 2_000_000
@@ -44,15 +43,13 @@ class DenseCRF:
             UserError: There is no such preset.
             ValueError: The picture has another shape or type.
         """
-        chosen = PRESETS.get(strengths) if isinstance(strengths, str) else strengths
-        if chosen is None:
-            raise UserError(f"no CRF preset '{strengths}'; choose one of {', '.join(PRESETS)}")
+        chosen = preset(strengths) if isinstance(strengths, str) else strengths
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected an RGB picture (H, W, 3) of uint8, not {image.shape} of {image.dtype}")
         self.size = image.shape[:2]
         factor = reduction((image.shape[1], image.shape[0]), MAX_PIXELS)
         image = np.asarray(reduced(Image.fromarray(image), factor)) if factor > 1 else image
-        self._worked = image.shape[:2]
+        self._worked, chosen = image.shape[:2], chosen.reduced(factor)
         if pick_backend(backend, device) == "numba":
             from mupvss.crf import mean_field as numba_backend
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+from mupvss.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,12 @@ class Strengths:
     bilateral_rgb: float
     bilateral_weight: float
 
+    def reduced(self, factor: int) -> Strengths:
+        """For a picture whose sides are divided by `factor`: each kernel reaches as far in the scene as before, but no less than
+        the next pixel. Without this, masks of the VOC animals at half size are half a point worse (lab note 21)."""
+        narrow, wide = (max(1.0, extent / factor) for extent in (self.gaussian_xy, self.bilateral_xy))
+        return replace(self, gaussian_xy=narrow, bilateral_xy=wide) if factor > 1 else self
+
 
 PRESETS: dict[str, Strengths] = {
     "psa": Strengths(3, 3, 80, 13, 10),
@@ -28,6 +36,7 @@ PRESETS: dict[str, Strengths] = {
 }
 """psa: PSA, MCTformer, CTI; mctformer-test: MCTformer's segmentation test; irn: IRN, ReCAM, LPCAM, POT, which start from
 labels of certainty 0.7; clip-es: CLIP-ES, MoRe; toco: ToCo, SeCo, DuPL."""
+
 CERTAINTY = 0.7
 """Probability of a label when the CRF starts from labels."""
 EPSILON = 1e-5
@@ -37,6 +46,13 @@ EPSILON = 1e-5
 MeanField = Callable[[np.ndarray, int], np.ndarray]
 """What a backend prepares for a picture: a function from log-probabilities (G, L, n) float32, of G sets, and a number of steps to
 probabilities (G, L, n) float32."""
+
+
+def preset(name: str) -> Strengths:
+    """UserError if there is none of this name."""
+    if name not in PRESETS:
+        raise UserError(f"no CRF preset '{name}'; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
 def bilateral_features(image: np.ndarray, strengths: Strengths) -> np.ndarray:

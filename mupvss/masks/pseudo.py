@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mupvss.crf import MAX_PIXELS, DenseCRF, compile_ahead
+from mupvss.crf import MAX_PIXELS, DenseCRF, compile_ahead, preset
 from mupvss.data.masks import IGNORE
 from mupvss.data.preprocess import reduced, reduction
 from mupvss.ops import best_enlarged
@@ -51,23 +51,22 @@ class Refined:
         return value.numpy(), place.numpy()
 
 
-def refine_mask(seeds: Seeds, image: np.ndarray, background: float, crf: str, steps: int = 10, sharpness: float = 1.0) -> Refined:
+def refine_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig, sharpness: float = SHARPNESS) -> Refined:
     """`refine_masks` for one background."""
-    return refine_masks(seeds, image, [background], crf, steps, sharpness)[0]
+    return refine_masks(seeds, image, [background], config, sharpness)[0]
 
 
 def refine_masks(
-    seeds: Seeds, image: np.ndarray, backgrounds: Sequence[float], crf: str, steps: int = 10, sharpness: float = 1.0
+    seeds: Seeds, image: np.ndarray, backgrounds: Sequence[float], config: MasksConfig, sharpness: float = SHARPNESS
 ) -> list[Refined]:
     """Maps, the RGB picture (H, W, 3) uint8 and background values -> for each of these a Refined, at the picture's size.
 
-    backgrounds: map values that the background gets; crf: a preset's name, or none; sharpness: power of the values before they
-    become probabilities, which by itself moves no boundary but sets how sure the maps are. A picture without a tag is all
-    background.
+    backgrounds: map values that the background gets; sharpness: power of the values before they become probabilities, which by
+    itself moves no boundary but sets how sure the maps are. A picture without a tag is all background.
     """
     size = seeds.size
-    factor = reduction((size[1], size[0]), MAX_PIXELS)
-    if factor > 1:  # the CRF would reduce it anyway; doing it here saves gigabytes
+    factor = reduction((size[1], size[0]), min(config.crf_pixels, MAX_PIXELS))
+    if factor > 1:  # the whole picture's probabilities would take gigabytes
         image = np.asarray(reduced(Image.fromarray(image), factor))
         seeds = replace(seeds, size=image.shape[:2])
     values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)
@@ -75,8 +74,8 @@ def refine_masks(
     values[:, 1:] = seeds.full()
     values **= sharpness
     probabilities = values / values.sum(1, keepdims=True)
-    if crf != "none" and len(seeds.ids):
-        probabilities = DenseCRF(image, crf).several(probabilities, steps)
+    if config.crf != "none" and len(seeds.ids):
+        probabilities = DenseCRF(image, preset(config.crf).reduced(factor)).several(probabilities, config.crf_steps)
     return [Refined(seeds.ids, found, size) for found in probabilities]
 
 
@@ -96,7 +95,7 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
 
     A label becomes 255 where a stronger or a weaker background (times 1 + margin or 1 - margin) changes it.
     """
-    refined, *others = refine_masks(seeds, image, _backgrounds(background, config), config.crf, config.crf_steps, SHARPNESS)
+    refined, *others = refine_masks(seeds, image, _backgrounds(background, config), config)
     labels = refined.labels()
     sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
     return refined, np.where(sure, labels, IGNORE).astype(np.uint8)

@@ -8,7 +8,7 @@ from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
-from mupvss.options import MasksConfig, NoAffinity, Section
+from mupvss.options import MasksConfig, NoAffinity, Section, added
 from mupvss.runtime.log import each
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds_for, seed_path
@@ -26,13 +26,19 @@ class AffinityInputs(Section):
     crf_steps: int
     seed: int
     flip: bool
+    crf_pixels: int = added(2_000_000, neutral=2_000_000)
 
 
 def affinity_inputs(config: RunConfig) -> Section:
     if isinstance(config.affinity, NoAffinity):
         return config.affinity
-    steps, flip = config.masks.crf_steps, config.train.flip
-    return AffinityInputs.model_construct(affinity=config.affinity, crf_steps=steps, seed=config.seed, flip=flip)
+    return AffinityInputs.model_construct(
+        affinity=config.affinity,
+        crf_steps=config.masks.crf_steps,
+        seed=config.seed,
+        flip=config.train.flip,
+        crf_pixels=config.masks.crf_pixels,
+    )
 
 
 def affinity(work: Work) -> Metrics:
@@ -40,16 +46,17 @@ def affinity(work: Work) -> Metrics:
     inputs = work.inputs
     if isinstance(inputs, NoAffinity):
         return {"kind": inputs.kind}
-    write_labels(work, inputs.crf_steps)
+    write_labels(work, inputs)
     processes().wait()
     labels, classifier = work.folder / "labels", work.run.checkpoint("train")
     settings = (inputs.affinity, inputs.seed, inputs.flip, work.dataset, labels, classifier)
     return {"kind": inputs.affinity.kind, **train_affinity(*settings, work.run.manner, work.folder, work.identity)}
 
 
-def write_labels(work: Work, crf_steps: int) -> None:
+def write_labels(work: Work, inputs: AffinityInputs) -> None:
     """Writes labels/NAME.png; those that already exist are kept."""
-    seeds, config = work.run.folder("seeds"), MasksConfig(crf=CRF, crf_steps=crf_steps, margin=MARGIN)
+    seeds = work.run.folder("seeds")
+    config = MasksConfig(crf=CRF, crf_steps=inputs.crf_steps, crf_pixels=inputs.crf_pixels, margin=MARGIN)
     found = read_json(seeds / "metrics.json")
     for sample in each("affinity labels", work.dataset.samples):
         path = work.folder / "labels" / f"{sample.name}.png"

@@ -14,18 +14,21 @@ from rich.console import Console
 from torch import nn
 
 from mupvss.config.run import RunConfig
+from mupvss.data.augment import random_view
+from mupvss.data.preprocess import reduction
 from mupvss.data.sample import Dataset
 from mupvss.masks.affinity_networks import ViTAffinity
 from mupvss.masks.random_walk import RADIUS, affinity_loss, pair_affinity, walked
 from mupvss.methods import find_method
 from mupvss.options import HeadAffinity
-from mupvss.runtime.device import autocast, pick_device, prepare
+from mupvss.runtime.device import autocast, own_cores, pick_device, prepare
 from mupvss.runtime.log import console, progress_bar
 from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.search.multiscale import search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import build_segmenter
 from mupvss.segmentation.losses import segmentation_loss
+from mupvss.stages.preview import MOST, SCALE
 from mupvss.training.classifier import weighted_sum
 
 BATCH = 4
@@ -75,17 +78,26 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         ids = np.array(tagged, np.int16) + 1
         seeds.append(Seeds(ids, maps, (picture.height, picture.width), config.search.canvas_stride))
 
-    with progress_bar("measure", 6 if config.affinity.kind == "head" else 4, "steps") as advance:
-        step = _best(train, lambda: advance(1)) / BATCH
+    def read() -> None:
+        sample = samples[len(samples) // 2]
+        random_view(sample.open_image(), model.image_size, config.train.crop_area, False, 0.0, np.random.default_rng(0))
+
+    with progress_bar("measure", 7 if config.affinity.kind == "head" else 5, "steps") as advance:
+        # A process of its own reads the next pictures meanwhile, and takes its share of the cores.
+        reading = _best(read, lambda: advance(1)) / own_cores()
+        step = _best(train, lambda: advance(1)) / BATCH + reading
         found = _best(search, lambda: advance(1))
-        segment = _segmentation(config, len(dataset.classes), device, lambda: advance(1))
+        segment = _segmentation(config, len(dataset.classes), device, lambda: advance(1)) + reading
         affine = _affinity(network, config, seeds[-1], picture, device, lambda: advance(1))
         drawn = _crf_seconds(config, picture, 1 + per_picture)
         advance(1)
     walk = 0.0 if affine is None else affine.walk
     stages = [("train", step * config.train.image_steps), ("seeds", found * len(samples))]
+    if config.preview:
+        pixels = SCALE**2 / sum(scale**2 for scale in config.search.scales)
+        stages[0] = ("train", stages[0][1] + found * pixels * min(MOST, len(samples)))
     if affine is not None:  # its labels are made like masks
-        stages.append(("affinity", drawn * len(samples) + affine.learn * affine.image_steps))
+        stages.append(("affinity", drawn * len(samples) + (affine.learn + reading) * affine.image_steps))
     stages.append(("masks", (drawn + walk) * len(samples)))
     stages.append(("segment", segment * config.segment.train.image_steps))
     return Estimate(tuple(stages))
@@ -111,7 +123,8 @@ def _crf_seconds(config: RunConfig, picture: Image.Image, labels: float) -> floa
     if config.masks.crf == "none":
         return 0.0
     questions = 3 if config.masks.margin else 1
-    megapixels = picture.width * picture.height / 1e6
+    factor = reduction(picture.size, config.masks.crf_pixels)
+    megapixels = picture.width * picture.height / factor**2 / 1e6
     return CRF_WORK * _yardstick() * megapixels * labels * questions * config.masks.crf_steps / 10
 
 

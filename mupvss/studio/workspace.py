@@ -21,8 +21,8 @@ from mupvss.export.formats import check_formats, export_all
 from mupvss.export.predict_folder import find_pictures
 from mupvss.export.regions import Item, Options
 from mupvss.files import file_state, read_json, state_mark, write_json
-from mupvss.masks.pseudo import SHARPNESS, refine_mask
-from mupvss.options import FolderData
+from mupvss.masks.pseudo import refine_mask
+from mupvss.options import FolderData, MasksConfig
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
@@ -123,8 +123,7 @@ class Workspace:
         level = self.threshold if threshold is None else threshold
         if not refine:
             return seeds.labels(level)
-        crf, steps = self._crf()
-        return refine_mask(seeds, np.asarray(self.picture(entry)), level, crf, steps, SHARPNESS).labels()
+        return refine_mask(seeds, np.asarray(self.picture(entry)), level, self._crf()).labels()
 
     def labels_at_hand(self, entry: Entry) -> np.ndarray | None:
         """The mask that is shown, (H, W) uint8; None if the picture has to be searched first."""
@@ -254,13 +253,13 @@ class Workspace:
         if (highest := highest_id(mask)) > len(self.classes):
             raise UserError(f"{entry.file}: the mask has class id {highest}; there are {len(self.classes)} classes")
 
-    def _crf(self) -> tuple[str, int]:
-        """The run's dense CRF; where it used none, that of the affinity's labels."""
+    def _crf(self) -> MasksConfig:
+        """With the run's dense CRF; where it used none, that of the affinity's labels."""
         try:
             masks = self.finished.config("masks").masks
         except CheckpointError:
             masks = self.finished.config().masks
-        return (CRF if masks.crf == "none" else masks.crf), masks.crf_steps
+        return masks.model_copy(update={"crf": CRF}) if masks.crf == "none" else masks
 
     def _of_run(self) -> list[Entry]:
         """The pictures of the run, as files; drawn scenes are saved to files first."""

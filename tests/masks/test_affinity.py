@@ -40,6 +40,16 @@ def test_pairs_in_loops():
     assert len(pair_index(1, 1, 5)[0]) == 0
 
 
+@pytest.mark.parametrize(("height", "width"), [(9, 7), (3, 11), (1, 6), (2, 1), (1, 1)])
+def test_affinity_of_pairs_by_index(height, width):
+    """The pairs are in the order of `pair_index`, also on grids smaller than the radius."""
+    features = torch.randn(2, 5, height, width, generator=torch.Generator().manual_seed(3))
+    first, second = pair_index(height, width, 5)
+    flat = features.flatten(2)
+    expected = torch.exp(-(flat[:, :, first] - flat[:, :, second]).abs().mean(1))
+    torch.testing.assert_close(pair_affinity(features, 5), expected)
+
+
 def test_targets_by_hand():
     labels = torch.tensor([[[0, 0, 3], [3, 3, 255]]])
     first, second = pair_index(2, 3, 2)

@@ -15,6 +15,8 @@ from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segment
 from mupvss.segmentation.losses import segmentation_loss
 from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 
+UNREFINED = MasksConfig(crf="none")
+
 
 @pytest.fixture
 def square():
@@ -31,7 +33,7 @@ def square():
 
 def test_a_mask_follows_the_picture(square):
     seeds, image, truth = square
-    refined = refine_mask(seeds, image, 0.35, "psa")
+    refined = refine_mask(seeds, image, 0.35, MasksConfig(crf="psa"), 1)
     assert (refined.labels() == truth).mean() > 0.97
     assert refined.confidence().dtype == np.uint8
     np.testing.assert_allclose(refined.probabilities.sum(0), 1, atol=1e-4)
@@ -39,15 +41,24 @@ def test_a_mask_follows_the_picture(square):
     assert (label == 3).all()
     np.testing.assert_allclose(value, refined.probabilities[1])
     for sharpness in (1.0, 4.0):  # it moves no boundary by itself
-        assert np.array_equal(refine_mask(seeds, image, 0.35, "none", sharpness=sharpness).labels() > 0, seeds.best()[0] > 0.35)
-    plain = refine_mask(seeds, image, 0.35, "none")
+        assert np.array_equal(refine_mask(seeds, image, 0.35, UNREFINED, sharpness).labels() > 0, seeds.best()[0] > 0.35)
+    plain = refine_mask(seeds, image, 0.35, UNREFINED, 1)
     assert (plain.labels() == seeds.labels(0.35)).mean() > 0.99
+
+
+def test_the_crf_of_a_reduced_picture(square):
+    seeds, image, truth = square
+    refined = refine_mask(seeds, image, 0.35, MasksConfig(crf="psa", crf_pixels=700))
+    assert refined.probabilities.shape == (2, 24, 28)
+    assert refined.labels().shape == truth.shape
+    assert (refined.labels() == truth).mean() > 0.97
+    assert refined.confidence().shape == refined.best()[0].shape == truth.shape
 
 
 def test_what_the_threshold_decides_is_unsure(square):
     seeds, image, _ = square
     refined, labels = pseudo_mask(seeds, image, 0.5, MasksConfig(crf="none", margin=0.6))
-    assert np.array_equal(refined.labels(), refine_mask(seeds, image, 0.5, "none", sharpness=4.0).labels())
+    assert np.array_equal(refined.labels(), refine_mask(seeds, image, 0.5, UNREFINED).labels())
     assert set(np.unique(labels)) == {0, 3, 255}
     assert labels[24, 28] == 3
     assert labels[0, 0] == 0
@@ -57,7 +68,7 @@ def test_what_the_threshold_decides_is_unsure(square):
 def test_no_tag_is_background_throughout(square):
     _, image, _ = square
     empty = Seeds(np.zeros(0, np.int16), np.zeros((0, 12, 14), np.float32), (48, 56), 4)
-    refined = refine_mask(empty, image, 0.4, "psa")
+    refined = refine_mask(empty, image, 0.4, MasksConfig(crf="psa"))
     assert not refined.labels().any()
     assert (refined.confidence() == 255).all()
     assert not refined.best()[0].any()
