@@ -56,6 +56,9 @@ class Pictures(Section):
     """Search only every n-th picture, for quick comparisons."""
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do about pictures and masks that cannot be read or found: stop before training and list them, or skip them."""
+    background: Literal["some", "none"] = added("some", neutral="some")
+    """none: every pixel belongs to one of its picture's tags (land cover, tissue, whole scenes); some: part of a picture may belong
+    to none of them."""
 
 
 class ScenesData(Pictures):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mupvss.search.seeds import Seeds
+from mupvss.search.threshold import NO_BACKGROUND
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,16 @@ NEARLY_ALL = 0.9
 
 
 def mask_doubt(picture: int, seeds: Seeds, threshold: float) -> MaskDoubt:
-    """Doubt from one picture's maps and the run's threshold; none where there is no tag."""
+    """Doubt from one picture's maps and the run's threshold; none where there is no tag. Without a background, the borders are
+    those between tags, and are uncertain where the second-best map is nearly as high."""
     if len(seeds.ids) == 0:
         return MaskDoubt(picture, 0.0, 0.0, 0.0, 0.0)
     maps = seeds.maps.astype(np.float32)
     best, winner = maps.max(0), maps.argmax(0)
     inside = best >= threshold
     strict, mild = (best >= min(1.0, factor * threshold) for factor in (STRICT, MILD))
+    if threshold == NO_BACKGROUND and len(maps) > 1:
+        strict = MILD * best >= np.partition(maps, -2, axis=0)[-2]
     unsure, flat, lost = [], [], False
     for number, own in enumerate(maps):
         won = winner == number
@@ -54,6 +58,6 @@ def mask_doubt(picture: int, seeds: Seeds, threshold: float) -> MaskDoubt:
         flat.append(min(1.0, max(0.0, 1 - (high - low))))
         weak, strong = int((mild & won).sum()), int((strict & won).sum())
         unsure.append((weak - strong) / max(1, weak) if mask.any() else 1.0)
-    share = float(inside.mean())
+    share = 0.0 if threshold == NO_BACKGROUND else float(inside.mean())
     reach = 1.0 if lost else max(0.0, (share - NEARLY_ALL) / (1 - NEARLY_ALL))
     return MaskDoubt(picture, (max(unsure) + max(flat)) / 2, max(unsure), max(flat), reach)

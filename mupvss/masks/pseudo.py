@@ -15,9 +15,12 @@ from mupvss.data.preprocess import reduced, reduction
 from mupvss.ops import best_enlarged
 from mupvss.options import MasksConfig
 from mupvss.search.seeds import Seeds
+from mupvss.search.threshold import NO_BACKGROUND
 
 SHARPNESS = 4.0
 """Power of the maps before they become probabilities for the CRF."""
+LEAST = 1e-3
+"""Smaller values of the maps and of the background are raised to this one."""
 
 
 @dataclass(frozen=True)
@@ -52,50 +55,75 @@ class Refined:
 
 
 def refine_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig, sharpness: float = SHARPNESS) -> Refined:
-    """`refine_masks` for one background."""
-    return refine_masks(seeds, image, [background], config, sharpness)[0]
+    """The mask of one picture with its probabilities, for a background value; see `pseudo_mask`."""
+    return _refine(seeds, image, [_Question(background)], config, sharpness)[0]
 
 
-def refine_masks(
-    seeds: Seeds, image: np.ndarray, backgrounds: Sequence[float], config: MasksConfig, sharpness: float = SHARPNESS
-) -> list[Refined]:
-    """Maps, the RGB picture (H, W, 3) uint8 and background values -> for each of these a Refined, at the picture's size.
+def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
+    """Maps, the RGB picture (H, W, 3) uint8 and a background value -> probabilities at the picture's size, refined by the CRF, and
+    the labels to learn from (H, W) uint8.
 
-    backgrounds: map values that the background gets; sharpness: power of the values before they become probabilities, which by
-    itself moves no boundary but sets how sure the maps are. A picture without a tag is all background.
+    background: the map value that the background gets; NO_BACKGROUND: there is none. A label becomes 255 where a stronger or a
+    weaker background (times 1 + margin or 1 - margin) changes it; without a background, where it changes if the class's own map
+    is weaker. A picture without a tag is all background, or, if there is none, unsure.
     """
+    if not len(seeds.ids) and background == NO_BACKGROUND:
+        return refine_mask(seeds, image, background, config), np.full(seeds.size, IGNORE, np.uint8)
+    refined, *others = _refine(seeds, image, _questions(background, config), config, SHARPNESS)
+    labels = refined.labels()
+    sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
+    return refined, np.where(sure, labels, IGNORE).astype(np.uint8)
+
+
+def prepare_crf(config: MasksConfig, tags: Iterable[int], background: float) -> None:
+    """Compiles the dense CRF for pictures with these numbers of tags, as `pseudo_mask` will ask it."""
+    if config.crf != "none":
+        beside = 0 if background == NO_BACKGROUND else 1
+        compile_ahead(config.crf, {beside + count for count in tags if count} - {1}, len(_questions(background, config)))
+
+
+@dataclass(frozen=True)
+class _Question:
+    """Under what the mask of a picture is asked for."""
+
+    background: float
+    best: float = 1.0
+    """Factor on the highest map at every pixel."""
+
+
+def _questions(background: float, config: MasksConfig) -> list[_Question]:
+    """The mask's own question first, then those that must not change a label."""
+    own, margin = _Question(background), config.margin
+    if not margin:
+        return [own]
+    if background == NO_BACKGROUND:
+        return [own, _Question(background, 1 - margin)]
+    return [own, *(_Question(background * factor) for factor in (1 + margin, 1 - margin))]
+
+
+def _refine(
+    seeds: Seeds, image: np.ndarray, questions: Sequence[_Question], config: MasksConfig, sharpness: float
+) -> list[Refined]:
+    """One Refined per question. sharpness: power of the values before they become probabilities, which by itself moves no
+    boundary but sets how sure the maps are."""
     size = seeds.size
     factor = reduction((size[1], size[0]), min(config.crf_pixels, MAX_PIXELS))
     if factor > 1:  # the whole picture's probabilities would take gigabytes
         image = np.asarray(reduced(Image.fromarray(image), factor))
         seeds = replace(seeds, size=image.shape[:2])
-    values = np.empty((len(backgrounds), 1 + len(seeds.ids), *seeds.size), np.float32)
-    values[:, 0] = np.maximum(backgrounds, 1e-3)[:, None, None]
-    values[:, 1:] = seeds.full()
+    maps = seeds.full()
+    first = 1 if len(seeds.ids) and questions[0].background == NO_BACKGROUND else 0  # of the labels that may be chosen
+    if first:
+        maps = np.maximum(maps, LEAST)
+    values = np.zeros((len(questions), 1 + len(maps), *seeds.size), np.float32)
+    for asked, question in zip(values, questions, strict=True):
+        asked[first:1] = max(question.background, LEAST)
+        asked[1:] = maps
+        if question.best != 1:
+            asked[1:][maps == maps.max(0)] *= question.best
     values **= sharpness
     probabilities = values / values.sum(1, keepdims=True)
-    if config.crf != "none" and len(seeds.ids):
-        probabilities = DenseCRF(image, preset(config.crf).reduced(factor)).several(probabilities, config.crf_steps)
+    if config.crf != "none" and len(maps) >= 1 + first:
+        crf = DenseCRF(image, preset(config.crf).reduced(factor))
+        probabilities[:, first:] = crf.several(probabilities[:, first:], config.crf_steps)
     return [Refined(seeds.ids, found, size) for found in probabilities]
-
-
-def prepare_crf(config: MasksConfig, tags: Iterable[int]) -> None:
-    """Compiles the dense CRF for pictures with these numbers of tags, as `pseudo_mask` will ask it."""
-    if config.crf != "none":
-        compile_ahead(config.crf, (1 + count for count in tags if count), len(_backgrounds(0.5, config)))
-
-
-def _backgrounds(background: float, config: MasksConfig) -> list[float]:
-    """The mask's own, and those that must not change a label."""
-    return [background, *(background * factor for factor in (1 + config.margin, 1 - config.margin) if config.margin)]
-
-
-def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
-    """-> the refined probabilities, and the labels to learn from (H, W) uint8.
-
-    A label becomes 255 where a stronger or a weaker background (times 1 + margin or 1 - margin) changes it.
-    """
-    refined, *others = refine_masks(seeds, image, _backgrounds(background, config), config)
-    labels = refined.labels()
-    sure = np.logical_and.reduce([other.labels() == labels for other in others], initial=True)
-    return refined, np.where(sure, labels, IGNORE).astype(np.uint8)

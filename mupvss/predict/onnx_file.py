@@ -66,7 +66,7 @@ def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tup
     if isinstance(predictor, SegmentationPredictor):
         header = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
         segment = predictor.info.segment.model_dump(mode="json") | {"scales": list(predictor.scales), "crf": predictor.crf}
-        return predictor.network, ("logits",), header | {"segment": segment}
+        return predictor.network, ("logits",), header | {"segment": segment, "background": predictor.info.background}
     header = predictor.info.header() | {
         "search": predictor.config.model_dump(mode="json"),
         "searched_with": predictor.options.model_dump(mode="json"),

@@ -42,7 +42,7 @@ class Predictor(SharedPredictor, PicturePredictor):
             info: What the checkpoint says about the network: classes, method, sizes.
             search: Scales, affinities and canvas of the search. None: the defaults.
             options: The method's own options of its search. None: the defaults.
-            threshold: Map value in [0, 1] from which a pixel belongs to an object. None: 0.5.
+            threshold: Map value in [0, 1] from which a pixel belongs to an object; 0: every pixel belongs to one. None: 0.5.
             device: As for `load`.
         """
         self.info, self.device = info, pick_device(device)

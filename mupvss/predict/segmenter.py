@@ -76,8 +76,9 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
             image: RGB picture.
 
         Returns:
-            (C + 1, h, w) float32 in [0, 1], the background first: mean over scales and mirror, before the dense CRF. h and w are
-            the picture's size, or that of a reduced copy if it is very large.
+            (C + 1, h, w) float32 in [0, 1], the background first: mean over scales and mirror, before the dense CRF. Zero for the
+            background of a network that learned from pictures without one. h and w are the picture's size, or that of a reduced
+            copy if it is very large.
         """
         small = reduced(image, reduction(image.size))
         size = (small.height, small.width)
@@ -89,6 +90,8 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
             views = torch.cat((tensor, tensor.flip(-1))) if self.flip else tensor
             with autocast(self.device, self.info.segment.train.precision):
                 logits = self.network(views.to(self.device))
+            if not self.info.background:
+                logits[:, 0] = -torch.inf
             large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
             total += ((large[0] + large[1].flip(-1)) / 2 if self.flip else large[0]).cpu()
         return (total / len(self.scales)).numpy()
@@ -97,15 +100,18 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         found = self.probabilities(picture)
         scores = dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True))
         if tags is None:  # other classes could not win, and would cost time
-            ids = np.union1d([0], np.unique(found.argmax(0)))
+            likely = np.unique(found.argmax(0))
+            ids = likely[likely > 0]
         else:
-            ids = np.array([0, *(i for i, name in enumerate(self.classes, 1) if name in tags)])
+            ids = np.array([i for i, name in enumerate(self.classes, 1) if name in tags], np.int64)
+        first = 0 if self.info.background or not len(ids) else 1
+        ids = np.array([0, *ids])[first:]
         refined = self._refine(picture, found[ids])
         size = (picture.height, picture.width)
         value, place = best_enlarged(torch.from_numpy(refined), size)
-        names = tuple(self.classes[i - 1] for i in ids[1:])
+        names = tuple(self.classes[i - 1] for i in ids if i)
         labels = ids.astype(np.uint8)[place.numpy()]
-        return Prediction(self.classes, labels, value.numpy(), names, scores, FullSize(names, refined[1:], size))
+        return Prediction(self.classes, labels, value.numpy(), names, scores, FullSize(names, refined[1 - first :], size))
 
     def _refine(self, picture: Image.Image, found: np.ndarray) -> np.ndarray:
         """Probabilities of some labels -> the same, refined along the picture's edges and summing to 1, at its size; of a very
@@ -115,5 +121,5 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         if found.shape[1:] != size:
             found = F.interpolate(torch.from_numpy(found).unsqueeze(0), size=size, mode="bilinear")[0].numpy()
         if self.crf == "none" or len(found) == 1:
-            return found / found.sum(0).clip(1e-8)
+            return found / found.sum(0).clip(1e-8) if len(found) > 1 else np.ones_like(found)
         return DenseCRF(np.array(picture), self.crf)(found)

@@ -75,11 +75,13 @@ def computed_in(device: torch.device, precision: str) -> str:
 @functools.cache
 def has_bf16(device: torch.device) -> bool:
     """Whether the device has units for bfloat16: NVIDIA's GPUs from Ampere on, AMD's processors from Zen 4 and Intel's Xeons from
-    Sapphire Rapids. A processor with only AVX2 multiplies matrices 200 times slower in bfloat16 than in float32."""
+    Sapphire Rapids. A processor with only AVX2 multiplies matrices 200 times slower in bfloat16 than in float32, and so does any
+    other where PyTorch is limited to AVX2 (ATEN_CPU_CAPABILITY and ONEDNN_MAX_CPU_ISA)."""
     if device.type == "cuda":
         return torch.version.hip is not None or torch.cuda.get_device_properties(device).major >= 8
     if device.type == "cpu":
-        return torch.backends.mkldnn.is_available() and any(_capabilities().get(unit) for unit in UNITS)
+        units = any(_capabilities().get(unit) for unit in UNITS)
+        return units and torch.backends.mkldnn.is_available() and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2"
     return False  # Apple's GPUs have it only in part, depending on generation and operation
 
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from mupvss.evaluation.sweep import BINS
 
+NO_BACKGROUND = 0.0
+"""The threshold of data whose pictures have no background: every pixel reaches it."""
+
 
 def otsu(counts: np.ndarray) -> float:
     """The threshold with the greatest variance between the two groups (Otsu 1979).

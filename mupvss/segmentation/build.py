@@ -28,6 +28,8 @@ class SegmenterInfo:
     classes: tuple[str, ...]
     model: ModelConfig
     segment: SegmentConfig
+    background: bool = True
+    """Whether a pixel may belong to no class."""
 
 
 def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, classifier: Path | None) -> Segmenter:
@@ -73,6 +75,7 @@ def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:
         "classes": list(info.classes),
         "model": info.model.model_dump(mode="json"),
         "segment": info.segment.model_dump(mode="json"),
+        "background": info.background,
         "normalisation": {"mean": list(MEAN), "std": list(STD)},
     }
     save_tensors(path, network.state_dict(), header)
@@ -105,4 +108,5 @@ def segmenter_info(header: dict[str, Any]) -> SegmenterInfo:
         tuple(header["classes"]),
         kind.model_validate_json(json.dumps(known)),
         NETWORKS[network].model_validate_json(json.dumps(segment)),
+        bool(header.get("background", True)),
     )

@@ -22,6 +22,7 @@ from mupvss.options import MasksConfig, Section
 from mupvss.runtime.log import each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
+from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.stages.scoring import read_mask, score_maps
 
@@ -53,7 +54,7 @@ def masks(work: Work) -> Metrics:
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
         walk_all(work, before["maps"])
-        found = score_maps(work.dataset, work.folder, KIND)
+        found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND)
         after = {"threshold": found.threshold, "miou": found.plain and found.plain.miou}
         after["miou_oracle"] = found.oracle and found.oracle.miou
         metrics = _write(work.inputs.masks, work.dataset, work.folder, work.folder / "maps" / KIND, found.threshold)
@@ -87,7 +88,7 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, back
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     ignored: list[float] = []
     with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
-        prepare_crf(config, (len(sample.tags) for sample in dataset.samples))
+        prepare_crf(config, (len(sample.tags) for sample in dataset.samples), background)
     for sample in each("masks", dataset.samples):
         seeds = read_seeds(maps / f"{sample.name}.npz")
         image = np.array(sample.open_image())

@@ -20,7 +20,7 @@ from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import inline, overlay
 from mupvss.runtime.log import console, each
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
-from mupvss.search.threshold import otsu
+from mupvss.search.threshold import NO_BACKGROUND, otsu
 
 FOLDER = "preview"
 SCALE = 0.75
@@ -29,18 +29,18 @@ MOST, SHOWN = 2000, 400
 """Largest numbers of pictures that get a rough mask and that the page shows."""
 
 
-def preview_of(dataset: Dataset, out: Path, device: str) -> Callable[[Path], None]:
+def preview_of(dataset: Dataset, out: Path, device: str, background: bool) -> Callable[[Path], None]:
     """A function that takes a saved network and writes its preview to OUT/preview: masks/NAME.png and index.html."""
 
     def make(checkpoint: Path) -> None:
         # The random numbers of the training must stay the same.
         with torch.random.fork_rng(devices=[]):
-            _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device)
+            _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device, background)
 
     return make
 
 
-def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str) -> None:
+def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, background: bool) -> None:
     predictor = Predictor.open(checkpoint, SearchConfig(scales=(SCALE,), pixel_steps=4), device=device)
     counts = np.zeros(BINS + 1, np.int64)
     least: list[tuple[float, Sample]] = []
@@ -53,7 +53,7 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str) -> None
             counts += np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1)
             scores = predictor.scores(image)
             least.append((min(scores[name] for name in sample.tags), sample))
-    threshold = otsu(counts)
+    threshold = otsu(counts) if background else NO_BACKGROUND
     for sample in dataset.samples:
         labels = read_seeds(seed_path(folder, predictor.kind, sample.name)).labels(threshold)
         write_palette_png(folder / "masks" / f"{sample.name}.png", labels)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.errors import DataError
 from mupvss.evaluation.completeness import Region, regions
@@ -15,7 +17,7 @@ from mupvss.evaluation.confusion import Scores, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds, seed_path
-from mupvss.search.threshold import otsu
+from mupvss.search.threshold import NO_BACKGROUND, otsu
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,21 @@ class MapScores:
     """Every class of every picture that has a mask."""
     pictures: int = 0
     """Number of pictures that have a mask."""
+    trivial: dict[str, float] = field(default_factory=dict)
+    """mIoU of the masks that need no network, by what they are; see TRIVIAL."""
 
 
-def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
-    """Reads the seeds of one kind, and scores them at the picture's own size against the masks that exist."""
+TRIVIAL = ("nothing but background", "each picture its largest tag")
+"""Masks to compare with. The largest tag of a picture is that of most pixels in its true mask, and fills the picture."""
+
+
+def score_maps(dataset: Dataset, folder: Path, kind: str, background: bool = True) -> MapScores:
+    """Reads the seeds of one kind, and scores them at the picture's own size against the masks that exist. background: whether
+    there is one; without it there is no threshold to choose."""
     size, masked = len(dataset.classes) + 1, 0
     histogram = np.zeros((BINS + 1, size, size), np.int64)
     counts = np.zeros(BINS + 1, np.int64)
+    trivial = np.zeros((len(TRIVIAL), size, size), np.int64)
     found: list[list[Region]] = []
     team = processes()
     for sample in team.share(dataset.samples):
@@ -51,15 +61,28 @@ def score_maps(dataset: Dataset, folder: Path, kind: str) -> MapScores:
             histogram += threshold_histogram(value, label, truth, size)
             part = None if sample.open_part is None else sample.open_part()
             found[-1] = regions(sample.name, value, label, truth, part)
+            trivial += _trivial(truth, sample, dataset.classes)
             masked += 1
-    counts, histogram = team.total(counts), team.total(histogram)
-    threshold = otsu(counts)
+    counts, histogram, trivial = team.total(counts), team.total(histogram), team.total(trivial)
+    threshold = otsu(counts) if background else NO_BACKGROUND
     if not histogram.any():
         return MapScores(threshold, None, None, None, [])
     best, oracle = best_threshold(histogram)
     merged = [region for entry in team.in_order(found) for region in entry]
     plain, pictures = scores(matrix_at(histogram, round(threshold * BINS))), int(team.total(np.array(masked)))
-    return MapScores(threshold, best, plain, oracle, merged, pictures)
+    compared = {name: scores(matrix).miou for name, matrix in zip(TRIVIAL, trivial, strict=True)}
+    return MapScores(threshold, best, plain, oracle, merged, pictures, compared)
+
+
+def _trivial(truth: np.ndarray, sample: Sample, classes: Sequence[str]) -> np.ndarray:
+    """Confusion matrices (len(TRIVIAL), K, K) of one picture, truth in rows."""
+    size = len(classes) + 1
+    pixels = np.bincount(truth[truth != IGNORE], minlength=size)
+    tagged = [i for i, name in enumerate(classes, 1) if name in sample.tags]
+    found = np.zeros((len(TRIVIAL), size, size), np.int64)
+    found[0, :, 0] = pixels
+    found[1, :, max(tagged, key=lambda i: pixels[i], default=0)] = pixels
+    return found
 
 
 def as_record(found: MapScores) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import write_json
-from mupvss.options import SearchConfig, SearchOptions, Section
+from mupvss.options import SearchConfig, SearchOptions, Section, added
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
@@ -31,20 +31,22 @@ class SeedsInputs(Section):
     search: SearchConfig
     options: Section
     """The method's own options for its search."""
+    background: str = added("some", neutral="some")
 
 
 class CamInputs(Section):
     search: SearchOptions
     """As in `SeedsInputs`, without the choice of maps, which is fixed for the plain CAM."""
+    background: str = added("some", neutral="some")
 
 
 def seeds_inputs(config: RunConfig) -> SeedsInputs:
-    return SeedsInputs.model_construct(search=config.search, options=config.search_options)
+    return SeedsInputs.model_construct(search=config.search, options=config.search_options, background=config.data.background)
 
 
 def cam_inputs(config: RunConfig) -> CamInputs:
     values = {name: getattr(config.search, name) for name in SearchOptions.model_fields}
-    return CamInputs.model_construct(search=SearchOptions.model_construct(**values))
+    return CamInputs.model_construct(search=SearchOptions.model_construct(**values), background=config.data.background)
 
 
 def seeds(work: Work) -> Metrics:
@@ -53,7 +55,7 @@ def seeds(work: Work) -> Metrics:
     predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
     kinds = sorted({*predictor.kinds, predictor.kind})
     search_all(predictor, dataset, kinds, folder)
-    found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
+    found = {kind: score_maps(dataset, folder, kind, inputs.background == "some") for kind in kinds}
     chosen = found[predictor.kind]
     write_masks(dataset, folder, predictor.kind, chosen.threshold)
     if processes().main:
@@ -69,7 +71,7 @@ def cam(work: Work) -> Metrics:
     search_all(predictor, work.dataset, kinds, work.folder)
     metrics: Metrics = {}
     for kind in kinds:
-        prefix, found = CAM_KEYS[kind], score_maps(work.dataset, work.folder, kind)
+        prefix, found = CAM_KEYS[kind], score_maps(work.dataset, work.folder, kind, work.inputs.background == "some")
         if found.oracle is not None and found.plain is not None:
             metrics |= {f"{prefix}oracle": found.oracle.miou, f"{prefix}miou": found.plain.miou}
             metrics[f"{prefix}threshold"] = found.threshold
@@ -99,14 +101,17 @@ def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -
     if chosen.plain is None or chosen.oracle is None:
         return {"pictures": 0}
     names = ["background", *classes]
-    console.print(as_table(chosen.plain, names, f"seeds, threshold chosen without masks, {chosen.pictures} pictures"))
+    how = "threshold chosen without masks" if chosen.threshold else "no background"
+    console.print(as_table(chosen.plain, names, f"seeds, {how}, {chosen.pictures} pictures"))
+    for name, miou in chosen.trivial.items():
+        console.print(f"to compare with, {name}: {miou:.1f}", highlight=False)
     figures: Metrics = {
         "pictures": chosen.pictures,
         "miou": chosen.plain.miou,
         "iou": dict(zip(names, chosen.plain.iou, strict=True)),
     }
     figures |= per_class(as_json(chosen.plain))
-    figures |= {"miou_oracle": chosen.oracle.miou, "threshold_oracle": chosen.threshold_oracle}
+    figures |= {"miou_oracle": chosen.oracle.miou, "threshold_oracle": chosen.threshold_oracle, "trivial": chosen.trivial}
     for name, entry in found.items():
         if entry.plain is not None and entry.oracle is not None:
             figures |= {f"{name}_miou": entry.plain.miou, f"{name}_oracle": entry.oracle.miou}

@@ -12,10 +12,12 @@ from mupvss.data.masks import IGNORE, write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
+from mupvss.files import read_json
 from mupvss.options import Section, SegmentConfig, VocData
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
+from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint
 from mupvss.stages.scoring import read_mask
 from mupvss.training.segmenter import train_segmenter
@@ -75,7 +77,8 @@ def fit(work: Work, dataset: Dataset, masks: Path, folder: Path, number: int = 1
     """Trains on masks/labels and masks/confidence into folder/model.safetensors."""
     inputs, title = work.inputs, "segment" if number == 1 else f"segment, round {number}"
     settings = (inputs.segment, inputs.seed, inputs.flip, dataset, masks, work.run.checkpoint("train"))
-    return train_segmenter(*settings, work.run.manner, folder, fingerprint(work.identity, number), title)
+    background = read_json(work.run.folder("masks") / "metrics.json").get("threshold") != NO_BACKGROUND
+    return train_segmenter(*settings, work.run.manner, folder, fingerprint(work.identity, number), title, background)
 
 
 def _own_masks(work: Work, folder: Path) -> Path:
@@ -87,7 +90,8 @@ def _own_masks(work: Work, folder: Path) -> Path:
             found = predictor(sample.open_image(), sorted(sample.tags))
             confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
             write_grey_png(folder / "confidence" / path.name, confidence)
-            write_palette_png(path, np.where(confidence < 255 * UNSURE, IGNORE, found.labels).astype(np.uint8))
+            unsure = (confidence < 255 * UNSURE) | ((found.labels == 0) & (not predictor.info.background))
+            write_palette_png(path, np.where(unsure, IGNORE, found.labels).astype(np.uint8))
     processes().wait()
     return folder
 

@@ -34,11 +34,13 @@ def train_segmenter(
     folder: Path,
     identity: str,
     title: str = "segment",
+    background: bool = True,
 ) -> dict[str, Any]:
     """Trains on masks/labels and masks/confidence into folder/model.safetensors; returns the figures of the last steps, the
     precision and the device.
 
-    classifier: the checkpoint whose backbone and sizes it starts from; identity: see `Loop`.
+    classifier: the checkpoint whose backbone and sizes it starts from; identity: see `Loop`; background: whether a pixel may
+    belong to no class.
     """
     train, device, model = config.train, manner.device, read_info(classifier).model
     torch.manual_seed(seed)
@@ -48,7 +50,8 @@ def train_segmenter(
     started = isinstance(config, ViTSegment) or bool(config.weights)
     new = (lambda name: not name.startswith("backbone.")) if started else (lambda name: False)
     optimizer = grouped_optimizer(network, train.lr, train.new_lr_scale, WEIGHT_DECAY, new)
-    save = functools.partial(save_segmenter, network=network, info=SegmenterInfo(dataset.classes, model, config))
+    info = SegmenterInfo(dataset.classes, model, config, background)
+    save = functools.partial(save_segmenter, network=network, info=info)
     with Loop(network, optimizer, train, manner, folder, title, identity, save) as loop:
         for batch in loop.over(dense_batches(views, train.batch_size, loop.first, loop.steps, manner)):
             tensors = batch.on(device)
