@@ -57,8 +57,8 @@ class Pictures(Section):
     unreadable: Literal["stop", "skip"] = "stop"
     """What to do about pictures and masks that cannot be read or found: stop before training and list them, or skip them."""
     background: Literal["some", "none"] = added("some", neutral="some")
-    """none: every pixel belongs to one of its picture's tags (land cover, tissue, whole scenes); some: part of a picture may belong
-    to none of them."""
+    """none: every pixel belongs to one of its picture's tags (land cover, tissue, whole scenes); some: part of a picture may
+    belong to none of them."""
 
 
 class ScenesData(Pictures):
@@ -270,6 +270,9 @@ class SearchOptions(Section):
 
     scales: Scales = (0.5, 0.75, 1.0)
     """Scales of the picture at which it is searched; each is also mirrored."""
+    size: int = added(0, neutral=0, ge=0)
+    """Scale 1 is an area of size x size pixels, whatever the picture's own size. 0: the picture's own size, as published; small
+    pictures are then searched at smaller sizes than the network was trained at, and large ones take longer."""
     affinity: tuple[Affine, ...] = ("attention", "patch")
     """Affinities that refine a map, in turn: patch (similar patches), attention (self-attention), or both (product)."""
     affinity_power: float = Field(default=6.0, gt=0)

@@ -39,3 +39,20 @@ def test_wait_briefly_is_called_by_the_command_before_pytorch_and_not_by_an_impo
     command = [sys.executable, "-c", "import sys\nsys.argv = ['mupvss', '--version']\n" + code + after]
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert found.stdout.splitlines()[-1] == expected
+
+
+def test_the_speed_in_a_log_is_that_of_the_last_minute(monkeypatch, capsys):
+    """A pause, as for the preview, must not spoil the estimate for the rest."""
+    from mupvss.runtime import log
+
+    now = [0.0]
+    monkeypatch.setattr(log.time, "monotonic", lambda: now[0])
+    plain = log._PlainProgress("train", 4000, "images", 0, False)
+    lines = []
+    monkeypatch.setattr(log.console, "print", lambda text, **style: lines.append(text))
+    for second in range(400):
+        now[0] += 1 + 150 * (second == 100)
+        plain.advance(10, "")
+    assert len(lines) >= 10
+    assert all(", 10.0/s, " in line for line in lines[4:] if not line.startswith("train: 1000/"))
+    assert lines[-1] == "train: 4000/4000 images, 10.0/s, 0 s left"

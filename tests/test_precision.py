@@ -47,11 +47,11 @@ def test_which_processors_have_it(monkeypatch):
     assert asked(monkeypatch, {"avx2": True, "avx512_bf16": True, "amx_bf16": False})
     assert asked(monkeypatch, {"neon": True, "bf16": True})
     assert not asked(monkeypatch, {"neon": True, "bf16": True}, mkldnn=False)  # as on a Mac: no kernels that use it
-    assert asked(monkeypatch, None, older=True)
-    assert not asked(monkeypatch, None, older=False)
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
     assert not asked(monkeypatch, {"avx2": True, "avx512_bf16": True, "amx_bf16": True})
     monkeypatch.delenv("ATEN_CPU_CAPABILITY")
+    assert asked(monkeypatch, None, older=True)
+    assert not asked(monkeypatch, None, older=False)
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
     assert not has_bf16.__wrapped__(CPU)
 

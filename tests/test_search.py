@@ -19,7 +19,7 @@ from mupvss.search.affinity import affinity, refine, refine_by_pixels
 from mupvss.search.maps import chosen_kind
 from mupvss.search.multiscale import canvas_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
-from mupvss.search.spatial_search import prototype_map
+from mupvss.search.spatial_search import COMPETITION, competition_map, prototype_map
 from mupvss.search.threshold import otsu
 
 PLAIN = SearchConfig(scales=(1.0,), precision="fp32")
@@ -52,6 +52,32 @@ def test_prototype_map_in_loops():
         cosines = [torch.cosine_similarity(patches[0, i], prototypes[0, c], dim=0).item() for i in range(5)]
         for i in range(5):
             assert found[c, i].item() == pytest.approx(max(0, 7 * cosines[i] - bias[c].item()), abs=1e-5)
+
+
+def test_competition_in_loops():
+    generator = torch.Generator().manual_seed(1)
+    patches, every = torch.randn(2, 5, 8, generator=generator), torch.randn(2, 3, 8, generator=generator)
+    found = competition_map(patches, every[:, [2, 0]], every)
+    for b in range(2):
+        unit = [v / v.norm() for v in every[b]]
+        mean = (unit[0] + unit[1] + unit[2]) / 3
+        for n in range(5):
+            token = patches[b, n] / patches[b, n].norm()
+            logits = [COMPETITION * torch.dot((u - mean) / (u - mean).norm(), token) for u in unit]
+            shares = torch.stack(logits).softmax(0)
+            torch.testing.assert_close(found[b, :, n], shares[[2, 0]])
+    alone = competition_map(patches, every[:, :1], every[:, :1])
+    torch.testing.assert_close(alone, torch.ones(2, 1, 5))
+
+
+def test_all_classes_compete_for_a_patch(network, picture):
+    """Whichever of them are searched for; and a class alone competes with those that the picture is not tagged with."""
+    alone = searched(network, picture, [1], ["search"], competition="alone")["search"]
+    both = searched(network, picture, [0, 1], ["search"], competition="alone")["search"]
+    torch.testing.assert_close(both[1:], alone)
+    plain, times = (searched(network, picture, [1], ["search"], competition=c)["search"] for c in ("none", "times"))
+    assert not torch.allclose(plain, times)
+    assert not torch.allclose(alone, times)
 
 
 @pytest.mark.parametrize("kind", ["patch", "attention", "both"])
@@ -191,6 +217,16 @@ def test_global_prototypes_come_from_the_training_size(network, picture):
     found = whole_picture(network, picture, PLAIN, MupvssSearch(), 8, 32, find_method("mupvss").shared)["prototypes"]
     assert found.shape == (1, 3, 128)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(1, 3))
+
+
+@pytest.mark.parametrize("side", [40, 80, 160])
+def test_a_size_makes_the_scales_independent_of_the_picture(network, picture, side):
+    seen = []
+    network.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[-2:])))
+    config = SearchConfig(scales=(0.5, 1.0), size=80, precision="fp32")
+    found = searched(network, picture.resize((side, side)), [1], ["search"], config, global_prototypes=False)
+    assert seen == [(40, 40), (80, 80)]
+    assert found["search"].shape == (1, side // 4, side // 4)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8)])

@@ -37,6 +37,9 @@ class InitArguments:
     """Separator of the tags in a cell of a CSV, such as ' '. Default: any of | ; and comma."""
     tag_columns: tuple[str, ...] = ()
     """Columns of a CSV that hold tags, if they are not called tags, labels or the like."""
+    background: Literal["some", "none"] = "some"
+    """none: every pixel belongs to one of its picture's tags (land cover, tissue, whole scenes); some: part of a picture may
+    belong to none of them."""
 
 
 def init(argv: Sequence[str]) -> None:
@@ -55,6 +58,7 @@ def init(argv: Sequence[str]) -> None:
         arguments.quick,
         arguments.separator,
         arguments.tag_columns,
+        arguments.background,
     )
     initialise(Wishes(pictures, tags, arguments.val_tags, out, *options))
 

@@ -60,8 +60,8 @@ def refine_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
 
 
 def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: MasksConfig) -> tuple[Refined, np.ndarray]:
-    """Maps, the RGB picture (H, W, 3) uint8 and a background value -> probabilities at the picture's size, refined by the CRF, and
-    the labels to learn from (H, W) uint8.
+    """Maps, the RGB picture (H, W, 3) uint8 and a background value -> probabilities at the picture's size, refined by the CRF,
+    and the labels to learn from (H, W) uint8.
 
     background: the map value that the background gets; NO_BACKGROUND: there is none. A label becomes 255 where a stronger or a
     weaker background (times 1 + margin or 1 - margin) changes it; without a background, where it changes if the class's own map

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from mupvss.methods.method import Losses, Method
-from mupvss.options import Fraction, PEMConfig, Section, ViTConfig
+from mupvss.options import Fraction, PEMConfig, Section, ViTConfig, added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,6 +71,9 @@ class MupvssSearch(Section):
     own, which fail on pictures much larger than the training pictures."""
     decision: Literal["learned", "zero"] = "learned"
     """How to decide that a patch does not match: P2P's learned scale and bias, or a cosine of zero."""
+    competition: Literal["none", "times", "alone"] = added("none", neutral="none")
+    """How the prototypes of all classes, also of those that the picture is not tagged with, compete for a patch: not at all; as a
+    factor on the decision (times); or without a decision (alone), for pictures without background."""
 
 
 def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bool) -> MuPVSSNetwork:

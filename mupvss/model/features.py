@@ -21,6 +21,8 @@ class Features:
     """Pooled patch logits (B, C)."""
     prototypes: Tensor | None = None
     """P: last block's prototypes after the final norm (B, C, D); None for a method without them."""
+    rivals: Tensor | None = None
+    """The prototypes of all classes, where `prototypes` holds only those that are searched for (B, C of all, D)."""
     decision_scale: Tensor | None = None
     """Learned factor on the cosine of patch and prototype, a scalar; with the bias, P2P's decision."""
     decision_bias: Tensor | None = None

@@ -6,6 +6,7 @@ import json
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,8 @@ def progress_bar(title: str, total: int, unit: str, done: int = 0, brief: bool =
 
 FIRST, SELDOM = 1.5, 60.0
 """Seconds until a log file gets its first estimate, and the longest time between two lines."""
+WINDOW, APART = 7, 10.0
+"""The speed is measured from the oldest of WINDOW marks, which are APART seconds apart."""
 
 
 @contextmanager
@@ -74,17 +77,22 @@ def note_if_slow(text: str) -> Iterator[None]:
 
 
 class _PlainProgress:
-    """A few lines for logs: one as soon as the speed is known, then one per tenth of the work, or per minute if that is slow."""
+    """A few lines for logs: one as soon as the speed is known, then one per tenth of the work, or per minute if that is slow. The
+    speed is that of the last minute, since other programs come and go."""
 
     def __init__(self, title: str, total: int, unit: str, done: int, brief: bool) -> None:
         self.clock, self.begin = time.monotonic, time.monotonic()
-        self.title, self.total, self.unit, self.done, self.first = title, total, unit, done, done
+        self.title, self.total, self.unit, self.done = title, total, unit, done
+        self.marks = deque([(0.0, done)], maxlen=WINDOW)
         self.brief = brief
         self.told: float | None = None
 
     def advance(self, n: int, note: str) -> None:
         before, self.done = self.done, self.done + n
         spent = self.clock() - self.begin
+        first, had = self.marks[0]
+        if spent - self.marks[-1][0] >= APART:
+            self.marks.append((spent, self.done))
         if self.told is None:
             due = spent >= FIRST or (self.done >= self.total and not self.brief)
         else:
@@ -93,7 +101,7 @@ class _PlainProgress:
         if not due:
             return
         self.told = spent
-        rate = (self.done - self.first) / max(spent, 1e-9)
+        rate = (self.done - had) / max(spent - first, 1e-9)
         left = (self.total - self.done) / max(rate, 1e-9)
         line = f"{self.title}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {left:.0f} s left {note}"
         console.print(line.rstrip(), highlight=False, soft_wrap=True)

@@ -18,7 +18,7 @@ from mupvss.errors import UserError
 from mupvss.model.features import Features
 from mupvss.options import SearchOptions
 from mupvss.search.affinity import Kind, affinity, refine
-from mupvss.search.spatial_search import prototype_map
+from mupvss.search.spatial_search import competition_map, prototype_map
 
 MapFunction = Callable[[Features, SearchOptions, Any], Tensor]
 """(features, options, the method's own options) -> maps (B, C, N), >= 0, not refined."""
@@ -85,9 +85,14 @@ def search(features: Features, search: SearchOptions, options: Any) -> Tensor:
     """The paper's search and nothing else: prototypes against patches. No classifier map, no class attention."""
     if features.prototypes is None:
         raise ValueError("this network has no prototypes to search with")
+    share = 1.0
+    if options.competition != "none" and features.rivals is not None:
+        share = competition_map(features.patches, features.prototypes, features.rivals)
+        if options.competition == "alone":
+            return share
     if options.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
-        return prototype_map(features.patches, features.prototypes)
-    return prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
+        return share * prototype_map(features.patches, features.prototypes)
+    return share * prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
 
 
 def attended_search(features: Features, options: SearchOptions, own: Any) -> Tensor:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from mupvss.data.preprocess import normalise, resize_for_search
+from mupvss.data.preprocess import normalise, resize_for_search, working_scale
 from mupvss.model.features import Features
 from mupvss.options import SearchOptions
 from mupvss.runtime.device import autocast
@@ -65,8 +65,9 @@ def search_maps(
         return {kind: torch.zeros(0, *size) for kind in kinds}
     sums = {kind: torch.zeros(len(classes), *size) for kind in parts_of(offered, kinds)}
     common = whole_picture(network, image, search, options, patch_size, train_size, shared)
+    base = working_scale(image.size, search.size) if search.size else 1.0
     for scale in search.scales:
-        features = _features(network, image, scale, search, patch_size, need_attention=True)
+        features = _features(network, image, base * scale, search, patch_size, need_attention=True)
         if common:
             widened: Any = {name: value.expand_as(getattr(features, name)) for name, value in common.items()}
             features = dataclasses.replace(features, **widened)
@@ -136,6 +137,7 @@ def _only(features: Features, classes: Sequence[int]) -> Features:
         patch_logits=features.patch_logits[:, index],
         patch_score=features.patch_score[:, index],
         prototypes=pick(features.prototypes),
+        rivals=features.prototypes,
         decision_bias=None if features.decision_bias is None else features.decision_bias[index],
         token_score=pick(features.token_score),
         reactivated_logits=pick(features.reactivated_logits),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+COMPETITION = 20.0
+"""Factor on the cosines before the softmax over the classes."""
+
 
 def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1.0, bias: Tensor | float = 0.0) -> Tensor:
     """How well each patch resembles each prototype, max(0, scale * cos + bias) (paper, Sec. 3.3).
@@ -24,3 +27,26 @@ def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1
     cosine = F.normalize(prototypes.float(), dim=-1) @ F.normalize(patches.float(), dim=-1).transpose(1, 2)
     offset = bias.unsqueeze(-1) if isinstance(bias, Tensor) else bias
     return (scale * cosine + offset).relu()
+
+
+def competition_map(patches: Tensor, prototypes: Tensor, rivals: Tensor) -> Tensor:
+    """Share of each prototype among all classes at every patch: a softmax over cosines (ours).
+
+    Prototypes have much in common, so they are centred on the mean of all classes first.
+
+    Args:
+        patches: F, (B, N, D).
+        prototypes: P of the classes searched for, (B, C, D).
+        rivals: P of all classes, (B, A, D).
+
+    Returns:
+        (B, C, N), in [0, 1].
+    """
+    every = F.normalize(rivals.float(), dim=-1)
+    mean = every.mean(1, keepdim=True)
+    tokens = F.normalize(patches.float(), dim=-1).transpose(1, 2)
+
+    def logits(found: Tensor) -> Tensor:
+        return COMPETITION * F.normalize(found - mean, dim=-1) @ tokens
+
+    return (logits(F.normalize(prototypes.float(), dim=-1)) - logits(every).logsumexp(1, keepdim=True)).exp()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.evaluation.sweep import BINS, levels
@@ -29,19 +30,19 @@ MOST, SHOWN = 2000, 400
 """Largest numbers of pictures that get a rough mask and that the page shows."""
 
 
-def preview_of(dataset: Dataset, out: Path, device: str, background: bool) -> Callable[[Path], None]:
+def preview_of(dataset: Dataset, out: Path, device: str, config: RunConfig) -> Callable[[Path], None]:
     """A function that takes a saved network and writes its preview to OUT/preview: masks/NAME.png and index.html."""
 
     def make(checkpoint: Path) -> None:
         # The random numbers of the training must stay the same.
         with torch.random.fork_rng(devices=[]):
-            _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device, background)
+            _make(Dataset(dataset.classes, evenly(dataset.samples, MOST)), checkpoint, out / FOLDER, device, config)
 
     return make
 
 
-def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, background: bool) -> None:
-    predictor = Predictor.open(checkpoint, SearchConfig(scales=(SCALE,), pixel_steps=4), device=device)
+def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, config: RunConfig) -> None:
+    predictor = Predictor.open(checkpoint, SearchConfig(scales=(SCALE,), size=config.search.size, pixel_steps=4), device=device)
     counts = np.zeros(BINS + 1, np.int64)
     least: list[tuple[float, Sample]] = []
     for sample in each(FOLDER, dataset.samples):
@@ -53,7 +54,7 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, backgro
             counts += np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1)
             scores = predictor.scores(image)
             least.append((min(scores[name] for name in sample.tags), sample))
-    threshold = otsu(counts) if background else NO_BACKGROUND
+    threshold = otsu(counts) if config.data.background == "some" else NO_BACKGROUND
     for sample in dataset.samples:
         labels = read_seeds(seed_path(folder, predictor.kind, sample.name)).labels(threshold)
         write_palette_png(folder / "masks" / f"{sample.name}.png", labels)

@@ -122,6 +122,7 @@ def _headline(metrics: dict[str, dict[str, Any]], offered: Mapping[str, Map]) ->
     rows = [
         ("<b>Seeds</b>, threshold chosen without masks", seeds.get("miou")),
         ("Seeds, <i>oracle</i> threshold", seeds.get("miou_oracle")),
+        *((f"To compare with: {name}", value) for name, value in seeds.get("trivial", {}).items()),
         *((f"Other maps: {escape(offered[kind].title)}, <i>oracle</i>", seeds.get(f"{kind}_oracle")) for kind in others),
         ("Pseudo-masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
         ("<b>Segmentation network</b> on <i>val</i>, without tags", metrics["val"].get("miou")),

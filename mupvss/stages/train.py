@@ -38,8 +38,7 @@ def train(work: Work) -> Metrics:
     """-> model.safetensors and log.jsonl."""
     inputs, manner = work.inputs, work.run.manner
     if manner.preview_at and work.folder.name == "train" and processes().count == 1:
-        background = work.run.config.data.background == "some"
-        manner = replace(manner, preview=preview_of(work.dataset, work.run.out, str(work.device), background))
+        manner = replace(manner, preview=preview_of(work.dataset, work.run.out, str(work.device), work.run.config))
     method = find_method(inputs.method)
     settings = (method, inputs.model, inputs.options, inputs.train, inputs.seed)
     return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name)

@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -45,6 +46,7 @@ class Wishes:
     """Skip the measurement."""
     separator: str | None = None
     tag_columns: tuple[str, ...] = ()
+    background: Literal["some", "none"] = "some"
 
 
 def initialise(wishes: Wishes) -> None:
@@ -53,12 +55,19 @@ def initialise(wishes: Wishes) -> None:
         raise DataError(f"{wishes.out}: already exists; give another --out, or replace it with --force")
     tags, val_tags = (None if path is None else _relative(path) for path in (wishes.tags, wishes.val_tags))
     data = FolderData(
-        root=_relative(wishes.pictures), tags=tags, val_tags=val_tags, separator=wishes.separator, tag_columns=wishes.tag_columns
+        root=_relative(wishes.pictures),
+        tags=tags,
+        val_tags=val_tags,
+        separator=wishes.separator,
+        tag_columns=wishes.tag_columns,
+        background=wishes.background,
     )
     dataset = load_folder(data, "train")
     if val_tags is not None:
         load_folder(data, "val")  # a table that cannot be read is reported now
     print_summary(dataset, console)
+    if wishes.background == "some":
+        _ask_for_background(dataset)
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
     steps = image_steps(len(dataset.samples))
     write_text(wishes.out, config_text(wishes.out.stem, data, dataset, wishes.backbone, weights, steps))
@@ -68,6 +77,24 @@ def initialise(wishes: Wishes) -> None:
         print_estimate(measure(config, dataset), console)
     _tell_weights(weights)
     _tell_next(wishes.out, data.root)
+
+
+SEVERAL, UNTAGGED = 2.0, 0.02
+"""From this number of tags per tagged picture, and with fewer untagged pictures than this share, there may be no background."""
+
+
+def _ask_for_background(dataset: Dataset) -> None:
+    """Pictures of land or tissue have several tags each, and none has no tag."""
+    counts = [len(sample.tags) for sample in dataset.samples]
+    tagged = [count for count in counts if count]
+    if tagged and sum(tagged) >= SEVERAL * len(tagged) and len(tagged) >= (1 - UNTAGGED) * len(counts):
+        console.print(
+            "? does every pixel belong to one of its picture's tags, as in land cover, tissue or whole scenes? Then give\n"
+            "  --background none (data.background); otherwise part of each picture becomes background",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
 
 
 def image_steps(pictures: int) -> int:
@@ -124,7 +151,7 @@ source = "folder"
 root = {_text(data.root.as_posix())}
 {_tags(data)}{_reading(data)}
 classes = [{", ".join(_text(c) for c in dataset.classes)}]           # in order of the class ids 1, 2, ...
-# unreadable = "skip"             # go on without pictures that cannot be read; "stop" lists them
+{_background(data)}# unreadable = "skip"             # go on without pictures that cannot be read; "stop" lists them
 # masks = "folder of palette PNGs"   # if some pictures have true masks: what is found is scored against them
 
 {settings}"""
@@ -149,6 +176,12 @@ def _reading(data: FolderData) -> str:
     return "".join(f"\n{line}" for line in lines)
 
 
+def _background(data: FolderData) -> str:
+    if data.background == "none":
+        return 'background = "none"             # every pixel belongs to one of its picture\'s tags\n'
+    return '# background = "none"           # if every pixel belongs to one of its picture\'s tags (land cover, tissue, scenes)\n'
+
+
 def _pretrained(backbone: str, weights: str, steps: int) -> str:
     return f"""[model]
 backbone = {_text(backbone)}                # tiny: fast; small: better masks, about four times the time
@@ -160,7 +193,8 @@ batch_size = 16                  # with so few image steps, twice as many small 
 
 [search]
 kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
-scales = [0.5, 0.75, 1.0]        # the picture is searched at these sizes; larger objects like smaller scales
+size = 432                       # scale 1 means an area of this number squared, in pixels, whatever the picture's own size
+scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
 # maps = "search_and_cam_refined"  # the search and the classifier together: seeds 1.5 points better on six animals of VOC
 
 [affinity]

@@ -181,13 +181,14 @@ class Loop:
         self._advance(config.batch_size, f"loss {figures['loss']:.3f}")
 
     def _show(self, preview: Callable[[Path], None]) -> None:
-        """Calls `preview` with a temporary copy of the network; the training is not changed."""
-        path = self.folder / "preview.safetensors"
+        """Calls `preview` with a temporary copy of the network; the training is not changed, and its speed counts without it."""
+        path, begin = self.folder / "preview.safetensors", time.monotonic()
         self.save(path)
         try:
             preview(path)
         finally:
             path.unlink(missing_ok=True)
+        self._begin += time.monotonic() - begin
 
     def _descend(self, loss: Tensor, further: dict[str, Tensor], origins: Sequence[str]) -> dict[str, float]:
         self.optimizer.zero_grad(set_to_none=True)
