@@ -54,5 +54,6 @@ def test_the_speed_in_a_log_is_that_of_the_last_minute(monkeypatch, capsys):
         now[0] += 1 + 150 * (second == 100)
         plain.advance(10, "")
     assert len(lines) >= 10
-    assert all(", 10.0/s, " in line for line in lines[4:] if not line.startswith("train: 1000/"))
+    assert sum(", 10.0/s, " not in line for line in lines) == 3, "the pause counts for a minute"
+    assert lines[6].startswith("train: 2000/4000 images, 10.0/s, 200 s left")
     assert lines[-1] == "train: 4000/4000 images, 10.0/s, 0 s left"

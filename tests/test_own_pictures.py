@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -20,6 +21,7 @@ from mupvss.doctor.run import write_page
 from mupvss.doctor.tags import LIKELY, corrected, discriminant, findings, neighbours_say, tag_doubts
 from mupvss.options import AFFINITIES
 from mupvss.search.seeds import Seeds
+from mupvss.start.init import image_steps
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,12 @@ def test_init_writes_what_run_reads(project, capsys):
     for part in ("12 pictures, 2 tags", few, "Without internet", "mupvss run", "mupvss data doctor"):
         assert part in said
     other.unlink()
+
+
+def test_image_steps_follow_the_number_of_pictures():
+    steps = [image_steps(count) for count in (1, 100, 437, 1406, 5000, 10**6)]
+    assert steps == [3200, 3200, 6300, 11_200, 40_000, 200_000]
+    assert all(a <= b for a, b in itertools.pairwise(image_steps(count) for count in range(1, 4000, 7)))
 
 
 def test_pictures_kept_back_and_true_masks(project, tmp_path, capsys):
