@@ -35,9 +35,10 @@ BATCH = 4
 """Pictures in a measured step. Its time is nearly proportional to them, and a whole batch would take too long to measure."""
 TRIALS, PATIENCE = 3, 2.0
 """A step is timed up to TRIALS times, but not again once PATIENCE seconds have passed; the fastest time is used."""
-CRF_WORK = 110.0
-"""The dense CRF's time for 10 steps per megapixel, label and background level, as a multiple of `_yardstick`. It is not measured
-itself, since compiling it takes up to a minute."""
+CRF_WORK, CRF_LABEL, CRF_FILES = 500.0, 85.0, 120.0
+"""Time to make a mask with the dense CRF (10 steps), per megapixel, as multiples of `_yardstick`: what the CRF takes whatever the
+labels, what each label takes at each background level, and, per megapixel of the whole picture, reading and writing. It is not
+measured itself, since compiling it takes up to a minute. Calibrated on two cores with AVX2."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,9 @@ def _crf_seconds(config: RunConfig, picture: Image.Image, labels: float) -> floa
         return 0.0
     questions = 3 if config.masks.margin else 1
     factor = reduction(picture.size, config.masks.crf_pixels)
-    megapixels = picture.width * picture.height / factor**2 / 1e6
-    return CRF_WORK * _yardstick() * megapixels * labels * questions * config.masks.crf_steps / 10
+    megapixels = picture.width * picture.height / 1e6
+    work = (CRF_WORK + CRF_LABEL * labels * questions) / factor**2 * config.masks.crf_steps / 10
+    return (work + CRF_FILES) * megapixels * _yardstick()
 
 
 def _yardstick() -> float:
