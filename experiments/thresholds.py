@@ -210,8 +210,9 @@ def main() -> None:
     parser.add_argument("--kind", help="kind of map; default: the one that became masks")
     parser.add_argument("--erase", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
+    parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
-    prepare(0)
+    prepare(0, options.threads)
     found = {}
     for run in options.runs:
         found[str(run)] = table = examine(run, options.kind, options.erase)
