@@ -85,14 +85,16 @@ def search(features: Features, search: SearchOptions, options: Any) -> Tensor:
     """The paper's search and nothing else: prototypes against patches. No classifier map, no class attention."""
     if features.prototypes is None:
         raise ValueError("this network has no prototypes to search with")
-    share = 1.0
-    if options.competition != "none" and features.rivals is not None:
-        share = competition_map(features.patches, features.prototypes, features.rivals)
-        if options.competition == "alone":
-            return share
+    if options.competition == "none" or features.rivals is None:
+        return _decided(features, features.prototypes, options)
+    share = competition_map(features.patches, features.prototypes, features.rivals)
+    return share if options.competition == "alone" else share * _decided(features, features.prototypes, options)
+
+
+def _decided(features: Features, prototypes: Tensor, options: Any) -> Tensor:
     if options.decision == "zero" or features.decision_scale is None or features.decision_bias is None:
-        return share * prototype_map(features.patches, features.prototypes)
-    return share * prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
+        return prototype_map(features.patches, prototypes)
+    return prototype_map(features.patches, prototypes, features.decision_scale, features.decision_bias)
 
 
 def attended_search(features: Features, options: SearchOptions, own: Any) -> Tensor:
