@@ -222,6 +222,7 @@ def touched(path: str, config: RunConfig) -> set[str]:
         "seed": {"train", "cam_train", "affinity", "segment"},
         "train.flip": {"train", "cam_train", "affinity", "segment"},
         "masks.crf_steps": {"affinity", "masks"},
+        "masks.crf_pixels": {"affinity", "masks"},
         "search.maps": {"seeds"},
         "search.kinds": {"seeds"},
         "segment.scales": {"val"},

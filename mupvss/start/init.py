@@ -192,10 +192,10 @@ image_steps = {steps}              # pictures seen in all; more help up to a poi
 batch_size = 16                  # with so few image steps, twice as many small steps learn more
 
 [search]
-kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
+maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
+kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
 size = 432                       # scale 1 means an area of this number squared, in pixels, whatever the picture's own size
 scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
-# maps = "search_and_cam_refined"  # the search and the classifier together: seeds 1.5 points better on six animals of VOC
 
 [affinity]
 kind = "head"                    # learned from the seeds, masks end at edges; "none" saves a quarter of the time
