@@ -23,13 +23,14 @@ from torch import Tensor
 from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.data.sample import Dataset, evenly
 from mupvss.data.sources import load_dataset
-from mupvss.evaluation.confusion import scores
+from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
 from mupvss.runtime.device import prepare
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
+from mupvss.search.spatial_search import prototype_map
 from mupvss.search.threshold import otsu
 from mupvss.stages.scoring import read_mask
 
@@ -77,7 +78,7 @@ def triangle(counts: np.ndarray) -> float:
     return (peak + int((line - counts[peak:]).argmax())) / BINS
 
 
-def one_third_otsu(counts: np.ndarray) -> float:
+def otsu_twice(counts: np.ndarray) -> float:
     """Otsu once more among what is over Otsu's threshold."""
     first = round(otsu(counts) * BINS)
     upper = counts.copy()
@@ -90,7 +91,7 @@ POOLED: dict[str, Callable[[np.ndarray], float]] = {
     "kittler": kittler,
     "kapur": kapur,
     "triangle": triangle,
-    "otsu twice": one_third_otsu,
+    "otsu twice": otsu_twice,
 }
 
 
@@ -139,10 +140,7 @@ def _apart(dataset: Dataset, run: Path, kind: str, per_class: np.ndarray, own: d
         seeds = read_seeds(seed_path(run / "seeds", kind, sample.name))
         value, label = seeds.best()
         limit = levels_of[label] if own is None else own.get(sample.name, 0.5)
-        truth = read_mask(sample, seeds.size)
-        counted = truth != 255
-        labels = np.where(value >= limit, label, 0)
-        matrix += np.bincount(truth[counted].astype(np.int64) * size + labels[counted], minlength=size**2).reshape(size, size)
+        matrix += confusion_matrix(np.where(value >= limit, label, 0), read_mask(sample, seeds.size), size)
     return scores(matrix).miou
 
 
@@ -172,8 +170,7 @@ def area_of_decision(predictor: Predictor, dataset: Dataset, counts: np.ndarray,
         assert features.prototypes is not None
         assert features.decision_scale is not None
         assert features.decision_bias is not None
-        cosine = F.normalize(features.prototypes.float(), dim=-1) @ F.normalize(features.patches.float(), dim=-1).transpose(1, 2)
-        decided = features.decision_scale * cosine + features.decision_bias[:, None]
+        decided = prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
         tagged = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
         shares.append(float((decided[0, tagged].amax(0) > 0).float().mean()))
     share = float(np.mean(shares))
