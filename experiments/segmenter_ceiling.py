@@ -19,6 +19,7 @@ from mupvss.config.load import load_config
 from mupvss.data.masks import write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import load_dataset
+from mupvss.options import VocData
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import each
 from mupvss.stages.run import run_one
@@ -41,7 +42,7 @@ def taught(run: Run, dataset: Dataset) -> Metrics:
 
     def work(given: Work) -> Metrics:
         write_true_masks(dataset, given.folder / "true")
-        return fit(given, dataset, given.folder / "true", given.folder)
+        return fit(given, dataset, given.folder / "true", given.folder, run.config.data.background == "some")
 
     prepare(run.config.seed, run.config.threads)
     run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run)
@@ -59,7 +60,9 @@ def main() -> None:
     config = load_config(given.config, given.base)
     train = config.segment.train.model_copy(update={"image_steps": given.image_steps or config.segment.train.image_steps})
     segment = config.segment.model_copy(update={"train": train})
-    data = config.data.model_copy(update={"score_split": config.data.seed_split})  # every picture's mask, not only those scored
+    data = config.data
+    if isinstance(data, VocData):
+        data = data.model_copy(update={"score_split": data.seed_split})  # every picture's mask, not only those scored
     config = config.model_copy(update={"segment": segment, "data": data})
     run = Run(config, given.out)
     dataset = load_dataset(config.data, "seeds", config.limit)

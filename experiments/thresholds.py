@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from mupvss.data.preprocess import normalise, resize_for_search
@@ -86,12 +87,34 @@ def otsu_twice(counts: np.ndarray) -> float:
     return otsu(upper)
 
 
+def valley(counts: np.ndarray, width: int = 5) -> float:
+    """Otsu's criterion times the emptiness of the histogram around the threshold (Ng 2006; Fan and Lei 2012)."""
+    value, share = np.arange(BINS + 1) / BINS, counts / counts.sum()
+    smooth = np.convolve(np.pad(share, width, mode="edge"), np.ones(2 * width + 1) / (2 * width + 1), "valid")
+    above, mean = share[::-1].cumsum()[::-1], (share * value)[::-1].cumsum()[::-1]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = np.nan_to_num(above * (1 - above) * (mean / above - (mean[0] - mean) / (1 - above)) ** 2)
+    return int(((1 - smooth / smooth.max()) * between)[1:-1].argmax() + 1) / BINS
+
+
+def three_groups(counts: np.ndarray) -> float:
+    """Where the highest of three normal distributions takes over."""
+    value = np.arange(BINS + 1) / BINS
+    drawn = np.repeat(value, np.round(counts / counts.sum() * 20_000).astype(int))[:, None]
+    found = GaussianMixture(3, random_state=0, n_init=2).fit(drawn)
+    order = found.means_[:, 0].argsort()
+    highest = (found.predict_proba(value[:, None])[:, order[-1]] > 0.5) & (value > found.means_[order[0], 0])
+    return float(value[highest.argmax()]) if highest.any() else 0.5
+
+
 POOLED: dict[str, Callable[[np.ndarray], float]] = {
     "otsu": otsu,
     "kittler": kittler,
     "kapur": kapur,
     "triangle": triangle,
     "otsu twice": otsu_twice,
+    "valley": valley,
+    "three groups": three_groups,
 }
 
 
@@ -117,6 +140,8 @@ def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, flo
             histogram += threshold_histogram(value, label, read_mask(sample, seeds.size), size)
     best, oracle = best_threshold(histogram)
     chosen = {name: rule(counts) for name, rule in POOLED.items()}
+    chosen["median of otsu"] = float(np.median([threshold for _, threshold in own]))
+    chosen |= agreement(run, dataset, chosen["otsu"])
     if erased:
         predictor = load_classifier(run, "cpu")
         chosen["erase and keep"] = erase_and_keep(predictor, dataset, run, kind, erased)
@@ -127,6 +152,25 @@ def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, flo
     table["otsu per class"] = {"threshold": -1, "miou": _apart(dataset, run, kind, per_class, None)}
     table["otsu per picture"] = {"threshold": -1, "miou": _apart(dataset, run, kind, per_class, dict(own))}
     return table
+
+
+def agreement(run: Path, dataset: Dataset, usual: float) -> dict[str, float]:
+    """Where search and classifier agree best (kappa), and the threshold nearest to the usual one where they agree as well, to
+    0.01; nothing where their maps are not kept."""
+    pair = ("attended_search_refined", "attended_cam_refined")
+    if not all((run / "seeds" / "maps" / kind).is_dir() for kind in pair):
+        return {}
+    counts = np.zeros((3, BINS + 1), np.int64)
+    for sample in dataset.samples:
+        if sample.tags:
+            one, other = (read_seeds(seed_path(run / "seeds", kind, sample.name)).maps.max(0) for kind in pair)
+            counts += np.stack([np.bincount(levels(m).ravel(), minlength=BINS + 1) for m in (one, other, np.minimum(one, other))])
+    a, b, both = (part[::-1].cumsum()[::-1] / part.sum() for part in counts)
+    expected = a * b + (1 - a) * (1 - b)
+    kappa = ((1 - a - b + 2 * both - expected) / np.maximum(1 - expected, 1e-9))[5:96]
+    near = np.flatnonzero(kappa >= kappa.max() - 0.01) + 5
+    nearest = int(near[np.abs(near - usual * BINS).argmin()])
+    return {"agreement": (int(kappa.argmax()) + 5) / BINS, "agreement near otsu": nearest / BINS}
 
 
 def _apart(dataset: Dataset, run: Path, kind: str, per_class: np.ndarray, own: dict[str, float] | None) -> float:

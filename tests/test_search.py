@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import html
+import json
 
 import numpy as np
 import pytest
 import torch
-from helpers import network_of
+from helpers import network_of, tiny
 from PIL import Image
 
 from mupvss.errors import DataError, UserError
+from mupvss.evaluation.sweep import levels
 from mupvss.methods import find_method
 from mupvss.methods.mupvss import MupvssSearch
 from mupvss.options import CNNConfig, PEMConfig, SearchConfig
 from mupvss.search import maps
 from mupvss.search.affinity import affinity, refine, refine_by_pixels
-from mupvss.search.maps import chosen_kind
+from mupvss.search.maps import chosen_kind, witnesses
 from mupvss.search.multiscale import canvas_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import COMPETITION, competition_map, prototype_map
-from mupvss.search.threshold import otsu
+from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu
+from mupvss.stages.run import run_one
+from mupvss.stages.run_folder import Run, pictures_of
 
 PLAIN = SearchConfig(scales=(1.0,), precision="fp32")
 CNN = CNNConfig(backbone="resnet38", channels=1 / 32)
@@ -281,3 +286,89 @@ def test_otsu_in_loops():
 
     assert between(round(otsu(counts) * 100)) == pytest.approx(max(between(k) for k in range(1, 101)))
     assert otsu(np.zeros(101)) == 0.5
+
+
+def histogram(values):
+    return np.bincount(levels(values).ravel(), minlength=101)
+
+
+def test_kappa_in_loops():
+    rng = np.random.default_rng(1)
+    truth = rng.random(4000) < 0.3
+    one, other = (np.clip(truth * 0.5 + rng.normal(0.3, 0.15, 4000), 0, 1) for _ in range(2))
+
+    def kappa(t):
+        a, b = levels(one) >= t, levels(other) >= t
+        observed, expected = (a == b).mean(), a.mean() * b.mean() + (1 - a.mean()) * (1 - b.mean())
+        return (observed - expected) / (1 - expected)
+
+    three = np.stack([histogram(part) for part in (one, other, np.minimum(one, other))])
+    assert best_kappa(three) == pytest.approx(max(kappa(t) for t in range(5, 96)))
+    assert best_kappa(np.stack([histogram(one)] * 3)) == pytest.approx(1)
+    assert best_kappa(np.zeros((3, 101))) == 0
+    assert best_kappa(np.stack([histogram(np.full(50, 0.7))] * 3)) == 0, "the same mask at every threshold"
+
+
+def test_each_picture_counts_for_the_median():
+    pictures = [histogram(np.concatenate([np.full(900, low), np.full(100, low + 0.4)])) for low in (0.0, 0.1, 0.5)]
+    thresholds = [otsu(own) for own in pictures]
+    assert choose(np.array(pictures), "median").threshold == sorted(thresholds)[1]
+    assert choose(np.array(pictures), "otsu").threshold == otsu(sum(pictures))
+    for rule in ("otsu", "median"):
+        assert choose(np.zeros((0, 101), int), rule).threshold == 0.5
+
+
+def test_a_choice_says_how_sure_it_is():
+    def of(*pixels):
+        counts = np.zeros(101, np.int64)
+        counts[[0, 40, 50, 60, 90]] = pixels
+        return counts
+
+    counts = of(50, 10, 5, 10, 25)
+    choice = described(counts, 0.5, "otsu")
+    assert (choice.share, choice.less, choice.more) == pytest.approx((0.4, 0.05 / 0.4, 0.1 / 0.4))
+    assert not list(choice.warnings())
+    (unsure,) = described(of(60, 20, 5, 5, 10), 0.5, "otsu").warnings()
+    assert "they lose 25 % of their area, with 0.1 less they gain 100 %" in unsure
+    assert 'data.background = "none"' in " ".join(described(of(30, 0, 0, 0, 70), 0.5, "otsu").warnings())
+    assert not list(described(of(30, 0, 0, 0, 70), 0.0, "none").warnings())
+
+
+def test_classes_that_search_and_classifier_see_apart_are_named():
+    (said,) = disagreements({"cow": 0.29, "cat": 0.91, "hen": 0.1})
+    assert "hen (0.10), cow (0.29)" in said
+    assert "cat" not in said
+    assert not list(disagreements({"cat": 0.91}))
+
+
+def test_two_witnesses_need_a_search_and_a_classifier():
+    offered = find_method("mupvss").offered()
+    pair = ("attended_search_refined", "attended_cam_refined")
+    for kind in ("search_and_cam_refined", *pair):
+        assert witnesses(offered, kind) == pair
+    assert witnesses(offered, "attention") is None
+    assert all(witnesses(find_method(name).offered(), kind) is None for name in ("vit-cam", "mctformer") for kind in ("cam",))
+
+
+def test_how_sure_the_masks_are_is_written_and_said(tmp_path, capsys):
+    together = "search_and_cam_refined"
+    run = Run(tiny({"search.kinds": [together], "search.maps": together, "search.threshold": "median"}), tmp_path)
+    for stage in ("train", "seeds", "affinity", "masks", "report"):
+        run_one(run, stage)
+    seeds, masks = (json.loads((tmp_path / stage / "metrics.json").read_text()) for stage in ("seeds", "masks"))
+    pair = ("attended_search_refined", "attended_cam_refined")
+    assert {path.name for path in (tmp_path / "seeds" / "maps").iterdir()} == {together, *pair}
+    assert seeds["threshold_rule"] == "median"
+    for figures, folder in ((seeds, tmp_path / "seeds" / "maps" / together), (masks, tmp_path / "masks" / "maps" / "walked")):
+        found = [read_seeds(path) for path in sorted(folder.iterdir())]
+        own = [otsu(histogram(entry.best()[0])) for entry in found if len(entry.ids)]
+        assert figures["threshold"] == pytest.approx(np.median(own), abs=0.0051)
+    tags = {tag for sample in pictures_of(run, "seeds").samples for tag in sample.tags}
+    assert set(seeds["agreement"]) == tags
+    assert all(-1 <= kappa <= 1 for kappa in seeds["agreement"].values())
+    assert seeds["warnings"], "after so short a training"
+    said = " ".join(capsys.readouterr().err.split())
+    page = html.unescape((tmp_path / "report" / "index.html").read_text())
+    for text in seeds["warnings"]:
+        assert " ".join(f"! {text}".split()) in said
+        assert text in page

@@ -225,6 +225,7 @@ def touched(path: str, config: RunConfig) -> set[str]:
         "masks.crf_pixels": {"affinity", "masks"},
         "search.maps": {"seeds"},
         "search.kinds": {"seeds"},
+        "search.threshold": {"seeds"},
         "segment.scales": {"val"},
         "segment.crf": {"val"},
     }

@@ -12,16 +12,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mupvss.data.images import DARK
 from mupvss.data.masks import IGNORE
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
-from mupvss.data.summary import doubts
+from mupvss.data.summary import companions, doubts, print_doubts, seen_before
 from mupvss.errors import DataError
-from mupvss.options import DataConfig
+from mupvss.options import DataConfig, FolderData
 from mupvss.runtime.log import progress_bar
-
-DARK = 40
-"""A picture with all values below this is nearly black."""
 
 
 @dataclass
@@ -43,6 +41,8 @@ class Findings:
     masks_with_class: int = 0
     notes: tuple[str, ...] = ()
     """What was left out or guessed while reading."""
+    seen_before: list[str] = field(default_factory=list)
+    """What is said of validation pictures that are training pictures too."""
 
 
 def check_data(config: DataConfig) -> Findings:
@@ -56,6 +56,8 @@ def check_data(config: DataConfig) -> Findings:
         notes |= dict.fromkeys(dataset.notes)
     assert dataset is not None
     findings = Findings(dataset.classes, pictures=len(samples), notes=tuple(notes))
+    if isinstance(config, FolderData) and config.val_tags is not None:
+        findings.seen_before = seen_before(dataset, load_dataset(config, "val"))
     seen: dict[str, str] = {}
     with progress_bar("check", len(samples), "pictures") as advance:
         for sample in samples.values():
@@ -116,14 +118,14 @@ def print_findings(findings: Findings) -> int:
     console.print(table)
     for note in findings.notes:
         console.print(f"- {note}", highlight=False, soft_wrap=True, markup=False)
-    for doubt in doubts(findings.classes, findings.class_counts, findings.pictures, findings.untagged):
-        console.print(f"! {doubt}", highlight=False, soft_wrap=True, markup=False)
+    said = doubts(findings.classes, findings.class_counts, findings.pictures, findings.untagged)
+    print_doubts((*said, *companions(findings.class_counts, findings.pairs), *findings.seen_before), console)
     if findings.masks and not findings.masks_with_class:
         findings.mismatched.append(f"none of the {findings.masks} masks has a pixel of any class; are they masks of 0 and 255?")
     lists = {
         "cannot be read": findings.unreadable,
         "masks that do not fit": findings.mismatched,
-        "nearly black; scale 12-bit values to the 16 bits of their file": findings.dark,
+        "nearly black; spread their values over the range of their file": findings.dark,
         "same picture twice": [f"{a} = {b}" for a, b in findings.duplicates],
     }
     for title, entries in lists.items():

@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -34,6 +35,15 @@ FORMATS = sorted(
 """Formats that are opened, whatever the suffix says. Others could start programs of this computer, as PostScript does."""
 MAX_PIXELS = 150_000_000
 """Larger pictures are refused: they would take gigabytes to decode."""
+DARK = 40
+"""A picture with all values below this is nearly black."""
+PAGES, FEWER_BITS, BLACK = "pages", "bits", "dark"
+REMARKS = {
+    PAGES: "pictures of several pages or frames, of which only the first is used",
+    FEWER_BITS: "16-bit pictures whose values use 8 or 12 bits, scaled by these",
+    BLACK: f"pictures that are nearly black (no value over {DARK} of 255)",
+}
+"""What is said of a picture that can be read, by its name in `Checked.remarks`."""
 
 
 def read_image(path: Path) -> Image.Image:
@@ -47,8 +57,18 @@ def read_image(path: Path) -> Image.Image:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def check_image(path: Path) -> tuple[int, int]:
-    """Decodes a picture, as fast as its format allows; -> its upright (width, height). DataError as for `read_image`."""
+@dataclass(frozen=True)
+class Checked:
+    """What was seen when a picture was decoded."""
+
+    size: tuple[int, int]
+    """Upright (width, height)."""
+    remarks: tuple[str, ...] = ()
+    """Keys of REMARKS."""
+
+
+def check_image(path: Path) -> Checked:
+    """Decodes a picture, as fast as its format allows. DataError as for `read_image`."""
     try:
         with path.open("rb") as stream:
             return _decoded(stream, str(path), _checked)
@@ -58,14 +78,35 @@ def check_image(path: Path) -> tuple[int, int]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _checked(image: Image.Image) -> tuple[int, int]:
+def _checked(image: Image.Image) -> Checked:
     width, height = image.size
+    remarks = [PAGES] if _pages(image) > 1 else []
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         image.draft(image.mode, (width // 8, height // 8))  # reads the whole file, and decodes at an eighth of the size
         image.load()
+        seen = image
     else:
-        to_rgb(image)
-    return (height, width) if _orientation(image) >= 5 else (width, height)
+        seen = to_rgb(image)
+        if image.mode.startswith("I;16") and _bits(np.asarray(image)) < 16:
+            remarks.append(FEWER_BITS)
+    if max(high for _, high in seen.convert("RGB").getextrema()) < DARK:  # type: ignore[misc]
+        remarks.append(BLACK)
+    return Checked((height, width) if _orientation(image) >= 5 else (width, height), tuple(remarks))
+
+
+def _pages(image: Image.Image) -> int:
+    """Pages of a TIFF, or frames of an animation. Smaller ones are previews, and the second picture in a phone's JPEG is none."""
+    if image.format not in ("TIFF", "GIF", "WEBP", "PNG") or getattr(image, "n_frames", 1) == 1:
+        return 1
+    if image.format != "TIFF":
+        return int(image.n_frames)  # type: ignore[attr-defined]
+    size, count = image.size, 1
+    with contextlib.suppress(EOFError, OSError, SyntaxError, ValueError, KeyError):  # a damaged further page
+        for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+            image.seek(page)
+            count += image.size == size
+    image.seek(0)
+    return count
 
 
 def decode_image(stream: IO[bytes], origin: str) -> Image.Image:
@@ -176,10 +217,12 @@ def _from_cmyk(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """Values of a file -> uint8. Their type does not give their range: 16-bit values use all of it; values of more bits are taken
-    for [0, 1], 8-bit or 16-bit values, whichever fits. UserError if none does."""
-    if values.dtype in (np.uint8, np.uint16, np.dtype(">u2")):
-        return _to_bytes(values.astype(np.uint16) if values.dtype != np.uint8 else values)
+    """Values of a file -> uint8. Their type does not give their range: 16-bit values use `_bits` of it; values of more bits are
+    taken for [0, 1], 8-bit or 16-bit values, whichever fits. UserError if none does."""
+    if values.dtype in (np.uint16, np.dtype(">u2")):
+        return (values.astype(np.float64) * (255 / (2 ** _bits(values) - 1))).round().astype(np.uint8)
+    if values.dtype == np.uint8:
+        return values
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
     if low < 0 or high > 65535:
@@ -189,6 +232,13 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     fractions = np.issubdtype(values.dtype, np.floating) and high <= 1
     factor = 255.0 if fractions else 1.0 if high <= 255 else 1 / 257
     return (np.nan_to_num(values.astype(np.float64), nan=0.0) * factor).round().clip(0, 255).astype(np.uint8)
+
+
+def _bits(values: np.ndarray) -> int:
+    """Bits that the values of a 16-bit file use: 8, 12 or 16. Cameras and microscopes of 12 bits write such files; with the range
+    of 16 bits their pictures would be nearly black."""
+    highest = int(values.max(initial=0))
+    return 8 if highest < 2**8 else 12 if highest < 2**12 else 16
 
 
 def array_to_rgb(array: np.ndarray) -> Image.Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mupvss.data.images import check_image, read_image
+from mupvss.data.images import REMARKS, check_image, read_image
 from mupvss.data.masks import highest_id
 from mupvss.data.sample import Dataset, LazySamples, Sample
 from mupvss.errors import DataError
@@ -48,8 +48,9 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
             f"none of the {len(masks)} true masks of tagged pictures has a pixel of any class. Are these masks of 0 and 255? "
             "Class ids are expected: 0 for the background, 1 for the first class, 255 for what is not scored"
         )
+    remarks = tuple(_remarks(dataset, found))
     if not bad:
-        return dataset
+        return replace(dataset, notes=(*dataset.notes, *remarks))
     faults = list(bad.values())
     if unreadable == "stop":
         help_ = 'correct or remove such files, or set data.unreadable = "skip" to leave them out'
@@ -63,7 +64,15 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
         these = [why for kind, why in faults if kind == what]
         if these:
             notes.append(f"{text}, left out: {len(these)} ({these[0]})")
-    return Dataset(dataset.classes, _without(dataset.samples, bad), (*dataset.notes, *notes))
+    return Dataset(dataset.classes, _without(dataset.samples, bad), (*dataset.notes, *remarks, *notes))
+
+
+def _remarks(dataset: Dataset, found: Sequence[State]) -> Iterator[str]:
+    """Sentences on pictures that can be read, but may not be what they seem."""
+    for key, text in REMARKS.items():
+        places = [place for place, state in enumerate(found) if key in state.remarks]
+        if places:
+            yield f"{text}: {len(places)} ({dataset.samples[places[0]].origin}{', ...' if len(places) > 1 else ''})"
 
 
 Fault = tuple[str, str]
@@ -90,11 +99,16 @@ class State:
     fault: Fault | None = None
     has_class: bool | None = None
     """Whether its mask has a pixel of a class; None without a mask."""
+    remarks: tuple[str, ...] = ()
+    """As `Checked.remarks`."""
+
+    def stored(self) -> list[Any]:
+        return [self.fault, self.has_class, self.remarks]
 
     @classmethod
-    def stored(cls, value: Any) -> State:
-        fault, has_class = value
-        return cls(tuple(fault) if fault else None, has_class)
+    def restored(cls, value: Any) -> State:
+        fault, has_class, *more = value  # files of earlier versions have no remarks
+        return cls(tuple(fault) if fault else None, has_class, tuple(more[0]) if more else ())
 
 
 def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[State]:
@@ -105,7 +119,7 @@ def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[St
         if _is_file(sample):
             key = _key(sample)
             if key in known:
-                found[place] = State.stored(known[key])
+                found[place] = State.restored(known[key])
             else:
                 waiting.append(place)
     if not waiting:
@@ -115,7 +129,7 @@ def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[St
         for number, (place, key, state) in enumerate(pool.map(check, waiting), 1):
             found[place] = state
             if key is not None:
-                known[key] = [state.fault, state.has_class]
+                known[key] = state.stored()
             advance(1)
             if number % EVERY == 0:
                 write_json(memory, known)
@@ -142,20 +156,20 @@ def _check_one(dataset: Dataset, place: int) -> tuple[int, str | None, State]:
     sample = dataset.samples[place]
     key = _key(sample)
     try:
-        size = check_image(Path(sample.origin))
+        checked = check_image(Path(sample.origin))
     except DataError as error:
         return place, key, State(("picture", str(error)))
     origin = _mask_file(sample)
     if origin is None or sample.open_mask is None:
-        return place, key, State()
+        return place, key, State(remarks=checked.remarks)
     try:
         mask = sample.open_mask()
     except DataError as error:
         return place, key, State(("mask", str(error)))
-    fault = mask_fault(mask, size, len(dataset.classes), origin)
+    fault = mask_fault(mask, checked.size, len(dataset.classes), origin)
     if fault is not None:
         return place, key, State(("mask", fault))
-    return place, key, State(None, highest_id(mask) > 0)
+    return place, key, State(None, highest_id(mask) > 0, checked.remarks)
 
 
 def mask_fault(mask: np.ndarray, size: tuple[int, int], classes: int, origin: str) -> str | None:

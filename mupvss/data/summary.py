@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations
 
 from rich.console import Console
 
@@ -13,6 +14,8 @@ FEW = 20
 """A class with fewer pictures than this will have poor masks."""
 SHOWN = 40
 """Largest number of tags that are listed with their counts."""
+TOGETHER, APART = 0.9, 5
+"""A tag is nearly always with another if this share of its pictures has the other too; fewer than APART pictures say nothing."""
 SPLITS = frozenset({"train", "val", "valid", "validation", "test", "training", "testing"})
 
 
@@ -37,8 +40,25 @@ def print_summary(dataset: Dataset, console: Console, counts: bool = True) -> No
             say(f"  ... and {len(ordered) - SHOWN} more, each with at most {found[ordered[SHOWN]]}")
     for note in dataset.notes:
         say(f"- {note}")
-    for doubt in doubts(dataset.classes, found, len(dataset.samples), untagged):
-        say(f"! {doubt}")
+    pairs = Counter(pair for sample in dataset.samples for pair in combinations(sorted(sample.tags), 2))
+    print_doubts((*doubts(dataset.classes, found, len(dataset.samples), untagged), *companions(found, pairs)), console)
+
+
+def seen_before(train: Dataset, val: Dataset) -> list[str]:
+    """The doubt, if any, about pictures that both learn and test."""
+    learned = {sample.origin for sample in train.samples}
+    both = [sample.origin for sample in val.samples if sample.origin in learned]
+    if not both:
+        return []
+    return [
+        f"{len(both)} of the {len(val.samples)} validation pictures are training pictures too ({_some(both, 3)}), so the score "
+        "on them is too good; take them out of one of the tables"
+    ]
+
+
+def print_doubts(doubts: Iterable[str], console: Console) -> None:
+    for doubt in doubts:
+        console.print(f"! {doubt}", highlight=False, soft_wrap=True, markup=False)
 
 
 def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged: int) -> Iterator[str]:
@@ -70,6 +90,28 @@ def doubts(classes: Sequence[str], counts: Counter[str], pictures: int, untagged
     everywhere = [name for name in classes if counts[name] == pictures]
     if everywhere and not untagged:
         yield f"all pictures have the tag {', '.join(everywhere)}; add some without it, or it cannot be learned"
+
+
+def companions(counts: Counter[str], pairs: Counter[tuple[str, str]]) -> Iterator[str]:
+    """Tags that nearly always occur together. pairs: number of pictures that have both, names in order."""
+    mutual, within = [], []
+    for (one, other), both in sorted(pairs.items()):
+        first, second = (both >= TOGETHER * counts[name] and counts[name] >= APART for name in (one, other))
+        if both >= TOGETHER**2 * (counts[one] + counts[other] - both) and first | second:
+            mutual.append(f"{one} and {other} ({both} of {counts[one] + counts[other] - both} pictures)")
+        elif first or second:
+            rare, usual = (one, other) if first else (other, one)
+            within.append(f"{rare} with {usual} ({both} of {counts[rare]})")
+    if mutual:
+        yield (
+            f"tags that nearly always occur together: {_some(mutual)}; nothing says where one ends and the other begins. Add "
+            "pictures that have only one of them, or make them one tag"
+        )
+    if within:
+        yield (
+            f"tags that nearly never occur alone: {_some(within, 6)}; part of the one may be masked as the other. Some pictures "
+            "without the other help"
+        )
 
 
 def _some(names: list[str], shown: int = 4) -> str:

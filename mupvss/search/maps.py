@@ -116,6 +116,13 @@ def joined(offered: Mapping[str, Map], found: dict[str, Tensor], kinds: Sequence
     return made
 
 
+def witnesses(offered: Mapping[str, Map], kind: str) -> tuple[str, str] | None:
+    """The two kinds, one of the search and one of the classifier, whose agreement says how sure this kind is: those that it
+    joins, or those that another kind joins it with; None if there are none."""
+    pairs = [entry.joins for name, entry in offered.items() if entry.joins is not None and kind in (name, *entry.joins)]
+    return pairs[0] if pairs else None
+
+
 def chosen_kind(offered: Mapping[str, Map], wanted: str) -> str:
     """The kind that `search.maps` chooses from those that a method offers, its own first; UserError if it has no such maps."""
     if wanted == "own":

@@ -1,10 +1,15 @@
-"""The background threshold without any mask: Otsu's criterion over all seeds of a data set.
+"""The background threshold without any mask, and how sure the masks are.
 
-A seed's best value per pixel is high on objects and low elsewhere. The threshold that separates the two groups with the least
-variance within them needs no ground truth and no constant of the data set.
+A map's best value per pixel is high on objects and low elsewhere. Otsu's criterion separates the two groups with the least
+variance within them; it needs no ground truth and no constant of the data set. It is applied to all pixels at once, or to each
+picture, whose thresholds' median is taken (docs/lab-notes/22-thresholds.md compares these and other rules).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +17,100 @@ from mupvss.evaluation.sweep import BINS
 
 NO_BACKGROUND = 0.0
 """The threshold of data whose pictures have no background: every pixel reaches it."""
+
+
+Rule = Literal["otsu", "median"]
+LOW, HIGH = 0.05, 0.95
+"""Thresholds at which two maps are compared: beyond them a map is all object or all background."""
+NEAR = 0.1
+"""How far the threshold is moved to see how much the masks depend on it."""
+SWELLS, FILLS, AGREES = 0.5, 0.6, 0.6
+"""Limits of the warnings: by how much of itself the objects' area may change when the threshold moves by NEAR; the share of the
+pictures that objects may fill; the least kappa of search and classifier for a class ("substantial", in the usual words)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A threshold chosen without masks."""
+
+    threshold: float
+    rule: Rule | Literal["none"]
+    """none: there is no background."""
+    share: float
+    """Share of the tagged pictures' pixels that reach it."""
+    less: float
+    """Share of that area that is lost when the threshold rises by NEAR."""
+    more: float
+    """Share of that area that is gained when it falls by NEAR."""
+
+    def warnings(self) -> Iterator[str]:
+        """Why the masks may be wrong, as sentences."""
+        if self.rule == "none":
+            return
+        if max(self.less, self.more) > SWELLS:
+            yield (
+                f"the masks depend on the threshold ({self.threshold:.2f}, chosen without masks): with {NEAR} more they lose "
+                f"{100 * self.less:.0f} % of their area, with {NEAR} less they gain {100 * self.more:.0f} %"
+            )
+        if self.share > FILLS:
+            yield (
+                f"the masks fill {100 * self.share:.0f} % of the tagged pictures. If every pixel belongs to a tag, set "
+                'data.background = "none"'
+            )
+
+
+def choose(counts: np.ndarray, rule: Rule) -> Choice:
+    """The threshold of a data set.
+
+    Args:
+        counts: (n, BINS + 1), for each tagged picture the number of its pixels per level of their best value.
+        rule: otsu or median.
+
+    Returns:
+        A threshold in [0, 1]; 0.5 without a picture.
+    """
+    pooled = counts.sum(0, dtype=np.int64)
+    if rule == "otsu" or not len(counts):
+        return described(pooled, otsu(pooled), rule)
+    return described(pooled, round(float(np.median([otsu(own) for own in counts])) * BINS) / BINS, rule)
+
+
+def described(counts: np.ndarray, threshold: float, rule: Rule | Literal["none"]) -> Choice:
+    """A threshold with what follows from it. counts: (BINS + 1,), of all pictures."""
+    reach = counts[::-1].cumsum()[::-1] / max(1, counts.sum())
+    at, step = round(threshold * BINS), round(NEAR * BINS)
+    share, fewer, more = (float(reach[level]) for level in (at, min(BINS, at + step), max(0, at - step)))
+    return Choice(threshold, rule, share, (share - fewer) / max(share, 1e-9), (more - share) / max(share, 1e-9))
+
+
+def best_kappa(counts: np.ndarray) -> float:
+    """How far two maps agree on what is object, at the threshold that suits them best: Cohen's kappa, 1 for the same masks and 0
+    for what chance would bring.
+
+    Args:
+        counts: (3, BINS + 1), number of pixels per level of the one map, of the other, and of the smaller of the two values.
+
+    Returns:
+        At most 1; 0 if there is no value, or none that varies.
+    """
+    pixels = counts[0].sum()
+    one, other, common = (part[::-1].cumsum()[::-1] / max(1, pixels) for part in counts)
+    expected = one * other + (1 - one) * (1 - other)
+    observed = 1 - one - other + 2 * common
+    level = np.arange(BINS + 1) / BINS
+    usable = (expected < 1 - 1e-12) & (level >= LOW - 1e-9) & (level <= HIGH + 1e-9) & bool(pixels)
+    return float(((observed - expected)[usable] / (1 - expected[usable])).max()) if usable.any() else 0.0
+
+
+def disagreements(kappas: Mapping[str, float]) -> Iterator[str]:
+    """What to do about classes whose search and classifier find different things. kappas: agreement by class."""
+    apart = sorted((kappa, name) for name, kappa in kappas.items() if kappa < AGREES)
+    if apart:
+        named = ", ".join(f"{name} ({kappa:.2f})" for kappa, name in apart[:8]) + (", ..." if len(apart) > 8 else "")
+        yield (
+            f"search and classifier find different things for {named}; {AGREES} or more is usual. Look at their masks; more "
+            'image steps (train.image_steps) or the classifier\'s maps alone (search.maps = "attended_cam_refined") may help'
+        )
 
 
 def otsu(counts: np.ndarray) -> float:

@@ -9,8 +9,7 @@ from mupvss.data.sample import Dataset, evenly
 from mupvss.options import Section
 from mupvss.predict.predictor import Predictor
 from mupvss.stages.run_folder import Metrics, Run, Stage, Work, known_by, run_stage, stage_fingerprint, truth_identity
-from mupvss.stages.scoring import score_maps
-from mupvss.stages.seeds import SEEDS, SeedsInputs, search_all, seeds_inputs
+from mupvss.stages.seeds import SEEDS, SeedsInputs, scored, seeds_inputs
 
 
 class CurveInputs(Section):
@@ -49,9 +48,7 @@ def curve(work: Work) -> Metrics:
 def _score(work: Work, checkpoint: Path, dataset: Dataset, folder: Path) -> Metrics:
     seeds = work.inputs.seeds
     predictor = Predictor.open(checkpoint, seeds.search, seeds.options, device=str(work.device))
-    kinds = sorted({*predictor.kinds, predictor.kind})
-    search_all(predictor, dataset, kinds, folder)
-    found = {kind: score_maps(dataset, folder, kind) for kind in kinds}
+    found, _ = scored(predictor, dataset, folder, seeds)
     return {
         kind: {"miou": entry.plain.miou, "oracle": entry.oracle.miou}
         for kind, entry in found.items()

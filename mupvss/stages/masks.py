@@ -22,7 +22,7 @@ from mupvss.options import MasksConfig, Section
 from mupvss.runtime.log import each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
-from mupvss.search.threshold import NO_BACKGROUND
+from mupvss.search.threshold import NO_BACKGROUND, Rule
 from mupvss.stages.run_folder import Metrics, Stage, Work
 from mupvss.stages.scoring import read_mask, score_maps
 
@@ -54,7 +54,8 @@ def masks(work: Work) -> Metrics:
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
         walk_all(work, before["maps"])
-        found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND)
+        rule: Rule = "median" if before.get("threshold_rule") == "median" else "otsu"
+        found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND, rule)
         after = {"threshold": found.threshold, "miou": found.plain and found.plain.miou}
         after["miou_oracle"] = found.oracle and found.oracle.miou
         metrics = _write(work.inputs.masks, work.dataset, work.folder, work.folder / "maps" / KIND, found.threshold)

@@ -21,7 +21,7 @@ from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import inline, overlay
 from mupvss.runtime.log import console, each
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
-from mupvss.search.threshold import NO_BACKGROUND, otsu
+from mupvss.search.threshold import NO_BACKGROUND, choose
 
 FOLDER = "preview"
 SCALE = 0.75
@@ -43,7 +43,7 @@ def preview_of(dataset: Dataset, out: Path, device: str, config: RunConfig) -> C
 
 def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, config: RunConfig) -> None:
     predictor = Predictor.open(checkpoint, SearchConfig(scales=(SCALE,), size=config.search.size, pixel_steps=4), device=device)
-    counts = np.zeros(BINS + 1, np.int64)
+    counts: list[np.ndarray] = []
     least: list[tuple[float, Sample]] = []
     for sample in each(FOLDER, dataset.samples):
         image = sample.open_image()
@@ -51,10 +51,12 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, config:
         seeds = predictor.search(image, tagged, [predictor.kind])[predictor.kind]
         write_seeds(seed_path(folder, predictor.kind, sample.name), seeds)
         if tagged:
-            counts += np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1)
+            counts.append(np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1))
             scores = predictor.scores(image)
             least.append((min(scores[name] for name in sample.tags), sample))
-    threshold = otsu(counts) if config.data.background == "some" else NO_BACKGROUND
+    threshold = NO_BACKGROUND
+    if config.data.background == "some":
+        threshold = choose(np.array(counts).reshape(-1, BINS + 1), config.search.threshold).threshold
     for sample in dataset.samples:
         labels = read_seeds(seed_path(folder, predictor.kind, sample.name)).labels(threshold)
         write_palette_png(folder / "masks" / f"{sample.name}.png", labels)

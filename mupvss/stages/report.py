@@ -54,7 +54,7 @@ def report(work: Work) -> Metrics:
     network = run.checkpoint("train")
     offered = read_info(network).method.offered() if network.is_file() else {}
     sections = [
-        ("", f"<p>{_summary(metrics, dataset)}</p>" + _gallery(work)),
+        ("", f"<p>{_summary(metrics, dataset)}</p>" + _warnings(metrics["seeds"]) + _gallery(work)),
         ("Figures", _headline(metrics, offered)),
         ("Maps and masks", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
         ("Per class", _classes(dataset, metrics["seeds"])),
@@ -77,6 +77,10 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
         return f"{found}."
     seen = f"on {val['pictures']:,} pictures that it has never seen, without their tags, it reaches <b>{val['miou']:.1f}</b>"
     return f"{found}. A segmentation network learned from those masks: {seen}."
+
+
+def _warnings(seeds: dict[str, Any]) -> str:
+    return "".join(f"<p><b>Look at the masks:</b> {escape(text)}.</p>" for text in seeds.get("warnings", []))
 
 
 def _gallery(work: Work) -> str:
@@ -198,7 +202,7 @@ REPORT = Stage(
     report,
     after=SHOWN,
     scores=True,
-    revision=2,
+    revision=3,
     further=lambda run: "val" if FinishedRun(run.out).val_masks is not None else None,
     does="writes the page with pictures and figures",
 )

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from mupvss.config.run import RunConfig
 from mupvss.crf import PRESETS
-from mupvss.data.summary import print_summary
+from mupvss.data.sources import load_dataset
+from mupvss.data.summary import print_doubts, print_summary, seen_before
 from mupvss.errors import ConfigError
 from mupvss.methods import find_method
-from mupvss.options import ScenesData
+from mupvss.options import FolderData, ScenesData
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
 from mupvss.search.maps import asked_kinds, chosen_kind
@@ -61,8 +62,12 @@ def tell_time_left(left: dict[str, float], stage: str, seconds: float) -> None:
 
 def tell_pictures(run: Run) -> None:
     """Prints a summary of the pictures and tags; nothing for drawn scenes, which would have to be drawn for it."""
-    if not isinstance(run.config.data, ScenesData):
-        print_summary(pictures_of(run, "train"), console, counts=False)
+    data = run.config.data
+    if not isinstance(data, ScenesData):
+        dataset = pictures_of(run, "train")
+        print_summary(dataset, console, counts=False)
+        if isinstance(data, FolderData) and data.val_tags is not None:
+            print_doubts(seen_before(dataset, load_dataset(data, "val")), console)
 
 
 def run_one(run: Run, name: str) -> Metrics:
@@ -100,4 +105,6 @@ def print_headline(run: Run, metrics: Metrics) -> None:
     for key, title in HEADLINE.items():
         if isinstance(metrics.get(key), float):
             console.print(f"{title:42s} {metrics[key]:5.1f} mIoU", highlight=False)
+    for text in metrics.get("seeds/warnings", ()):
+        console.print(f"! {text}", highlight=False, soft_wrap=True, markup=False)
     console.print(f"report: {run.folder('report') / 'index.html'}", highlight=False, soft_wrap=True)

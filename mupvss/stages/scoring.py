@@ -17,13 +17,13 @@ from mupvss.evaluation.confusion import Scores, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds, seed_path
-from mupvss.search.threshold import NO_BACKGROUND, otsu
+from mupvss.search.threshold import NO_BACKGROUND, Choice, Rule, best_kappa, choose, described
 
 
 @dataclass(frozen=True)
 class MapScores:
-    threshold: float
-    """Chosen without masks (Otsu)."""
+    choice: Choice
+    """The threshold chosen without masks."""
     threshold_oracle: float | None
     """Chosen with the masks; None if there are none, like the scores below."""
     plain: Scores | None
@@ -36,17 +36,37 @@ class MapScores:
     trivial: dict[str, float] = field(default_factory=dict)
     """mIoU of the masks that need no network, by what they are; see TRIVIAL."""
 
+    @property
+    def threshold(self) -> float:
+        return self.choice.threshold
+
 
 TRIVIAL = ("nothing but background", "each picture its largest tag")
 """Masks to compare with. The largest tag of a picture is that of most pixels in its true mask, and fills the picture."""
 
 
-def score_maps(dataset: Dataset, folder: Path, kind: str, background: bool = True) -> MapScores:
-    """Reads the seeds of one kind, and scores them at the picture's own size against the masks that exist. background: whether
-    there is one; without it there is no threshold to choose."""
+def score_maps(
+    dataset: Dataset,
+    folder: Path,
+    kind: str,
+    background: bool = True,
+    rule: Rule = "otsu",
+) -> MapScores:
+    """Reads the seeds of one kind, chooses their threshold, and scores them at the picture's own size against the masks.
+
+    Args:
+        dataset: Its pictures are those that have seeds.
+        folder: Has maps/KIND/NAME.npz.
+        kind: Kind of map.
+        background: Whether there is one; without it there is no threshold to choose.
+        rule: How the threshold is chosen.
+
+    Returns:
+        The threshold, and the scores as far as there are masks.
+    """
     size, masked = len(dataset.classes) + 1, 0
     histogram = np.zeros((BINS + 1, size, size), np.int64)
-    counts = np.zeros(BINS + 1, np.int64)
+    counts: list[np.ndarray] = []
     trivial = np.zeros((len(TRIVIAL), size, size), np.int64)
     found: list[list[Region]] = []
     team = processes()
@@ -54,8 +74,8 @@ def score_maps(dataset: Dataset, folder: Path, kind: str, background: bool = Tru
         found.append([])
         seeds = read_seeds(seed_path(folder, kind, sample.name))
         value, label = seeds.best()
-        if len(seeds.ids):
-            counts += np.bincount(levels(value).ravel(), minlength=BINS + 1)
+        own = np.bincount(levels(value).ravel(), minlength=BINS + 1).astype(np.uint32)
+        counts.append(own if len(seeds.ids) else np.zeros_like(own))
         if sample.open_mask is not None:
             truth = read_mask(sample, seeds.size)
             histogram += threshold_histogram(value, label, truth, size)
@@ -63,15 +83,35 @@ def score_maps(dataset: Dataset, folder: Path, kind: str, background: bool = Tru
             found[-1] = regions(sample.name, value, label, truth, part)
             trivial += _trivial(truth, sample, dataset.classes)
             masked += 1
-    counts, histogram, trivial = team.total(counts), team.total(histogram), team.total(trivial)
-    threshold = otsu(counts) if background else NO_BACKGROUND
+    histogram, trivial, everyone = team.total(histogram), team.total(trivial), np.array(team.in_order(counts))
+    tagged = everyone[everyone.any(1)] if len(everyone) else np.zeros((0, BINS + 1), np.uint32)
+    choice = choose(tagged, rule) if background else described(tagged.sum(0), NO_BACKGROUND, "none")
     if not histogram.any():
-        return MapScores(threshold, None, None, None, [])
+        return MapScores(choice, None, None, None, [])
     best, oracle = best_threshold(histogram)
     merged = [region for entry in team.in_order(found) for region in entry]
-    plain, pictures = scores(matrix_at(histogram, round(threshold * BINS))), int(team.total(np.array(masked)))
+    plain, pictures = scores(matrix_at(histogram, round(choice.threshold * BINS))), int(team.total(np.array(masked)))
     compared = {name: scores(matrix).miou for name, matrix in zip(TRIVIAL, trivial, strict=True)}
-    return MapScores(threshold, best, plain, oracle, merged, pictures, compared)
+    return MapScores(choice, best, plain, oracle, merged, pictures, compared)
+
+
+def kappas(dataset: Dataset, folder: Path, pair: tuple[str, str]) -> dict[str, float]:
+    """How far two kinds of maps, one of the search and one of the classifier, find the same, by class: `best_kappa` over the
+    pictures that have the tag."""
+    counts = np.zeros((len(dataset.classes), 3, BINS + 1), np.int64)
+    team = processes()
+    for sample in team.share(dataset.samples):
+        if sample.tags:
+            one, other = (read_seeds(seed_path(folder, kind, sample.name)) for kind in pair)
+            for place, class_id in enumerate(one.ids):
+                counts[class_id - 1] += _levels_of_three(one.maps[place], other.maps[place])
+    counts = team.total(counts)
+    return {name: best_kappa(own) for name, own in zip(dataset.classes, counts, strict=True) if own.any()}
+
+
+def _levels_of_three(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(3, BINS + 1): cells per level of the one map, of the other, and of the smaller value."""
+    return np.stack([np.bincount(levels(m).ravel(), minlength=BINS + 1) for m in (one, other, np.minimum(one, other))])
 
 
 def _trivial(truth: np.ndarray, sample: Sample, classes: Sequence[str]) -> np.ndarray:

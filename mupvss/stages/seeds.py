@@ -17,9 +17,11 @@ from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
+from mupvss.search.maps import witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
+from mupvss.search.threshold import Choice, disagreements
 from mupvss.stages.run_folder import Metrics, Stage, Work
-from mupvss.stages.scoring import MapScores, as_record, score_maps
+from mupvss.stages.scoring import MapScores, as_record, kappas, score_maps
 
 CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
 """Kinds of the plain CAM's maps, and the prefix of their figures' names."""
@@ -53,15 +55,50 @@ def seeds(work: Work) -> Metrics:
     """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     inputs, dataset, folder = work.inputs, work.dataset, work.folder
     predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
-    kinds = sorted({*predictor.kinds, predictor.kind})
-    search_all(predictor, dataset, kinds, folder)
-    found = {kind: score_maps(dataset, folder, kind, inputs.background == "some") for kind in kinds}
+    found, agreement = scored(predictor, dataset, folder, inputs)
     chosen = found[predictor.kind]
     write_masks(dataset, folder, predictor.kind, chosen.threshold)
     if processes().main:
         write_json(folder / "kinds.json", {kind: as_record(entry) for kind, entry in found.items()})
     computed = {"precision": computed_in(predictor.device, inputs.search.precision), "device": device_name(predictor.device)}
-    return {"maps": predictor.kind, "threshold": chosen.threshold, **computed, **_figures(found, predictor.kind, dataset.classes)}
+    return {
+        "maps": predictor.kind,
+        "threshold": chosen.threshold,
+        **_sureness(chosen.choice, agreement),
+        **computed,
+        **_figures(found, predictor.kind, dataset.classes),
+    }
+
+
+def scored(
+    predictor: Predictor, dataset: Dataset, folder: Path, inputs: SeedsInputs
+) -> tuple[dict[str, MapScores], dict[str, float]]:
+    """Searches every picture and scores each kind of map.
+
+    Returns:
+        The scores by kind, and the agreement of search and classifier by class, where the maps of both are made.
+    """
+    joined = predictor.maps[predictor.kind].joins or ()
+    kinds = sorted({*predictor.kinds, predictor.kind, *joined})
+    search_all(predictor, dataset, kinds, folder)
+    background, rule = inputs.background == "some", inputs.search.threshold
+    found = {kind: score_maps(dataset, folder, kind, background, rule) for kind in kinds}
+    pair = witnesses(predictor.maps, predictor.kind)
+    return found, kappas(dataset, folder, pair) if pair is not None and set(pair) <= set(kinds) else {}
+
+
+def _sureness(choice: Choice, agreement: dict[str, float]) -> Metrics:
+    """How the threshold was chosen and how sure the masks are, for the metrics; warnings are printed too."""
+    warnings = [*choice.warnings(), *disagreements(agreement)]
+    for text in warnings:
+        console.print(f"! {text}", highlight=False, soft_wrap=True, markup=False)
+    sure = {"share": choice.share, "less": choice.less, "more": choice.more}
+    return {
+        "threshold_rule": choice.rule,
+        "sureness": {key: round(value, 4) for key, value in sure.items()},
+        "agreement": {name: round(kappa, 3) for name, kappa in agreement.items()},
+        "warnings": warnings,
+    }
 
 
 def cam(work: Work) -> Metrics:

@@ -62,22 +62,22 @@ def val_inputs(config: RunConfig) -> ValInputs:
 def segment(work: Work) -> Metrics:
     """-> model.safetensors and log.jsonl; with more than one round, those of the earlier ones under round-N."""
     masks, figures, rounds = work.run.folder("masks"), {}, work.inputs.segment.rounds
+    background = read_json(masks / "metrics.json").get("threshold") != NO_BACKGROUND
     if given := sum(sample.given_mask is not None for sample in work.dataset.samples):
         console.print(f"segment: {given} of the masks are those that people accepted or painted", highlight=False)
     for number in range(1, rounds + 1):
         target = work.folder if number == rounds else work.folder / f"round-{number}"
         if not processes().from_main((target / "model.safetensors").is_file() and number < rounds):
-            figures = fit(work, work.dataset, masks, target, number)
+            figures = fit(work, work.dataset, masks, target, background, number)
         if number < rounds:
             masks = _own_masks(work, target)
     return figures
 
 
-def fit(work: Work, dataset: Dataset, masks: Path, folder: Path, number: int = 1) -> Metrics:
-    """Trains on masks/labels and masks/confidence into folder/model.safetensors."""
+def fit(work: Work, dataset: Dataset, masks: Path, folder: Path, background: bool = True, number: int = 1) -> Metrics:
+    """Trains on masks/labels and masks/confidence into folder/model.safetensors. background: whether the pictures have one."""
     inputs, title = work.inputs, "segment" if number == 1 else f"segment, round {number}"
     settings = (inputs.segment, inputs.seed, inputs.flip, dataset, masks, work.run.checkpoint("train"))
-    background = read_json(work.run.folder("masks") / "metrics.json").get("threshold") != NO_BACKGROUND
     return train_segmenter(*settings, work.run.manner, folder, fingerprint(work.identity, number), title, background)
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from mupvss.config.load import load_config
 from mupvss.data.folder import load_folder
 from mupvss.data.sample import Dataset
-from mupvss.data.summary import print_summary
+from mupvss.data.summary import print_doubts, print_summary, seen_before
 from mupvss.errors import DataError
 from mupvss.files import write_text
 from mupvss.model.pretrained import OWN
@@ -63,9 +63,10 @@ def initialise(wishes: Wishes) -> None:
         background=wishes.background,
     )
     dataset = load_folder(data, "train")
-    if val_tags is not None:
-        load_folder(data, "val")  # a table that cannot be read is reported now
+    val = None if val_tags is None else load_folder(data, "val")  # a table that cannot be read is reported now
     print_summary(dataset, console)
+    if val is not None:
+        print_doubts(seen_before(dataset, val), console)
     if wishes.background == "some":
         _ask_for_background(dataset)
     weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
@@ -182,6 +183,9 @@ def _background(data: FolderData) -> str:
     return '# background = "none"           # if every pixel belongs to one of its picture\'s tags (land cover, tissue, scenes)\n'
 
 
+MEDIAN = 'threshold = "median"             # how it is chosen what is object; "otsu" is surer for drawings, this for all else\n'
+
+
 def _pretrained(backbone: str, weights: str, steps: int) -> str:
     return f"""[model]
 backbone = {_text(backbone)}                # tiny: fast; small: better masks, about four times the time
@@ -194,7 +198,7 @@ batch_size = 16                  # with so few image steps, twice as many small 
 [search]
 maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
 kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
-size = 432                       # scale 1 means an area of this number squared, in pixels, whatever the picture's own size
+{MEDIAN}size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size
 scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
 
 [affinity]
@@ -233,6 +237,7 @@ def _small(drawn: bool) -> str:
     """drawn: start from the weights that learned on drawings, instead of from scratch."""
     weights = 'weights = "package:drawn"        # learned on drawn things; brings photographs nothing\n' if drawn else ""
     decoder = 'decoder = "package:drawn"\n' if drawn else ""
+    threshold = "" if drawn else MEDIAN
     return f"""[model]
 backbone = "micro"               # small enough to learn without pretrained weights; of photographs it learns little
 {weights}patch_size = 8
@@ -244,7 +249,7 @@ crop_area = [0.7, 1.0]
 
 [search]
 kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
-scales = [1.0]
+{threshold}scales = [1.0]
 affinity = ["patch"]
 gamma = 0.2
 pixel_steps = 45                 # larger: maps spread further over even colours

@@ -9,6 +9,7 @@ import struct
 import time
 import unicodedata
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from mupvss.data.folder import load_folder
 from mupvss.data.images import check_image, read_image
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.names import PictureNames, sample_name
-from mupvss.data.summary import doubts
+from mupvss.data.readable import readable
+from mupvss.data.summary import companions, doubts
 from mupvss.data.tags import read_tags
 from mupvss.errors import DataError
 from mupvss.options import CocoData, FolderData
@@ -163,8 +165,6 @@ def test_columns_that_the_user_names(pictures, tmp_path):
 
 
 def test_what_looks_wrong_is_said():
-    from collections import Counter
-
     def said(counts, pictures=100, untagged=10):
         return " ".join(doubts(tuple(counts), Counter(counts), pictures, untagged))
 
@@ -176,6 +176,27 @@ def test_what_looks_wrong_is_said():
     assert "folders of the tags are below" in said({"train": 30, "val": 40})
     assert "all pictures have the tag hen" in said({"hen": 100, "goat": 50}, untagged=0)
     assert said({"hen": 50, "goat": 50}) == ""
+
+
+def test_tags_that_come_together_are_said():
+    counts = Counter(face=41, body=46, boat=26, water=58, sky=111, crab=3)
+    pairs = Counter({("body", "face"): 41, ("boat", "water"): 25, ("sky", "water"): 30, ("crab", "water"): 3})
+    mutual, within = companions(counts, pairs)
+    assert "body and face (41 of 46 pictures)" in mutual
+    assert "boat with water (25 of 26)" in within
+    assert "crab" not in within
+    assert "sky" not in within
+    assert not [*companions(counts, Counter({("sky", "water"): 30}))]
+
+
+def test_validation_pictures_that_were_learned_are_said(pictures, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("image,tags\np1.jpg,hen\np2.jpg,goat\n")
+    (tmp_path / "v.csv").write_text("image,tags\np2.jpg,goat\np3.jpg,\n")
+    data = [str(pictures), "--tags", str(tmp_path / "t.csv"), "--val-tags", str(tmp_path / "v.csv")]
+    assert main(["init", *data, "--out", str(tmp_path / "c.toml"), "--weights", "", "--quick"]) == 0
+    assert "1 of the 2 validation pictures are training pictures too" in capsys.readouterr().out
+    assert main(["data", "check", str(tmp_path / "c.toml")]) == 0
+    assert "1 of the 2 validation pictures are training pictures too" in capsys.readouterr().out
 
 
 # Names ---------------------------------------------------------------------------------------------------------------
@@ -506,10 +527,45 @@ def test_numbers_of_any_depth(tmp_path):
 
 def test_pictures_that_are_nearly_black_are_said(tmp_path):
     put(tmp_path / "hen", "1.jpg")
-    (tmp_path / "goat").mkdir()
-    twelve_bits = np.linspace(0, 4095, 1200).reshape(30, 40).astype(np.uint16)
-    Image.fromarray(twelve_bits).save(tmp_path / "goat" / "2.png")
-    assert len(check_data(FolderData(root=tmp_path)).dark) == 2
+    assert len(check_data(FolderData(root=tmp_path)).dark) == 1
+
+
+@pytest.mark.parametrize(("highest", "bits"), [(255, 8), (4095, 12), (65535, 16)])
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bits_keep_their_contrast(tmp_path, highest, bits, suffix):
+    values = np.linspace(0, highest, 1200).reshape(30, 40).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / f"x.{suffix}")
+    found = np.asarray(read_image(tmp_path / f"x.{suffix}"))[..., 0].astype(int)
+    assert np.abs(found - values / (2**bits - 1) * 255).max() <= 1
+    assert check_image(tmp_path / f"x.{suffix}").remarks == (() if bits == 16 else ("bits",))
+
+
+def test_pages_frames_and_previews(tmp_path):
+    picture, other = (Image.effect_noise((40, 30), 90).convert("RGB") for _ in range(2))
+    picture.save(tmp_path / "pages.tif", save_all=True, append_images=[other, other])
+    picture.save(tmp_path / "preview.tif", save_all=True, append_images=[other.resize((20, 15))])
+    picture.save(tmp_path / "moving.gif", save_all=True, append_images=[other])
+    assert np.array_equal(np.asarray(read_image(tmp_path / "pages.tif")), np.asarray(picture))
+    assert [check_image(tmp_path / name).remarks for name in ("pages.tif", "preview.tif", "moving.gif")] == [
+        ("pages",),
+        (),
+        ("pages",),
+    ]
+
+
+def test_what_is_odd_about_readable_pictures_is_counted(tmp_path):
+    (tmp_path / "hen").mkdir()
+    deep = np.linspace(0, 4095, 1200).reshape(30, 40).astype(np.uint16)
+    for number in range(3):
+        Image.fromarray(deep).save(tmp_path / "hen" / f"{number}.png")
+    Image.new("RGB", (40, 30)).save(tmp_path / "hen" / "night.jpg")
+    dataset = load_folder(FolderData(root=tmp_path), "train")
+    for _ in range(2):  # the second time from memory
+        notes = readable(dataset, "stop", tmp_path / "pictures.json").notes
+        assert [note for note in notes if note.startswith(("16-bit", "pictures that are nearly black"))] == [
+            f"16-bit pictures whose values use 8 or 12 bits, scaled by these: 3 ({tmp_path / 'hen' / '0.png'}, ...)",
+            f"pictures that are nearly black (no value over 40 of 255): 1 ({tmp_path / 'hen' / 'night.jpg'})",
+        ]
 
 
 @pytest.mark.parametrize("kind", ["profile", "text"])
@@ -520,7 +576,7 @@ def test_large_profiles_and_texts_are_no_pixels(tmp_path, kind):
         more.add_text("x", "y" * 3_000_000, zip=True)
     picture.save(tmp_path / "x.png", pnginfo=more, icc_profile=bytes(3_000_000) if kind == "profile" else None)
     assert np.array_equal(np.asarray(read_image(tmp_path / "x.png")), np.asarray(picture))
-    assert check_image(tmp_path / "x.png") == (40, 30)
+    assert check_image(tmp_path / "x.png").size == (40, 30)
 
 
 @pytest.mark.parametrize(
@@ -543,7 +599,7 @@ def test_checking_finds_what_reading_finds(tmp_path):
     Image.effect_noise((400, 300), 90).convert("RGB").save(stream, "JPEG", exif=_turned())
     whole = stream.getvalue()
     (tmp_path / "whole.jpg").write_bytes(whole)
-    assert check_image(tmp_path / "whole.jpg") == (300, 400) == read_image(tmp_path / "whole.jpg").size
+    assert check_image(tmp_path / "whole.jpg").size == (300, 400) == read_image(tmp_path / "whole.jpg").size
     for length in (300, len(whole) // 2, len(whole) - 40):
         (tmp_path / "cut.jpg").write_bytes(whole[:length])
         for read in (read_image, check_image):
