@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from mupvss.data.preprocess import normalise, resize_for_search
@@ -32,7 +31,7 @@ from mupvss.predict.run import FinishedRun
 from mupvss.runtime.device import prepare
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
 from mupvss.search.spatial_search import prototype_map
-from mupvss.search.threshold import otsu
+from mupvss.search.threshold import otsu, three_groups
 from mupvss.stages.scoring import read_mask
 
 STEPS = np.arange(10, 95, 5)
@@ -97,16 +96,6 @@ def valley(counts: np.ndarray, width: int = 5) -> float:
     return int(((1 - smooth / smooth.max()) * between)[1:-1].argmax() + 1) / BINS
 
 
-def three_groups(counts: np.ndarray) -> float:
-    """Where the highest of three normal distributions takes over."""
-    value = np.arange(BINS + 1) / BINS
-    drawn = np.repeat(value, np.round(counts / counts.sum() * 20_000).astype(int))[:, None]
-    found = GaussianMixture(3, random_state=0, n_init=2).fit(drawn)
-    order = found.means_[:, 0].argsort()
-    highest = (found.predict_proba(value[:, None])[:, order[-1]] > 0.5) & (value > found.means_[order[0], 0])
-    return float(value[highest.argmax()]) if highest.any() else 0.5
-
-
 POOLED: dict[str, Callable[[np.ndarray], float]] = {
     "otsu": otsu,
     "kittler": kittler,
@@ -141,6 +130,7 @@ def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, flo
     best, oracle = best_threshold(histogram)
     chosen = {name: rule(counts) for name, rule in POOLED.items()}
     chosen["median of otsu"] = float(np.median([threshold for _, threshold in own]))
+    chosen["middle"] = (chosen["median of otsu"] + chosen["three groups"]) / 2
     chosen |= agreement(run, dataset, chosen["otsu"])
     if erased:
         predictor = load_classifier(run, "cpu")

@@ -23,7 +23,7 @@ from mupvss.search.maps import chosen_kind, witnesses
 from mupvss.search.multiscale import canvas_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import COMPETITION, competition_map, prototype_map
-from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu
+from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu, three_groups
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run, pictures_of
 
@@ -309,12 +309,31 @@ def test_kappa_in_loops():
     assert best_kappa(np.stack([histogram(np.full(50, 0.7))] * 3)) == 0, "the same mask at every threshold"
 
 
-def test_each_picture_counts_for_the_median():
+def test_three_groups_are_those_of_scikit_learn():
+    mixture = pytest.importorskip("sklearn.mixture", reason="of the extra doctor")
+    rng = np.random.default_rng(0)
+    groups = ((0.2, 0.08, 5000), (0.45, 0.1, 2000), (0.8, 0.07, 1500))
+    values = np.concatenate([rng.normal(mean, width, count) for mean, width, count in groups]).clip(0, 1)
+    counts = histogram(values)
+    found = mixture.GaussianMixture(3, tol=1e-8, max_iter=2000, random_state=0).fit(
+        np.repeat(np.arange(101) / 100, counts)[:, None]
+    )
+    highest = found.means_[:, 0].argmax()
+    level = np.arange(45, 101) / 100
+    expected = level[(found.predict_proba(level[:, None])[:, highest] > 0.5).argmax()]
+    assert abs(three_groups(counts) - expected) < 0.0151
+    two = np.zeros(101, int)
+    two[[20, 80]] = 5, 7
+    assert three_groups(two) == otsu(two)
+
+
+def test_the_middle_of_two_rules():
     pictures = [histogram(np.concatenate([np.full(900, low), np.full(100, low + 0.4)])) for low in (0.0, 0.1, 0.5)]
-    thresholds = [otsu(own) for own in pictures]
-    assert choose(np.array(pictures), "median").threshold == sorted(thresholds)[1]
+    median = sorted(otsu(own) for own in pictures)[1]
+    middle = (median + three_groups(sum(pictures))) / 2
+    assert choose(np.array(pictures), "middle").threshold == pytest.approx(middle, abs=0.0051)
     assert choose(np.array(pictures), "otsu").threshold == otsu(sum(pictures))
-    for rule in ("otsu", "median"):
+    for rule in ("otsu", "middle"):
         assert choose(np.zeros((0, 101), int), rule).threshold == 0.5
 
 
@@ -352,17 +371,17 @@ def test_two_witnesses_need_a_search_and_a_classifier():
 
 def test_how_sure_the_masks_are_is_written_and_said(tmp_path, capsys):
     together = "search_and_cam_refined"
-    run = Run(tiny({"search.kinds": [together], "search.maps": together, "search.threshold": "median"}), tmp_path)
+    run = Run(tiny({"search.kinds": [together], "search.maps": together, "search.threshold": "middle"}), tmp_path)
     for stage in ("train", "seeds", "affinity", "masks", "report"):
         run_one(run, stage)
     seeds, masks = (json.loads((tmp_path / stage / "metrics.json").read_text()) for stage in ("seeds", "masks"))
     pair = ("attended_search_refined", "attended_cam_refined")
     assert {path.name for path in (tmp_path / "seeds" / "maps").iterdir()} == {together, *pair}
-    assert seeds["threshold_rule"] == "median"
+    assert seeds["threshold_rule"] == "middle"
     for figures, folder in ((seeds, tmp_path / "seeds" / "maps" / together), (masks, tmp_path / "masks" / "maps" / "walked")):
         found = [read_seeds(path) for path in sorted(folder.iterdir())]
-        own = [otsu(histogram(entry.best()[0])) for entry in found if len(entry.ids)]
-        assert figures["threshold"] == pytest.approx(np.median(own), abs=0.0051)
+        own = [histogram(entry.best()[0]) for entry in found if len(entry.ids)]
+        assert figures["threshold"] == choose(np.array(own), "middle").threshold
     tags = {tag for sample in pictures_of(run, "seeds").samples for tag in sample.tags}
     assert set(seeds["agreement"]) == tags
     assert all(-1 <= kappa <= 1 for kappa in seeds["agreement"].values())

@@ -1,8 +1,9 @@
 """The background threshold without any mask, and how sure the masks are.
 
 A map's best value per pixel is high on objects and low elsewhere. Otsu's criterion separates the two groups with the least
-variance within them; it needs no ground truth and no constant of the data set. It is applied to all pixels at once, or to each
-picture, whose thresholds' median is taken (docs/lab-notes/22-thresholds.md compares these and other rules).
+variance within them; it needs no ground truth and no constant of the data set. Where objects are few or maps have soft rims, its
+threshold is off. The middle of two other rules holds for more kinds of pictures: the median of the pictures' own thresholds,
+and the level at which the highest of three groups begins (docs/lab-notes/22-thresholds.md compares them).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ NO_BACKGROUND = 0.0
 """The threshold of data whose pictures have no background: every pixel reaches it."""
 
 
-Rule = Literal["otsu", "median"]
+Rule = Literal["otsu", "middle"]
 LOW, HIGH = 0.05, 0.95
 """Thresholds at which two maps are compared: beyond them a map is all object or all background."""
 NEAR = 0.1
@@ -64,7 +65,7 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
 
     Args:
         counts: (n, BINS + 1), for each tagged picture the number of its pixels per level of their best value.
-        rule: otsu or median.
+        rule: otsu: of all pixels. middle: between the median of the pictures' own and `three_groups` of all pixels.
 
     Returns:
         A threshold in [0, 1]; 0.5 without a picture.
@@ -72,7 +73,8 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
     pooled = counts.sum(0, dtype=np.int64)
     if rule == "otsu" or not len(counts):
         return described(pooled, otsu(pooled), rule)
-    return described(pooled, round(float(np.median([otsu(own) for own in counts])) * BINS) / BINS, rule)
+    middle = (np.median([otsu(own) for own in counts]) + three_groups(pooled)) / 2
+    return described(pooled, round(float(middle) * BINS) / BINS, rule)
 
 
 def described(counts: np.ndarray, threshold: float, rule: Rule | Literal["none"]) -> Choice:
@@ -134,3 +136,50 @@ def otsu(counts: np.ndarray) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         between = np.where(usable, below * above * (high / above - low / below) ** 2, -1.0)
     return float((np.argmax(between) + 1) / BINS)
+
+
+ROUNDS, SETTLED = 1000, 1e-5
+"""Expectation-maximization ends after so many rounds, or when no level's share in a group changes by more than this."""
+
+
+def three_groups(counts: np.ndarray) -> float:
+    """The level from which a value rather belongs to the highest of three normal distributions, as for background, soft rims and
+    objects. They start from the three groups of least variance within and are fitted by expectation-maximization.
+
+    Args:
+        counts: (BINS + 1,), number of values at each level k / BINS.
+
+    Returns:
+        A threshold in [0, 1]; Otsu's if there are fewer than three different values.
+    """
+    value, weight = np.arange(BINS + 1) / BINS, counts / max(1, counts.sum())
+    if (counts > 0).sum() < 3:
+        return otsu(counts)
+    own = _three_parts(value, weight)
+    for _ in range(ROUNDS):
+        inside = own * weight
+        share = inside.sum(1, keepdims=True).clip(1e-12)
+        mean = (inside * value).sum(1, keepdims=True) / share
+        variance = (inside * (value - mean) ** 2).sum(1, keepdims=True) / share + 1 / (12 * BINS**2)  # that of a level's width
+        score = np.log(share) - np.log(variance) / 2 - (value - mean) ** 2 / (2 * variance)
+        likely = np.exp(score - score.max(0))
+        likely /= likely.sum(0)
+        change, own = np.abs(likely - own).max(), likely
+        if change < SETTLED:
+            break
+    lowest, highest = mean[:, 0].argmin(), mean[:, 0].argmax()
+    reached = (own[highest] > 0.5) & (value > mean[lowest, 0])
+    return float(value[reached.argmax()]) if reached.any() else otsu(counts)
+
+
+def _three_parts(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(3, BINS + 1) of 0 and 1: the three ranges of levels with the least variance within them, each with some weight."""
+    low, high = np.triu_indices(len(value) - 1, 1)
+    below, sums = weight.cumsum(), (weight * value).cumsum()
+    shares = np.stack([below[low], below[high] - below[low], below[-1] - below[high]])
+    parts = np.stack([sums[low], sums[high] - sums[low], sums[-1] - sums[high]])
+    filled = (shares > 0).all(0)
+    between = np.where(filled, parts**2 / np.where(shares > 0, shares, 1), 0).sum(0)
+    best = np.where(filled, between, -1).argmax()
+    place = np.arange(len(value))
+    return np.stack([place <= low[best], (place > low[best]) & (place <= high[best]), place > high[best]]).astype(float)

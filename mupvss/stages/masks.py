@@ -54,7 +54,7 @@ def masks(work: Work) -> Metrics:
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
         walk_all(work, before["maps"])
-        rule: Rule = "median" if before.get("threshold_rule") == "median" else "otsu"
+        rule: Rule = "middle" if before.get("threshold_rule") == "middle" else "otsu"
         found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND, rule)
         after = {"threshold": found.threshold, "miou": found.plain and found.plain.miou}
         after["miou_oracle"] = found.oracle and found.oracle.miou

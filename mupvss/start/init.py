@@ -183,7 +183,7 @@ def _background(data: FolderData) -> str:
     return '# background = "none"           # if every pixel belongs to one of its picture\'s tags (land cover, tissue, scenes)\n'
 
 
-MEDIAN = 'threshold = "median"             # how it is chosen what is object; "otsu" is surer for drawings, this for all else\n'
+MIDDLE = 'threshold = "middle"             # how it is chosen what is object; "otsu": from one histogram, as earlier runs did\n'
 
 
 def _pretrained(backbone: str, weights: str, steps: int) -> str:
@@ -198,7 +198,7 @@ batch_size = 16                  # with so few image steps, twice as many small 
 [search]
 maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
 kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
-{MEDIAN}size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size
+{MIDDLE}size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size
 scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
 
 [affinity]
@@ -237,7 +237,6 @@ def _small(drawn: bool) -> str:
     """drawn: start from the weights that learned on drawings, instead of from scratch."""
     weights = 'weights = "package:drawn"        # learned on drawn things; brings photographs nothing\n' if drawn else ""
     decoder = 'decoder = "package:drawn"\n' if drawn else ""
-    threshold = "" if drawn else MEDIAN
     return f"""[model]
 backbone = "micro"               # small enough to learn without pretrained weights; of photographs it learns little
 {weights}patch_size = 8
@@ -249,7 +248,7 @@ crop_area = [0.7, 1.0]
 
 [search]
 kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
-{threshold}scales = [1.0]
+{MIDDLE}scales = [1.0]
 affinity = ["patch"]
 gamma = 0.2
 pixel_steps = 45                 # larger: maps spread further over even colours
