@@ -344,13 +344,15 @@ def test_a_choice_says_how_sure_it_is():
         return counts
 
     counts = of(50, 10, 5, 10, 25)
-    choice = described(counts, 0.5, "otsu")
+    choice = described(counts, [0.5, 0.55], 0.5, "otsu")
     assert (choice.share, choice.less, choice.more) == pytest.approx((0.4, 0.05 / 0.4, 0.1 / 0.4))
+    assert (choice.least, choice.most) == pytest.approx((0.35, 0.4))
     assert not list(choice.warnings())
-    (unsure,) = described(of(60, 20, 5, 5, 10), 0.5, "otsu").warnings()
-    assert "they lose 25 % of their area, with 0.1 less they gain 100 %" in unsure
-    assert 'data.background = "none"' in " ".join(described(of(30, 0, 0, 0, 70), 0.5, "otsu").warnings())
-    assert not list(described(of(30, 0, 0, 0, 70), 0.0, "none").warnings())
+    (unsure,) = described(of(60, 20, 5, 5, 10), [0.3, 0.5], 0.45, "middle").warnings()
+    assert "20 to 40 % of the tagged pictures" in unsure
+    assert "20 % at 0.45" in unsure
+    assert 'data.background = "none"' in " ".join(described(of(30, 0, 0, 0, 70), [0.5], 0.5, "otsu").warnings())
+    assert not list(described(of(30, 0, 0, 0, 70), [0.0], 0.0, "none").warnings())
 
 
 def test_classes_that_search_and_classifier_see_apart_are_named():

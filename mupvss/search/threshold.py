@@ -8,7 +8,7 @@ and the level at which the highest of three groups begins (docs/lab-notes/22-thr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,9 +25,9 @@ LOW, HIGH = 0.05, 0.95
 """Thresholds at which two maps are compared: beyond them a map is all object or all background."""
 NEAR = 0.1
 """How far the threshold is moved to see how much the masks depend on it."""
-SWELLS, FILLS, AGREES = 0.5, 0.6, 0.6
-"""Limits of the warnings: by how much of itself the objects' area may change when the threshold moves by NEAR; the share of the
-pictures that objects may fill; the least kappa of search and classifier for a class ("substantial", in the usual words)."""
+DIFFERS, FILLS, AGREES = 1.5, 0.6, 0.6
+"""Limits of the warnings: how many times as large objects may be by one rule as by another; the share of the pictures that they
+may fill; the least kappa of search and classifier for a class ("substantial", in the usual words)."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,20 @@ class Choice:
     """Share of that area that is lost when the threshold rises by NEAR."""
     more: float
     """Share of that area that is gained when it falls by NEAR."""
+    least: float
+    """`share` by the rule that finds the least: Otsu's of all pixels, the median of the pictures' own, or three groups."""
+    most: float
+    """`share` by the rule that finds the most."""
 
     def warnings(self) -> Iterator[str]:
         """Why the masks may be wrong, as sentences."""
         if self.rule == "none":
             return
-        if max(self.less, self.more) > SWELLS:
+        if self.most > DIFFERS * self.least:
             yield (
-                f"the masks depend on the threshold ({self.threshold:.2f}, chosen without masks): with {NEAR} more they lose "
-                f"{100 * self.less:.0f} % of their area, with {NEAR} less they gain {100 * self.more:.0f} %"
+                f"the maps do not say how large objects are: {100 * self.least:.0f} to {100 * self.most:.0f} % of the tagged "
+                f"pictures, depending on how the threshold is chosen; {100 * self.share:.0f} % at {self.threshold:.2f}. Look at "
+                "the masks, and correct some of them in the studio"
             )
         if self.share > FILLS:
             yield (
@@ -71,18 +76,23 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
         A threshold in [0, 1]; 0.5 without a picture.
     """
     pooled = counts.sum(0, dtype=np.int64)
-    if rule == "otsu" or not len(counts):
-        return described(pooled, otsu(pooled), rule)
-    middle = (np.median([otsu(own) for own in counts]) + three_groups(pooled)) / 2
-    return described(pooled, round(float(middle) * BINS) / BINS, rule)
+    if not len(counts):
+        return described(pooled, [0.5], 0.5, rule)
+    rules = otsu(pooled), float(np.median([otsu(own) for own in counts])), three_groups(pooled)
+    middle = round((rules[1] + rules[2]) / 2 * BINS) / BINS
+    return described(pooled, rules, rules[0] if rule == "otsu" else middle, rule)
 
 
-def described(counts: np.ndarray, threshold: float, rule: Rule | Literal["none"]) -> Choice:
-    """A threshold with what follows from it. counts: (BINS + 1,), of all pictures."""
+def described(counts: np.ndarray, rules: Sequence[float], threshold: float, rule: Rule | Literal["none"]) -> Choice:
+    """A threshold with what follows from it. counts: (BINS + 1,), of all pictures. rules: thresholds by several rules."""
     reach = counts[::-1].cumsum()[::-1] / max(1, counts.sum())
-    at, step = round(threshold * BINS), round(NEAR * BINS)
-    share, fewer, more = (float(reach[level]) for level in (at, min(BINS, at + step), max(0, at - step)))
-    return Choice(threshold, rule, share, (share - fewer) / max(share, 1e-9), (more - share) / max(share, 1e-9))
+
+    def share(level: float) -> float:
+        return float(reach[min(BINS, max(0, round(level * BINS)))])
+
+    here, shares = share(threshold), [share(level) for level in rules]
+    less, more = here - share(threshold + NEAR), share(threshold - NEAR) - here
+    return Choice(threshold, rule, here, less / max(here, 1e-9), more / max(here, 1e-9), min(shares), max(shares))
 
 
 def best_kappa(counts: np.ndarray) -> float:

@@ -85,7 +85,7 @@ def score_maps(
             masked += 1
     histogram, trivial, everyone = team.total(histogram), team.total(trivial), np.array(team.in_order(counts))
     tagged = everyone[everyone.any(1)] if len(everyone) else np.zeros((0, BINS + 1), np.uint32)
-    choice = choose(tagged, rule) if background else described(tagged.sum(0), NO_BACKGROUND, "none")
+    choice = choose(tagged, rule) if background else described(tagged.sum(0), [NO_BACKGROUND], NO_BACKGROUND, "none")
     if not histogram.any():
         return MapScores(choice, None, None, None, [])
     best, oracle = best_threshold(histogram)

@@ -92,7 +92,7 @@ def _sureness(choice: Choice, agreement: dict[str, float]) -> Metrics:
     warnings = [*choice.warnings(), *disagreements(agreement)]
     for text in warnings:
         console.print(f"! {text}", highlight=False, soft_wrap=True, markup=False)
-    sure = {"share": choice.share, "less": choice.less, "more": choice.more}
+    sure = {name: getattr(choice, name) for name in ("share", "less", "more", "least", "most")}
     return {
         "threshold_rule": choice.rule,
         "sureness": {key: round(value, 4) for key, value in sure.items()},
