@@ -284,7 +284,8 @@ class SearchOptions(Section):
     gamma: float = Field(default=1.0, gt=0)
     """Power of the finished maps. Below 1 it lifts the body of an object that one salient part outshines."""
     canvas_stride: Positive = 4
-    """Maps are merged and stored at one cell per this many pixels, in both directions."""
+    """Maps are merged and stored at one cell per this many pixels, in both directions. With `size`, pixels of the picture at that
+    size."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """As `train.precision`."""
 

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import network_of, tiny
+from helpers import info_of, network_of, tiny
 from PIL import Image
 
 from mupvss.errors import DataError, UserError
@@ -17,10 +17,11 @@ from mupvss.evaluation.sweep import levels
 from mupvss.methods import find_method
 from mupvss.methods.mupvss import MupvssSearch
 from mupvss.options import CNNConfig, PEMConfig, SearchConfig
+from mupvss.predict.predictor import Predictor
 from mupvss.search import maps
 from mupvss.search.affinity import affinity, refine, refine_by_pixels
 from mupvss.search.maps import chosen_kind, witnesses
-from mupvss.search.multiscale import canvas_size, search_maps, whole_picture
+from mupvss.search.multiscale import canvas_size, cell_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import COMPETITION, competition_map, prototype_map
 from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu, three_groups
@@ -232,7 +233,7 @@ def test_a_size_makes_the_scales_independent_of_the_picture(network, picture, si
     config = SearchConfig(scales=(0.5, 1.0), size=80, precision="fp32")
     found = searched(network, picture.resize((side, side)), [1], ["search"], config, global_prototypes=False)
     assert seen == [(32, 32), (40, 40), (80, 80)], "the training size for the prototypes, then the two scales"
-    assert found["search"].shape == (1, side // 4, side // 4)
+    assert found["search"].shape == (1, 20, 20), "cells of the working size"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (8, 8)])
@@ -274,6 +275,26 @@ def test_bad_seed_files(tmp_path):
     np.savez(path, ids=np.array([object()]), maps=np.zeros((1, 12, 16)), size=np.array([45, 61]), stride=4)
     with pytest.raises(DataError):
         read_seeds(path)
+
+
+def test_small_pictures_get_finer_cells_and_large_ones_no_more_of_them():
+    sized, plain = SearchConfig(size=432), SearchConfig()
+    assert [cell_size((w, h), sized) for w, h in ((500, 375), (200, 200), (4000, 3000), (40, 40))] == [4, 2, 32, 1]
+    assert [cell_size((w, h), plain) for w, h in ((500, 375), (200, 200), (4000, 3000))] == [4, 4, 4]
+    for width, height in ((500, 375), (333, 500), (200, 200), (1600, 1200), (4000, 3000)):
+        rows, columns = canvas_size(width, height, cell_size((width, height), sized))
+        assert 8000 < rows * columns < 16000
+
+
+def test_the_cells_of_a_search_and_of_its_file_are_the_same(network, tmp_path):
+    predictor = Predictor(
+        network, info_of(("cat", "dog", "hen")), SearchConfig(scales=(1.0,), size=64, canvas_stride=4), device="cpu"
+    )
+    for size, stride in (((40, 24), 2), ((128, 128), 8)):
+        seeds = predictor.search(Image.effect_noise(size, 90).convert("RGB"), [0], ["cam"])["cam"]
+        assert seeds.stride == stride
+        write_seeds(tmp_path / "s.npz", seeds)  # which checks that maps, size and cells fit
+        assert read_seeds(tmp_path / "s.npz").best()[0].shape == size[::-1]
 
 
 def test_otsu_in_loops():

@@ -20,7 +20,7 @@ from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
 from mupvss.search.maps import asked_kinds, chosen_kind
-from mupvss.search.multiscale import search_maps
+from mupvss.search.multiscale import cell_size, search_maps
 from mupvss.search.seeds import Seeds
 
 
@@ -105,7 +105,8 @@ class Predictor(SharedPredictor, PicturePredictor):
         """
         model, ids = self.info.model, np.array(classes, np.int16) + 1
         factor = reduction(image.size)
-        small, size, stride = reduced(image, factor), (image.height, image.width), self.config.canvas_stride * factor
+        small, size = reduced(image, factor), (image.height, image.width)
+        stride = cell_size(small.size, self.config) * factor
         maps = search_maps(
             self.network,
             small,

@@ -28,6 +28,12 @@ def canvas_size(width: int, height: int, stride: int) -> tuple[int, int]:
     return -(-height // stride), -(-width // stride)
 
 
+def cell_size(size: tuple[int, int], search: SearchOptions) -> int:
+    """Side of a canvas cell in pixels of a picture of (width, height): `canvas_stride`, which with `search.size` is that of the
+    picture at its working size, so that small pictures get finer maps and large ones do not get more cells."""
+    return max(1, round(search.canvas_stride / working_scale(size, search.size))) if search.size else search.canvas_stride
+
+
 @torch.no_grad()
 def search_maps(
     network: nn.Module,
@@ -60,7 +66,7 @@ def search_maps(
         mirror share a batch. Each scale's maps are stretched to [0, 1] before they are averaged, and the average is stretched
         once more. Joined kinds are made last, from the finished ones.
     """
-    size = canvas_size(*image.size, search.canvas_stride)
+    size = canvas_size(*image.size, cell_size(image.size, search))
     if not classes:
         return {kind: torch.zeros(0, *size) for kind in kinds}
     sums = {kind: torch.zeros(len(classes), *size) for kind in parts_of(offered, kinds)}

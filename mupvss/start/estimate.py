@@ -24,7 +24,7 @@ from mupvss.options import HeadAffinity
 from mupvss.runtime.device import autocast, own_cores, pick_device, prepare
 from mupvss.runtime.log import console, progress_bar
 from mupvss.search.maps import asked_kinds, chosen_kind
-from mupvss.search.multiscale import search_maps
+from mupvss.search.multiscale import cell_size, search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import build_segmenter
 from mupvss.segmentation.losses import segmentation_loss
@@ -77,7 +77,7 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         settings = (offered, config.search, config.search_options, *sizes, method.shared)
         maps = search_maps(network.eval(), picture, tagged, kinds, *settings)[kinds[0]].numpy()
         ids = np.array(tagged, np.int16) + 1
-        seeds.append(Seeds(ids, maps, (picture.height, picture.width), config.search.canvas_stride))
+        seeds.append(Seeds(ids, maps, (picture.height, picture.width), cell_size(picture.size, config.search)))
 
     def read() -> None:
         sample = samples[len(samples) // 2]
