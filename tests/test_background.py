@@ -12,17 +12,17 @@ from PIL import Image
 import mupvss
 from mupvss.cli.main import main
 from mupvss.data.masks import read_label_image, write_palette_png
-from mupvss.data.sample import Sample
+from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import write_tags
 from mupvss.doctor.masks import mask_doubt
 from mupvss.masks.pseudo import prepare_crf, pseudo_mask, refine_mask
 from mupvss.model.checkpoint import read_header
 from mupvss.options import MasksConfig, ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
-from mupvss.search.seeds import Seeds
+from mupvss.search.seeds import Seeds, seed_path, write_seeds
 from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
-from mupvss.stages.scoring import TRIVIAL, _trivial
+from mupvss.stages.scoring import TRIVIAL, _trivial, kappas
 
 OWN = {"baseline": False, "model.weights": "", "search.scales": [1.0]}
 SMALL = words({key: value for key, value in TINY.items() if not key.startswith(("data.", "affinity."))} | OWN)
@@ -127,6 +127,23 @@ def land(tmp_path_factory):
     assert main(["init", *arguments, "--quick", "--background", "none"]) == 0
     assert main(["run", str(root / "land.toml"), "--out", str(root / "run"), "--data.masks", str(root / "masks"), *SMALL]) == 0
     return root
+
+
+def test_search_and_classifier_are_compared_where_a_tag_is_the_highest(tmp_path):
+    ids, rng = np.array([1, 2], np.int16), np.random.default_rng(0)
+    where = rng.random((12, 16)) < 0.4
+    first = np.stack([where, ~where]).astype(np.float32)
+    moved = np.stack([np.roll(where, 5, 1), ~np.roll(where, 5, 1)]).astype(np.float32)
+    for name, (search, classifier) in {"same": (first, first / 3), "other": (first, moved)}.items():
+        samples = [
+            Sample("p", "p", frozenset({"field", "lake"}), lambda: None),
+            Sample("q", "q", frozenset({"town"}), lambda: None),
+        ]
+        for kind, maps in (("s", search), ("c", classifier)):
+            write_seeds(seed_path(tmp_path / name, kind, "p"), Seeds(ids, maps, (48, 64), 4))
+        found = kappas(Dataset(LAND, samples), tmp_path / name, ("s", "c"), background=False)
+        assert set(found) == {"field", "lake"}, "a picture with one tag says nothing"
+        assert min(found.values()) == pytest.approx(1) if name == "same" else max(found.values()) < 0.3
 
 
 @pytest.mark.slow

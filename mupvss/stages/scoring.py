@@ -95,16 +95,18 @@ def score_maps(
     return MapScores(choice, best, plain, oracle, merged, pictures, compared)
 
 
-def kappas(dataset: Dataset, folder: Path, pair: tuple[str, str]) -> dict[str, float]:
+def kappas(dataset: Dataset, folder: Path, pair: tuple[str, str], background: bool) -> dict[str, float]:
     """How far two kinds of maps, one of the search and one of the classifier, find the same, by class: `best_kappa` over the
-    pictures that have the tag."""
+    pictures that have the tag; without a background, kappa of where the class is the highest, over those that have another tag
+    too."""
     counts = np.zeros((len(dataset.classes), 3, BINS + 1), np.int64)
     team = processes()
     for sample in team.share(dataset.samples):
-        if sample.tags:
+        if len(sample.tags) > (0 if background else 1):
             one, other = (read_seeds(seed_path(folder, kind, sample.name)) for kind in pair)
             for place, class_id in enumerate(one.ids):
-                counts[class_id - 1] += _levels_of_three(one.maps[place], other.maps[place])
+                found = [m.maps[place] if background else (m.maps.argmax(0) == place).astype(np.float32) for m in (one, other)]
+                counts[class_id - 1] += _levels_of_three(*found)
     counts = team.total(counts)
     return {name: best_kappa(own) for name, own in zip(dataset.classes, counts, strict=True) if own.any()}
 

@@ -84,7 +84,7 @@ def scored(
     background, rule = inputs.background == "some", inputs.search.threshold
     found = {kind: score_maps(dataset, folder, kind, background, rule) for kind in kinds}
     pair = witnesses(predictor.maps, predictor.kind)
-    return found, kappas(dataset, folder, pair) if pair is not None and set(pair) <= set(kinds) else {}
+    return found, kappas(dataset, folder, pair, background) if pair is not None and set(pair) <= set(kinds) else {}
 
 
 def _sureness(choice: Choice, agreement: dict[str, float]) -> Metrics:
