@@ -352,3 +352,9 @@ def test_masks_that_are_settled_and_not():
     assert mask_doubt(0, Seeds(ids, np.zeros_like(soft), (40, 40), 4), 0.4).reach == 1
     assert mask_doubt(0, Seeds(ids, np.ones_like(soft), (40, 40), 4), 0.4).reach == 1
     assert mask_doubt(0, Seeds(ids[:0], soft[:0], (40, 40), 4), 0.4).doubt == 0
+    two = np.array([1, 2], np.int16)
+    beside_sharp, beside_soft = (
+        mask_doubt(0, Seeds(two, np.concatenate([other, np.zeros_like(other)]), (40, 40), 4), 0.4) for other in (sharp, soft)
+    )
+    assert beside_sharp.reach == beside_soft.reach == 1
+    assert 0.9 < beside_sharp.doubt < beside_soft.doubt < 1, "the other class decides between pictures that lost one"

@@ -15,7 +15,7 @@ from mupvss.data.decisions import Decisions, State, Status
 from mupvss.data.images import read_image
 from mupvss.data.masks import IGNORE, highest_id, read_label_image
 from mupvss.data.sources import load_dataset
-from mupvss.doctor.masks import mask_doubt
+from mupvss.doctor.masks import DOUBT, mask_doubt
 from mupvss.errors import CheckpointError, DataError, UserError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.predict_folder import find_pictures
@@ -287,7 +287,7 @@ class Workspace:
         fresh: dict[str, list[object]] = {}
         for entry in self.entries.values():
             at = seed_path(self.run / "seeds", self.predictor.kind, entry.name)
-            state = [file_state(str(at)), round(self.threshold, 4)]
+            state = [file_state(str(at)), round(self.threshold, 4), DOUBT]
             if state[0] is None:
                 continue
             known = kept.get(entry.name)

@@ -195,6 +195,7 @@ function drawTools() {
   if (none) return;
   $("name").textContent = `${picture.file} (${picture.status})`;
   for (const box of document.querySelectorAll("#tags input")) box.checked = picture.tags.includes(box.value);
+  ownTagsFirst(picture);
   const chosen = $("tag-of-map").value;
   options($("tag-of-map"), picture.tags.map((t) => [t, t]));
   if (picture.tags.includes(chosen)) $("tag-of-map").value = chosen;
@@ -343,6 +344,16 @@ function drawer(button, id) {
 }
 
 // Start --------------------------------------------------------------------------------------------------------------
+
+// Only when another picture is opened: boxes must not move under the pointer.
+function ownTagsFirst(picture) {
+  if ($("tags").dataset.of === picture.name) return;
+  $("tags").dataset.of = picture.name;
+  const place = (label) => state.project.classes.indexOf(label.querySelector("input").value);
+  const own = (label) => (label.querySelector("input").checked ? 0 : 1);
+  const labels = [...document.querySelectorAll("#tags label")];
+  $("tags").append(...labels.sort((a, b) => own(a) - own(b) || place(a) - place(b)));
+}
 
 function checkbox(value, checked, colour) {
   const label = document.createElement("label");
