@@ -297,9 +297,10 @@ class SearchConfig(SearchOptions):
     """Maps that become masks; own: the default of the method."""
     kinds: tuple[str, ...] = ()
     """Maps to make and score; empty: all that the method offers."""
-    threshold: Literal["otsu", "middle"] = added("otsu", neutral="otsu")
-    """How the background threshold is chosen without masks. otsu: where the values of all pixels fall apart into two groups.
-    middle: between the median of the pictures' own and where the highest of three groups begins, for all kinds of pictures."""
+    threshold: Literal["otsu", "middle", "groups"] = added("otsu", neutral="otsu")
+    """How the background threshold is chosen without masks. otsu: where the values of all pixels fall apart into two groups;
+    groups: where the highest of three groups begins, for small things on plain ground; middle: between that and the median of the
+    pictures' own, for all kinds of pictures."""
 
 
 class NoAffinity(Section):

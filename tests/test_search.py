@@ -354,7 +354,8 @@ def test_the_middle_of_two_rules():
     middle = (median + three_groups(sum(pictures))) / 2
     assert choose(np.array(pictures), "middle").threshold == pytest.approx(middle, abs=0.0051)
     assert choose(np.array(pictures), "otsu").threshold == otsu(sum(pictures))
-    for rule in ("otsu", "middle"):
+    assert choose(np.array(pictures), "groups").threshold == three_groups(sum(pictures))
+    for rule in ("otsu", "middle", "groups"):
         assert choose(np.zeros((0, 101), int), rule).threshold == 0.5
 
 

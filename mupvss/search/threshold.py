@@ -20,7 +20,7 @@ NO_BACKGROUND = 0.0
 """The threshold of data whose pictures have no background: every pixel reaches it."""
 
 
-Rule = Literal["otsu", "middle"]
+Rule = Literal["otsu", "middle", "groups"]
 LOW, HIGH = 0.05, 0.95
 """Thresholds at which two maps are compared: beyond them a map is all object or all background."""
 NEAR = 0.1
@@ -56,7 +56,7 @@ class Choice:
             yield (
                 f"the maps do not say how large objects are: {100 * self.least:.0f} to {100 * self.most:.0f} % of the tagged "
                 f"pictures, depending on how the threshold is chosen; {100 * self.share:.0f} % at {self.threshold:.2f}. Look at "
-                "the masks, and correct some of them in the studio"
+                "the masks: if they are too large, try search.threshold = 'groups'"
             )
         if self.share > FILLS:
             yield (
@@ -70,7 +70,7 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
 
     Args:
         counts: (n, BINS + 1), for each tagged picture the number of its pixels per level of their best value.
-        rule: otsu: of all pixels. middle: between the median of the pictures' own and `three_groups` of all pixels.
+        rule: otsu: of all pixels. groups: `three_groups` of all pixels. middle: between that and the median of the pictures' own.
 
     Returns:
         A threshold in [0, 1]; 0.5 without a picture.
@@ -80,7 +80,7 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
         return described(pooled, [0.5], 0.5, rule)
     rules = otsu(pooled), float(np.median([otsu(own) for own in counts])), three_groups(pooled)
     middle = round((rules[1] + rules[2]) / 2 * BINS) / BINS
-    return described(pooled, rules, rules[0] if rule == "otsu" else middle, rule)
+    return described(pooled, rules, {"otsu": rules[0], "groups": rules[2], "middle": middle}[rule], rule)
 
 
 def described(counts: np.ndarray, rules: Sequence[float], threshold: float, rule: Rule | Literal["none"]) -> Choice:

@@ -54,7 +54,7 @@ def masks(work: Work) -> Metrics:
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
         walk_all(work, before["maps"])
-        rule: Rule = "middle" if before.get("threshold_rule") == "middle" else "otsu"
+        rule: Rule = found_by if (found_by := before.get("threshold_rule")) in ("middle", "groups") else "otsu"
         found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND, rule)
         after = {"threshold": found.threshold, "miou": found.plain and found.plain.miou}
         after["miou_oracle"] = found.oracle and found.oracle.miou
