@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from helpers import TINY, words
+from helpers import TINY, tiny, words
 from PIL import Image
 
 import mupvss
@@ -19,9 +19,12 @@ from mupvss.masks.pseudo import prepare_crf, pseudo_mask, refine_mask
 from mupvss.model.checkpoint import read_header
 from mupvss.options import MasksConfig, ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
-from mupvss.search.seeds import Seeds, seed_path, write_seeds
+from mupvss.search.seeds import Seeds, read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter
+from mupvss.stages.affinity import share_with_both
+from mupvss.stages.run import run_one
+from mupvss.stages.run_folder import Run
 from mupvss.stages.scoring import TRIVIAL, _trivial, kappas
 
 OWN = {"baseline": False, "model.weights": "", "search.scales": [1.0]}
@@ -196,3 +199,35 @@ def test_init_asks_whether_there_is_a_background(land, tmp_path, capsys):
     assert main(["init", *arguments, "--out", str(tmp_path / "b.toml"), "--background", "none"]) == 0
     assert "does every pixel belong" not in capsys.readouterr().out
     assert '\nbackground = "none"' in (tmp_path / "b.toml").read_text()
+
+
+def test_a_high_threshold_leaves_sure_objects(halves):
+    seeds, image = halves
+    for background, margin in ((0.8, 0.3), (0.9, 0.25)):
+        _, labels = pseudo_mask(seeds, image, background, MasksConfig(crf="none", margin=margin))
+        found = set(np.unique(labels))
+        assert {0, 2, 3, 255} >= found >= {2, 3, 255}, "the maps go up to 1"
+
+
+def test_affinity_is_learned_only_where_the_labels_show_two_things(tmp_path, capsys):
+    run = Run(tiny({"search.threshold": "groups"}), tmp_path)
+    run_one(run, "train")
+    run_one(run, "seeds")
+    for path in (tmp_path / "seeds" / "maps").glob("*/*.npz"):
+        seeds = read_seeds(path)
+        write_seeds(path, Seeds(seeds.ids, np.full_like(seeds.maps, 0.5), seeds.size, seeds.stride))  # sure of nothing
+    assert run_one(run, "affinity")["learned"] is False
+    assert "the maps are used as they are" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "affinity" / "model.safetensors").exists()
+    metrics = run_one(run, "masks")
+    assert metrics["threshold"] == json.loads((tmp_path / "seeds" / "metrics.json").read_text())["threshold"]
+    assert not (tmp_path / "masks" / "maps").exists()
+    assert len(list((tmp_path / "masks" / "full").glob("*.png"))) == 6
+
+
+def test_how_many_pictures_show_two_things(tmp_path):
+    samples = [Sample(f"{i}", f"{i}", frozenset({"field"} if i else ()), lambda: None) for i in range(4)]
+    for i, ids in enumerate(([0, 1], [0, 1], [1, 255], [0, 255])):
+        write_palette_png(tmp_path / f"{i}.png", np.array([ids], np.uint8))
+    assert share_with_both(Dataset(("field",), samples), tmp_path) == pytest.approx(1 / 3), "the first has no tag"
+    assert share_with_both(Dataset(("field",), samples[:1]), tmp_path) == 1

@@ -64,8 +64,8 @@ def pseudo_mask(seeds: Seeds, image: np.ndarray, background: float, config: Mask
     and the labels to learn from (H, W) uint8.
 
     background: the map value that the background gets; NO_BACKGROUND: there is none. A label becomes 255 where a stronger or a
-    weaker background (times 1 + margin or 1 - margin) changes it; without a background, where it changes if the class's own map
-    is weaker. A picture without a tag is all background, or, if there is none, unsure.
+    weaker background (times 1 + margin, but at most halfway to 1, or times 1 - margin) changes it; without a background, where it
+    changes if the class's own map is weaker. A picture without a tag is all background, or, if there is none, unsure.
     """
     if not len(seeds.ids) and background == NO_BACKGROUND:
         return refine_mask(seeds, image, background, config), np.full(seeds.size, IGNORE, np.uint8)
@@ -98,7 +98,9 @@ def _questions(background: float, config: MasksConfig) -> list[_Question]:
         return [own]
     if background == NO_BACKGROUND:
         return [own, _Question(background, 1 - margin)]
-    return [own, *(_Question(background * factor) for factor in (1 + margin, 1 - margin))]
+    # Near 1 no map could reach a background that is stronger by the whole margin, and no pixel would be sure of its object.
+    stronger = min(background * (1 + margin), (1 + background) / 2)
+    return [own, _Question(stronger), _Question(background * (1 - margin))]
 
 
 def _refine(

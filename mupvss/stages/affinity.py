@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import write_palette_png
+from mupvss.data.masks import IGNORE, read_label_image, write_palette_png
+from mupvss.data.sample import Dataset, evenly
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.options import MasksConfig, NoAffinity, Section, added
-from mupvss.runtime.log import each
+from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds_for, seed_path
 from mupvss.stages.run_folder import Metrics, Stage, Work
@@ -17,6 +20,8 @@ from mupvss.training.affinity import train_affinity
 
 CRF, MARGIN = "clip-es", 0.3
 """CRF and margin of the labels that the affinity network learns from; see `MasksConfig`."""
+LOOKED_AT, ENOUGH = 500, 0.05
+"""Affinity is learned only if this share of so many pictures has labels of two kinds."""
 
 
 class AffinityInputs(Section):
@@ -49,6 +54,15 @@ def affinity(work: Work) -> Metrics:
     write_labels(work, inputs)
     processes().wait()
     labels, classifier = work.folder / "labels", work.run.checkpoint("train")
+    both = processes().from_main(share_with_both(work.dataset, labels))
+    if both < ENOUGH:
+        console.print(
+            f"! affinity: in {100 * both:.0f} % of the tagged pictures are the maps sure of two things at once, such as object "
+            "and background, so what belongs together cannot be learned from them; the maps are used as they are",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return {"kind": inputs.affinity.kind, "learned": False, "both": both}
     settings = (inputs.affinity, inputs.seed, inputs.flip, work.dataset, labels, classifier)
     return {"kind": inputs.affinity.kind, **train_affinity(*settings, work.run.manner, work.folder, work.identity)}
 
@@ -65,6 +79,13 @@ def write_labels(work: Work, inputs: AffinityInputs) -> None:
             maps = read_seeds_for(image, sample, seed_path(seeds, found["maps"], sample.name))
             _, labels = pseudo_mask(maps, np.array(image), found["threshold"], config)
             write_palette_png(path, labels)
+
+
+def share_with_both(dataset: Dataset, labels: Path) -> float:
+    """Share of the tagged pictures whose sure labels are of two kinds, from LOOKED_AT of them; 1 without a tagged picture."""
+    tagged = evenly([sample for sample in dataset.samples if sample.tags], LOOKED_AT)
+    found = [np.unique(read_label_image(labels / f"{sample.name}.png")) for sample in tagged]
+    return float(np.mean([(values != IGNORE).sum() > 1 for values in found])) if found else 1.0
 
 
 AFFINITY = Stage(

@@ -49,7 +49,8 @@ def masks(work: Work) -> Metrics:
     """-> full/NAME.png (every pixel), labels/NAME.png (255 where unsure), confidence/NAME.png (grey, 255 for 1)."""
     seeds = work.run.folder("seeds")
     before = read_json(seeds / "metrics.json")
-    if work.inputs.affinity.kind == "none":  # the maps of the seeds are used unchanged, with their scores
+    learned = read_json(work.run.folder("affinity") / "metrics.json").get("learned", True)
+    if work.inputs.affinity.kind == "none" or not learned:  # the maps of the seeds are used unchanged, with their scores
         after = {"threshold": before["threshold"], "miou": before.get("miou"), "miou_oracle": before.get("miou_oracle")}
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
