@@ -415,3 +415,20 @@ def test_how_sure_the_masks_are_is_written_and_said(tmp_path, capsys):
     for text in seeds["warnings"]:
         assert " ".join(f"! {text}".split()) in said
         assert text in page
+
+
+def test_another_threshold_searches_nothing_again(tmp_path, monkeypatch):
+    config = {"search.kinds": ["search", "cam"], "search.maps": "search"}
+    for stage in ("train", "seeds"):
+        first = run_one(Run(tiny(config), tmp_path), stage)
+    searched = []
+    monkeypatch.setattr(Predictor, "search", lambda *given: searched.append(given))
+    again = run_one(Run(tiny(config | {"search.threshold": "middle"}), tmp_path), "seeds")
+    assert again["threshold_rule"] == "middle"
+    run_one(Run(tiny(config | {"search.maps": "cam", "data.background": "none"}), tmp_path), "seeds")
+    assert not searched
+    assert first["miou_oracle"] == again["miou_oracle"]
+    assert list((tmp_path / "seeds.earlier" / "maps").iterdir()), "what was set aside is complete"
+    with pytest.raises(Exception, match="object"):  # there are no such maps yet, and the search is taken out
+        run_one(Run(tiny(config | {"search.scales": [0.5]}), tmp_path), "seeds")
+    assert searched

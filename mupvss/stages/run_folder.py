@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -84,6 +85,8 @@ class Work:
     """The stage's fingerprint; a training is resumed only if it is the same."""
     further: Dataset | None = None
     """The pictures that the stage asked for with `Stage.further`."""
+    pictures: str = ""
+    """Identifies the data set: its classes, names, tags and files."""
 
     @property
     def device(self) -> torch.device:
@@ -148,12 +151,11 @@ def _marker(folder: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
-def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str]) -> str:
-    """The fingerprint of a stage. after: the fingerprints of the stages it builds on."""
+def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str], pictures: list[Any] | None = None) -> str:
+    """The fingerprint of a stage. after: the fingerprints of the stages it builds on. pictures: `dataset_identity` if known."""
     decided = given_identity(dataset) if stage.learns_masks else []
-    return fingerprint(
-        stage.name, stage.revision, stage.inputs(config), after, dataset_identity(dataset), *([decided] if decided else [])
-    )
+    pictures = dataset_identity(dataset) if pictures is None else pictures
+    return fingerprint(stage.name, stage.revision, stage.inputs(config), after, pictures, *([decided] if decided else []))
 
 
 def finished(folder: Path, known: str, truth: str = "") -> bool:
@@ -180,7 +182,8 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
     truth = truth_identity(dataset, run.config.data) if stage.scores else ""
     after = [stage_fingerprint(run.folder(name)) for name in stage.after]
     folder, team = run.folder(stage.name), processes()
-    known = known_by(stage, run.config, dataset, after)
+    pictures = dataset_identity(dataset)
+    known = known_by(stage, run.config, dataset, after, pictures)
     if team.main:
         from mupvss.stages.earlier import take_over
 
@@ -194,7 +197,7 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
         return dict(read_json(folder / "metrics.json"))
     others = stage.further(run)
     further = None if others is None else pictures_of(run, others)
-    work = Work(inputs, dataset, folder, run, known, further)
+    work = Work(inputs, dataset, folder, run, known, further, fingerprint(pictures))
     return _do(stage, work, truth)
 
 
@@ -270,6 +273,35 @@ def _set_aside(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     folder.replace(aside)
     console.print(f"{folder.name}: settings or data have changed; the old result is kept in {aside}", highlight=False)
+
+
+def reuse(folder: Path, part: str, known: str) -> None:
+    """Makes a subfolder of a stage's result again available after other settings of the stage have changed, on which it does not
+    depend.
+
+    Args:
+        folder: The stage's own folder. Results of an earlier attempt at the same work are kept.
+        part: Name of the subfolder.
+        known: Identifies what the subfolder depends on. The stage set aside is used if it was made under the same.
+    """
+    record, aside = f"{part}.json", folder.with_name(folder.name + EARLIER)
+    old = aside / record
+    if not (folder / record).is_file() and not (folder / part).exists() and old.is_file() and read_json(old) == known:
+        console.print(f"{folder.name}: takes over what the change does not concern ({part})", highlight=False)
+        temporary = folder / f".{part}.copied"
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(aside / part, temporary, copy_function=_linked)
+        temporary.replace(folder / part)
+    write_json(folder / record, known)
+
+
+def _linked(source: str, target: str) -> str:
+    """Copies a file that is never changed in place, without using its space twice where the disk can do that."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target
 
 
 def _earlier_seconds(folder: Path) -> float:

@@ -20,11 +20,15 @@ from mupvss.runtime.processes import processes
 from mupvss.search.maps import witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import Choice, disagreements
-from mupvss.stages.run_folder import Metrics, Stage, Work
+from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint, reuse, stage_fingerprint
 from mupvss.stages.scoring import MapScores, as_record, kappas, score_maps
 
 CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
 """Kinds of the plain CAM's maps, and the prefix of their figures' names."""
+
+
+OF_THE_SCORES = ("maps", "kinds", "threshold")
+"""Options of the search that change no map."""
 
 
 class SeedsInputs(Section):
@@ -55,6 +59,11 @@ def seeds(work: Work) -> Metrics:
     """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     inputs, dataset, folder = work.inputs, work.dataset, work.folder
     predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
+    if processes().main:
+        search = inputs.search.model_copy(update={name: SearchConfig.model_fields[name].default for name in OF_THE_SCORES})
+        network = stage_fingerprint(work.run.folder("train"))
+        reuse(folder, "maps", fingerprint(network, work.pictures, search, inputs.options))
+    processes().wait()
     found, agreement = scored(predictor, dataset, folder, inputs)
     chosen = found[predictor.kind]
     write_masks(dataset, folder, predictor.kind, chosen.threshold)
