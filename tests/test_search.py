@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from mupvss.search.spatial_search import COMPETITION, competition_map, prototype
 from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu, three_groups
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run, pictures_of
+from mupvss.stages.seeds import SEEDS
 
 PLAIN = SearchConfig(scales=(1.0,), precision="fp32")
 CNN = CNNConfig(backbone="resnet38", channels=1 / 32)
@@ -429,6 +431,19 @@ def test_another_threshold_searches_nothing_again(tmp_path, monkeypatch):
     assert not searched
     assert first["miou_oracle"] == again["miou_oracle"]
     assert list((tmp_path / "seeds.earlier" / "maps").iterdir()), "what was set aside is complete"
+    monkeypatch.setattr("mupvss.stages.seeds.SEEDS", dataclasses.replace(SEEDS, revision=99))
+    with pytest.raises(Exception, match="object"):  # other maps under the same options
+        run_one(Run(tiny(config | {"search.threshold": "groups"}), tmp_path), "seeds")
+    monkeypatch.setattr("mupvss.stages.seeds.SEEDS", SEEDS)
     with pytest.raises(Exception, match="object"):  # there are no such maps yet, and the search is taken out
         run_one(Run(tiny(config | {"search.scales": [0.5]}), tmp_path), "seeds")
     assert searched
+
+
+def test_maps_that_were_deleted_are_searched_again(tmp_path):
+    config = {"search.kinds": ["search"], "search.maps": "search"}
+    for stage in ("train", "seeds"):
+        run_one(Run(tiny(config), tmp_path), stage)
+    shutil.rmtree(tmp_path / "seeds" / "maps")
+    run_one(Run(tiny(config | {"search.threshold": "middle"}), tmp_path), "seeds")
+    assert len(list((tmp_path / "seeds" / "maps" / "search").iterdir())) == 6

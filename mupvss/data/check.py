@@ -6,14 +6,16 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mupvss.data.images import DARK
+from mupvss.data.images import BLACK, DARK, REMARKS, check_image
 from mupvss.data.masks import IGNORE
+from mupvss.data.readable import is_file
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.data.summary import companions, doubts, print_doubts, seen_before
@@ -37,6 +39,8 @@ class Findings:
     """Pictures with the same pixels."""
     dark: list[str] = field(default_factory=list)
     """Pictures that are nearly black, with their largest value."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """How often each of REMARKS holds."""
     masks: int = 0
     masks_with_class: int = 0
     notes: tuple[str, ...] = ()
@@ -82,6 +86,8 @@ def _check_files(sample: Sample, classes: tuple[str, ...], findings: Findings, s
     brightest = max(high for _, high in image.getextrema())  # type: ignore[misc]
     if brightest < DARK:
         findings.dark.append(f"{sample.origin}: its largest value is {brightest} of 255")
+    if is_file(sample):
+        findings.remarks.update(check_image(Path(sample.origin)).remarks)
     digest = hashlib.sha256(image.tobytes() + bytes(str(image.size), "ascii")).hexdigest()
     if seen.setdefault(digest, sample.origin) != sample.origin:
         findings.duplicates.append((seen[digest], sample.origin))
@@ -116,7 +122,8 @@ def print_findings(findings: Findings) -> int:
         often = ", ".join(f"{other} ({n})" for other, n in beside.most_common(3))
         table.add_row(escape(name), str(findings.class_counts[name]), escape(often))
     console.print(table)
-    for note in findings.notes:
+    kinds = [f"{text}: {findings.remarks[key]}" for key, text in REMARKS.items() if findings.remarks[key] and key != BLACK]
+    for note in (*findings.notes, *kinds):
         console.print(f"- {note}", highlight=False, soft_wrap=True, markup=False)
     said = doubts(findings.classes, findings.class_counts, findings.pictures, findings.untagged)
     print_doubts((*said, *companions(findings.class_counts, findings.pairs), *findings.seen_before), console)

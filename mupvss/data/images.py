@@ -7,7 +7,7 @@ import io
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -40,8 +40,8 @@ DARK = 40
 PAGES, FEWER_BITS, BLACK = "pages", "bits", "dark"
 REMARKS = {
     PAGES: "pictures of several pages or frames, of which only the first is used",
-    FEWER_BITS: "16-bit pictures whose values use 8 or 12 bits, scaled by these",
-    BLACK: f"pictures that are nearly black (no value over {DARK} of 255)",
+    FEWER_BITS: "grey 16-bit pictures whose values use 8 or 12 bits, scaled by these",
+    BLACK: f"pictures that are nearly black (all values below {DARK} of 255); spread their values over the range of their file",
 }
 """What is said of a picture that can be read, by its name in `Checked.remarks`."""
 
@@ -71,16 +71,19 @@ def check_image(path: Path) -> Checked:
     """Decodes a picture, as fast as its format allows. DataError as for `read_image`."""
     try:
         with path.open("rb") as stream:
-            return _decoded(stream, str(path), _checked)
+            found = _decoded(stream, str(path), _checked)
     except FileNotFoundError:
         raise DataError(f"{path}: no such picture; check the path in the tag table or split list") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if BLACK in found.remarks and not _dark(read_image(path)):  # an eighth of the size has no single bright pixels
+        found = replace(found, remarks=tuple(remark for remark in found.remarks if remark != BLACK))
+    return found
 
 
 def _checked(image: Image.Image) -> Checked:
     width, height = image.size
-    remarks = [PAGES] if _pages(image) > 1 else []
+    remarks = []
     if image.format == "JPEG" and image.mode in ("L", "RGB"):
         image.draft(image.mode, (width // 8, height // 8))  # reads the whole file, and decodes at an eighth of the size
         image.load()
@@ -89,23 +92,30 @@ def _checked(image: Image.Image) -> Checked:
         seen = to_rgb(image)
         if image.mode.startswith("I;16") and _bits(np.asarray(image)) < 16:
             remarks.append(FEWER_BITS)
-    if max(high for _, high in seen.convert("RGB").getextrema()) < DARK:  # type: ignore[misc]
+    if _dark(seen):
         remarks.append(BLACK)
-    return Checked((height, width) if _orientation(image) >= 5 else (width, height), tuple(remarks))
+    upright = (height, width) if _orientation(image) >= 5 else (width, height)
+    if _pages(image) > 1:
+        remarks.append(PAGES)
+    return Checked(upright, tuple(remarks))
+
+
+def _dark(image: Image.Image) -> bool:
+    return max(high for _, high in image.convert("RGB").getextrema()) < DARK  # type: ignore[misc]
 
 
 def _pages(image: Image.Image) -> int:
-    """Pages of a TIFF, or frames of an animation. Smaller ones are previews, and the second picture in a phone's JPEG is none."""
-    if image.format not in ("TIFF", "GIF", "WEBP", "PNG") or getattr(image, "n_frames", 1) == 1:
+    """Pages of a TIFF of the first one's size, since smaller ones are previews, or frames of an animation. The second picture in
+    a phone's JPEG is none. Asked last, since it may read on in the file."""
+    if image.format not in ("TIFF", "GIF", "WEBP", "PNG"):
         return 1
-    if image.format != "TIFF":
-        return int(image.n_frames)  # type: ignore[attr-defined]
     size, count = image.size, 1
-    with contextlib.suppress(EOFError, OSError, SyntaxError, ValueError, KeyError):  # a damaged further page
-        for page in range(1, image.n_frames):  # type: ignore[attr-defined]
+    with contextlib.suppress(Exception):  # a damaged further page, for which readers promise no set of errors, is no page
+        for page in range(1, getattr(image, "n_frames", 1)):
             image.seek(page)
             count += image.size == size
-    image.seek(0)
+            if count > 1:
+                break
     return count
 
 
@@ -220,7 +230,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     """Values of a file -> uint8. Their type does not give their range: 16-bit values use `_bits` of it; values of more bits are
     taken for [0, 1], 8-bit or 16-bit values, whichever fits. UserError if none does."""
     if values.dtype in (np.uint16, np.dtype(">u2")):
-        return (values.astype(np.float64) * (255 / (2 ** _bits(values) - 1))).round().astype(np.uint8)
+        return _from_sixteen(values)
     if values.dtype == np.uint8:
         return values
     known = values[np.isfinite(values)]
@@ -234,6 +244,11 @@ def _scaled(values: np.ndarray) -> np.ndarray:
     return (np.nan_to_num(values.astype(np.float64), nan=0.0) * factor).round().clip(0, 255).astype(np.uint8)
 
 
+def _from_sixteen(values: np.ndarray) -> np.ndarray:
+    """Whole numbers up to 65535 -> uint8, by the bits that they use."""
+    return (values.astype(np.float64) * (255 / (2 ** _bits(values) - 1))).round().astype(np.uint8)
+
+
 def _bits(values: np.ndarray) -> int:
     """Bits that the values of a 16-bit file use: 8, 12 or 16. Cameras and microscopes of 12 bits write such files; with the range
     of 16 bits their pictures would be nearly black."""
@@ -242,7 +257,8 @@ def _bits(values: np.ndarray) -> int:
 
 
 def array_to_rgb(array: np.ndarray) -> Image.Image:
-    """(H, W) or (H, W, 1, 3 or 4): uint8, 16 bits per value in any whole-number type, or floats in [0, 1] -> RGB picture.
+    """(H, W) or (H, W, 1, 3 or 4): uint8, 16 bits per value in any whole-number type (12 or 8 if none is higher), or floats in
+    [0, 1] -> RGB picture.
 
     UserError for any other shape or type, and for floats outside [0, 1].
     """
@@ -258,7 +274,7 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
     if array.dtype == bool:
         return array.astype(np.uint8) * 255
     if np.issubdtype(array.dtype, np.integer):
-        return (array.astype(np.float64) / 257).clip(0, 255).round().astype(np.uint8)
+        return _from_sixteen(array.clip(0, 2**16 - 1))
     if not np.issubdtype(array.dtype, np.floating) or not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise UserError(f"expected uint8, 16-bit numbers or floats in [0, 1], not {array.dtype} beyond that")
     return (array * 255).round().astype(np.uint8)

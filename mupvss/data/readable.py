@@ -22,6 +22,8 @@ from mupvss.runtime.log import progress_bar
 
 SHOWN = 20
 """Largest number of bad files that are listed."""
+REMEMBERED = 3
+"""Number of values per picture; earlier versions kept two, and those pictures are decoded again."""
 EVERY = 20_000
 """Number of pictures between two saves of the results."""
 
@@ -37,7 +39,7 @@ def readable(dataset: Dataset, unreadable: Literal["stop", "skip"], memory: Path
     Returns:
         The same data set, or one without the bad files and with a note on them.
     """
-    if not len(dataset.samples) or not _is_file(dataset.samples[0]):
+    if not len(dataset.samples) or not is_file(dataset.samples[0]):
         return dataset
     known = _read(memory)
     found = _check_all(dataset, known, memory)
@@ -107,8 +109,8 @@ class State:
 
     @classmethod
     def restored(cls, value: Any) -> State:
-        fault, has_class, *more = value  # files of earlier versions have no remarks
-        return cls(tuple(fault) if fault else None, has_class, tuple(more[0]) if more else ())
+        fault, has_class, remarks = value
+        return cls(tuple(fault) if fault else None, has_class, tuple(remarks))
 
 
 def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[State]:
@@ -116,10 +118,11 @@ def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[St
     found = [State()] * len(dataset.samples)
     waiting: list[int] = []
     for place, sample in enumerate(dataset.samples):
-        if _is_file(sample):
+        if is_file(sample):
             key = _key(sample)
-            if key in known:
-                found[place] = State.restored(known[key])
+            value = known.get(key or "", ())
+            if len(value) == REMEMBERED:
+                found[place] = State.restored(value)
             else:
                 waiting.append(place)
     if not waiting:
@@ -137,7 +140,7 @@ def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[St
     return found
 
 
-def _is_file(sample: Sample) -> bool:
+def is_file(sample: Sample) -> bool:
     return isinstance(sample.open_image, functools.partial) and sample.open_image.func is read_image
 
 

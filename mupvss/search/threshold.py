@@ -53,10 +53,12 @@ class Choice:
         if self.rule == "none":
             return
         if self.most > DIFFERS * self.least:
+            smaller = self.rule != "groups" and self.share > DIFFERS * self.least
+            help_ = "if they are too large, try search.threshold = 'groups'" if smaller else "correct some of them in the studio"
             yield (
                 f"the maps do not say how large objects are: {100 * self.least:.0f} to {100 * self.most:.0f} % of the tagged "
                 f"pictures, depending on how the threshold is chosen; {100 * self.share:.0f} % at {self.threshold:.2f}. Look at "
-                "the masks: if they are too large, try search.threshold = 'groups'"
+                f"the masks: {help_}"
             )
         if self.share > FILLS:
             yield (

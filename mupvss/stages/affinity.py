@@ -56,13 +56,12 @@ def affinity(work: Work) -> Metrics:
     labels, classifier = work.folder / "labels", work.run.checkpoint("train")
     both = processes().from_main(share_with_both(work.dataset, labels))
     if both < ENOUGH:
-        console.print(
-            f"! affinity: in {100 * both:.0f} % of the tagged pictures are the maps sure of two things at once, such as object "
-            "and background, so what belongs together cannot be learned from them; the maps are used as they are",
-            highlight=False,
-            soft_wrap=True,
+        warning = (
+            f"in {100 * both:.0f} % of the tagged pictures are the maps sure of two things at once, such as object and "
+            "background, so the affinity of pixels cannot be learned from them; the maps are used as they are"
         )
-        return {"kind": inputs.affinity.kind, "learned": False, "both": both}
+        console.print(f"! {warning}", highlight=False, soft_wrap=True)
+        return {"kind": inputs.affinity.kind, "learned": False, "both": both, "warnings": [warning]}
     settings = (inputs.affinity, inputs.seed, inputs.flip, work.dataset, labels, classifier)
     return {"kind": inputs.affinity.kind, **train_affinity(*settings, work.run.manner, work.folder, work.identity)}
 

@@ -19,6 +19,7 @@ from mupvss.masks.pseudo import Refined, prepare_crf, pseudo_mask
 from mupvss.masks.random_walk import walked
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import MasksConfig, Section
+from mupvss.predict.run import FinishedRun
 from mupvss.runtime.log import each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
@@ -49,7 +50,7 @@ def masks(work: Work) -> Metrics:
     """-> full/NAME.png (every pixel), labels/NAME.png (255 where unsure), confidence/NAME.png (grey, 255 for 1)."""
     seeds = work.run.folder("seeds")
     before = read_json(seeds / "metrics.json")
-    learned = read_json(work.run.folder("affinity") / "metrics.json").get("learned", True)
+    learned = FinishedRun(work.run.out).metrics("affinity").get("learned", True)
     if work.inputs.affinity.kind == "none" or not learned:  # the maps of the seeds are used unchanged, with their scores
         after = {"threshold": before["threshold"], "miou": before.get("miou"), "miou_oracle": before.get("miou_oracle")}
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])

@@ -54,7 +54,7 @@ def report(work: Work) -> Metrics:
     network = run.checkpoint("train")
     offered = read_info(network).method.offered() if network.is_file() else {}
     sections = [
-        ("", f"<p>{_summary(metrics, dataset)}</p>" + _warnings(metrics["seeds"]) + _gallery(work)),
+        ("", f"<p>{_summary(metrics, dataset)}</p>" + _warnings(metrics) + _gallery(work)),
         ("Figures", _headline(metrics, offered)),
         ("Maps and masks", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
         ("Per class", _classes(dataset, metrics["seeds"])),
@@ -79,8 +79,9 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
     return f"{found}. A segmentation network learned from those masks: {seen}."
 
 
-def _warnings(seeds: dict[str, Any]) -> str:
-    return "".join(f"<p><b>Look at the masks:</b> {escape(text)}.</p>" for text in seeds.get("warnings", []))
+def _warnings(metrics: dict[str, dict[str, Any]]) -> str:
+    found = [text for stage in ("seeds", "affinity") for text in metrics[stage].get("warnings", [])]
+    return "".join(f"<p><b>Look at the masks:</b> {escape(text)}.</p>" for text in found)
 
 
 def _gallery(work: Work) -> str:

@@ -285,8 +285,8 @@ def reuse(folder: Path, part: str, known: str) -> None:
         known: Identifies what the subfolder depends on. The stage set aside is used if it was made under the same.
     """
     record, aside = f"{part}.json", folder.with_name(folder.name + EARLIER)
-    old = aside / record
-    if not (folder / record).is_file() and not (folder / part).exists() and old.is_file() and read_json(old) == known:
+    begun = (folder / record).is_file() or (folder / part).exists()
+    if not begun and (aside / part).is_dir() and (aside / record).is_file() and read_json(aside / record) == known:
         console.print(f"{folder.name}: takes over what the change does not concern ({part})", highlight=False)
         temporary = folder / f".{part}.copied"
         shutil.rmtree(temporary, ignore_errors=True)

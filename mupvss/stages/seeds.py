@@ -62,7 +62,7 @@ def seeds(work: Work) -> Metrics:
     if processes().main:
         search = inputs.search.model_copy(update={name: SearchConfig.model_fields[name].default for name in OF_THE_SCORES})
         network = stage_fingerprint(work.run.folder("train"))
-        reuse(folder, "maps", fingerprint(network, work.pictures, search, inputs.options))
+        reuse(folder, "maps", fingerprint(SEEDS.revision, network, work.pictures, search, inputs.options))
     processes().wait()
     found, agreement = scored(predictor, dataset, folder, inputs)
     chosen = found[predictor.kind]

@@ -19,7 +19,7 @@ from mupvss.cli.main import main
 from mupvss.data.check import check_data
 from mupvss.data.coco.source import load_coco
 from mupvss.data.folder import load_folder
-from mupvss.data.images import check_image, read_image
+from mupvss.data.images import array_to_rgb, check_image, read_image
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.names import PictureNames, sample_name
 from mupvss.data.readable import readable
@@ -553,6 +553,36 @@ def test_pages_frames_and_previews(tmp_path):
     ]
 
 
+def test_damaged_further_pages_are_no_fault_of_the_first(tmp_path):
+    picture = Image.effect_noise((40, 30), 90).convert("RGB")
+    picture.save(tmp_path / "one.tif")
+    content = bytearray((tmp_path / "one.tif").read_bytes())
+    first = struct.unpack("<I", content[4:8])[0]
+    entries = struct.unpack("<H", content[first : first + 2])[0]
+    content[first + 2 + 12 * entries : first + 6 + 12 * entries] = struct.pack("<I", len(content) + 1000)  # no such page
+    (tmp_path / "one.tif").write_bytes(content)
+    picture.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.effect_noise((40, 30), 50).convert("RGB")] * 3)
+    (tmp_path / "moving.gif").write_bytes((tmp_path / "moving.gif").read_bytes()[:-900])
+    for name in ("one.tif", "moving.gif"):
+        assert check_image(tmp_path / name).size == read_image(tmp_path / name).size == (40, 30)
+
+
+def test_single_bright_pixels_are_not_black(tmp_path):
+    night = np.zeros((800, 800), np.uint8)
+    night[50::100, 50::100] = 255
+    Image.fromarray(night).convert("RGB").save(tmp_path / "night.jpg", quality=95)
+    Image.new("RGB", (800, 800), (9, 9, 9)).save(tmp_path / "black.jpg")
+    assert check_image(tmp_path / "night.jpg").remarks == ()
+    assert check_image(tmp_path / "black.jpg").remarks == ("dark",)
+
+
+@pytest.mark.parametrize("highest", [255, 4095, 65535])
+def test_a_file_and_its_array_are_the_same_picture(tmp_path, highest):
+    values = np.linspace(0, highest, 1200).reshape(30, 40).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    assert np.array_equal(np.asarray(array_to_rgb(values)), np.asarray(read_image(tmp_path / "x.png")))
+
+
 def test_what_is_odd_about_readable_pictures_is_counted(tmp_path):
     (tmp_path / "hen").mkdir()
     deep = np.linspace(0, 4095, 1200).reshape(30, 40).astype(np.uint16)
@@ -562,9 +592,10 @@ def test_what_is_odd_about_readable_pictures_is_counted(tmp_path):
     dataset = load_folder(FolderData(root=tmp_path), "train")
     for _ in range(2):  # the second time from memory
         notes = readable(dataset, "stop", tmp_path / "pictures.json").notes
-        assert [note for note in notes if note.startswith(("16-bit", "pictures that are nearly black"))] == [
-            f"16-bit pictures whose values use 8 or 12 bits, scaled by these: 3 ({tmp_path / 'hen' / '0.png'}, ...)",
-            f"pictures that are nearly black (no value over 40 of 255): 1 ({tmp_path / 'hen' / 'night.jpg'})",
+        assert [note for note in notes if note.startswith(("grey 16-bit", "pictures that are nearly black"))] == [
+            f"grey 16-bit pictures whose values use 8 or 12 bits, scaled by these: 3 ({tmp_path / 'hen' / '0.png'}, ...)",
+            "pictures that are nearly black (all values below 40 of 255); spread their values over the range of their file: "
+            f"1 ({tmp_path / 'hen' / 'night.jpg'})",
         ]
 
 
