@@ -286,13 +286,13 @@ def reuse(folder: Path, part: str, known: str) -> None:
     """
     record, aside = f"{part}.json", folder.with_name(folder.name + EARLIER)
     begun = (folder / record).is_file() or (folder / part).exists()
-    if not begun and (aside / part).is_dir() and (aside / record).is_file() and read_json(aside / record) == known:
+    if not begun and (aside / part).is_dir() and (aside / record).is_file() and read_json(aside / record) == {"of": known}:
         console.print(f"{folder.name}: takes over what the change does not concern ({part})", highlight=False)
         temporary = folder / f".{part}.copied"
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.copytree(aside / part, temporary, copy_function=_linked)
         temporary.replace(folder / part)
-    write_json(folder / record, known)
+    write_json(folder / record, {"of": known})
 
 
 def _linked(source: str, target: str) -> str:
