@@ -9,6 +9,7 @@ import numpy as np
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import IGNORE, read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, evenly
+from mupvss.data.summary import print_doubts
 from mupvss.files import read_json
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.options import MasksConfig, NoAffinity, Section, added
@@ -60,7 +61,7 @@ def affinity(work: Work) -> Metrics:
             f"in {100 * both:.0f} % of the tagged pictures are the maps sure of two things at once, such as object and "
             "background, so the affinity of pixels cannot be learned from them; the maps are used as they are"
         )
-        console.print(f"! {warning}", highlight=False, soft_wrap=True)
+        print_doubts([warning], console)
         return {"kind": inputs.affinity.kind, "learned": False, "both": both, "warnings": [warning]}
     settings = (inputs.affinity, inputs.seed, inputs.flip, work.dataset, labels, classifier)
     return {"kind": inputs.affinity.kind, **train_affinity(*settings, work.run.manner, work.folder, work.identity)}

@@ -105,6 +105,5 @@ def print_headline(run: Run, metrics: Metrics) -> None:
     for key, title in HEADLINE.items():
         if isinstance(metrics.get(key), float):
             console.print(f"{title:42s} {metrics[key]:5.1f} mIoU", highlight=False)
-    for text in (*metrics.get("seeds/warnings", ()), *metrics.get("affinity/warnings", ())):
-        console.print(f"! {text}", highlight=False, soft_wrap=True, markup=False)
+    print_doubts((*metrics.get("seeds/warnings", ()), *metrics.get("affinity/warnings", ())), console)
     console.print(f"report: {run.folder('report') / 'index.html'}", highlight=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from typing import Any
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
+from mupvss.data.summary import print_doubts
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import write_json
 from mupvss.options import SearchConfig, SearchOptions, Section, added
@@ -99,8 +100,7 @@ def scored(
 def _sureness(choice: Choice, agreement: dict[str, float]) -> Metrics:
     """How the threshold was chosen and how sure the masks are, for the metrics; warnings are printed too."""
     warnings = [*choice.warnings(), *disagreements(agreement)]
-    for text in warnings:
-        console.print(f"! {text}", highlight=False, soft_wrap=True, markup=False)
+    print_doubts(warnings, console)
     sure = {name: getattr(choice, name) for name in ("share", "less", "more", "least", "most")}
     return {
         "threshold_rule": choice.rule,
