@@ -24,7 +24,7 @@ from mupvss.data.preprocess import normalise, resize_for_search
 from mupvss.data.sample import Dataset, evenly
 from mupvss.data.sources import load_dataset
 from mupvss.evaluation.confusion import confusion_matrix, scores
-from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
+from mupvss.evaluation.sweep import BINS, best_threshold, level_counts, matrix_at, threshold_histogram
 from mupvss.predict.load import load_classifier
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
@@ -32,7 +32,7 @@ from mupvss.runtime.device import prepare
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
 from mupvss.search.spatial_search import prototype_map
 from mupvss.search.threshold import otsu, three_groups
-from mupvss.stages.scoring import read_mask
+from mupvss.stages.scoring import levels_of_three, read_mask
 
 STEPS = np.arange(10, 95, 5)
 """Thresholds in hundredths that erasing and keeping tries."""
@@ -119,12 +119,12 @@ def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, flo
     for sample in dataset.samples:
         seeds = read_seeds(seed_path(run / "seeds", kind, sample.name))
         value, label = seeds.best()
-        here = np.bincount(levels(value).ravel(), minlength=BINS + 1)
+        here = level_counts(value)
         if len(seeds.ids):
             counts += here
             own.append((sample.name, otsu(here)))
         for i in seeds.ids:
-            per_class[i] += np.bincount(levels(value[label == i]).ravel(), minlength=BINS + 1)
+            per_class[i] += level_counts(value[label == i])
         if sample.open_mask is not None:
             histogram += threshold_histogram(value, label, read_mask(sample, seeds.size), size)
     best, oracle = best_threshold(histogram)
@@ -154,7 +154,7 @@ def agreement(run: Path, dataset: Dataset, usual: float) -> dict[str, float]:
     for sample in dataset.samples:
         if sample.tags:
             one, other = (read_seeds(seed_path(run / "seeds", kind, sample.name)).maps.max(0) for kind in pair)
-            counts += np.stack([np.bincount(levels(m).ravel(), minlength=BINS + 1) for m in (one, other, np.minimum(one, other))])
+            counts += levels_of_three(one, other)
     a, b, both = (part[::-1].cumsum()[::-1] / part.sum() for part in counts)
     expected = a * b + (1 - a) * (1 - b)
     kappa = ((1 - a - b + 2 * both - expected) / np.maximum(1 - expected, 1e-9))[5:96]

@@ -16,6 +16,11 @@ def levels(values: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(values.astype(np.float64) * BINS + 1e-6), 0, BINS).astype(np.int64)
 
 
+def level_counts(values: np.ndarray) -> np.ndarray:
+    """Map values in [0, 1] of any shape -> number of them in each bin, (BINS + 1,)."""
+    return np.bincount(levels(values).ravel(), minlength=BINS + 1)
+
+
 def threshold_histogram(value: np.ndarray, label: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Best map value, its class id (1...) and the truth, all (H, W) -> counts (BINS+1, K truth, K class)."""
     counted = truth != IGNORE

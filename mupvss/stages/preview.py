@@ -13,7 +13,7 @@ import torch
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, write_palette_png
 from mupvss.data.sample import Dataset, Sample, evenly
-from mupvss.evaluation.sweep import BINS, levels
+from mupvss.evaluation.sweep import BINS, level_counts
 from mupvss.files import write_text
 from mupvss.options import SearchConfig
 from mupvss.predict.predictor import Predictor
@@ -51,7 +51,7 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, config:
         seeds = predictor.search(image, tagged, [predictor.kind])[predictor.kind]
         write_seeds(seed_path(folder, predictor.kind, sample.name), seeds)
         if tagged:
-            counts.append(np.bincount(levels(seeds.maps.max(0)).ravel(), minlength=BINS + 1))
+            counts.append(level_counts(seeds.maps.max(0)))
             scores = predictor.scores(image)
             least.append((min(scores[name] for name in sample.tags), sample))
     threshold = NO_BACKGROUND

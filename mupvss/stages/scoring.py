@@ -14,7 +14,7 @@ from mupvss.data.sample import Dataset, Sample
 from mupvss.errors import DataError
 from mupvss.evaluation.completeness import Region, regions
 from mupvss.evaluation.confusion import Scores, scores
-from mupvss.evaluation.sweep import BINS, best_threshold, levels, matrix_at, threshold_histogram
+from mupvss.evaluation.sweep import BINS, best_threshold, level_counts, matrix_at, threshold_histogram
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import read_seeds, seed_path
 from mupvss.search.threshold import NO_BACKGROUND, Choice, Rule, best_kappa, choose, described
@@ -74,7 +74,7 @@ def score_maps(
         found.append([])
         seeds = read_seeds(seed_path(folder, kind, sample.name))
         value, label = seeds.best()
-        own = np.bincount(levels(value).ravel(), minlength=BINS + 1).astype(np.uint32)
+        own = level_counts(value).astype(np.uint32)
         counts.append(own if len(seeds.ids) else np.zeros_like(own))
         if sample.open_mask is not None:
             truth = read_mask(sample, seeds.size)
@@ -106,14 +106,14 @@ def kappas(dataset: Dataset, folder: Path, pair: tuple[str, str], background: bo
             one, other = (read_seeds(seed_path(folder, kind, sample.name)) for kind in pair)
             for place, class_id in enumerate(one.ids):
                 found = [m.maps[place] if background else (m.maps.argmax(0) == place).astype(np.float32) for m in (one, other)]
-                counts[class_id - 1] += _levels_of_three(*found)
+                counts[class_id - 1] += levels_of_three(*found)
     counts = team.total(counts)
     return {name: best_kappa(own) for name, own in zip(dataset.classes, counts, strict=True) if own.any()}
 
 
-def _levels_of_three(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def levels_of_three(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(3, BINS + 1): cells per level of the one map, of the other, and of the smaller value."""
-    return np.stack([np.bincount(levels(m).ravel(), minlength=BINS + 1) for m in (one, other, np.minimum(one, other))])
+    return np.stack([level_counts(m) for m in (one, other, np.minimum(one, other))])
 
 
 def _trivial(truth: np.ndarray, sample: Sample, classes: Sequence[str]) -> np.ndarray:
