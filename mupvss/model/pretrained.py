@@ -181,12 +181,17 @@ def _content(path: Path, size: int, changed: int) -> str:
     return hash_of(path)
 
 
+FILES = {".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".npz", ".onnx", ".h5", ".zip", ".pkl", ".gz"}
+"""Suffixes of files with weights, so that a mistyped path is not looked for on the hub."""
+
+
 def _local_file(source: str) -> Path | None:
     """The file of a path; None for a name on the hub."""
     path = Path(source).expanduser()
     if path.is_file():
         return path
-    if path.suffix or source.count("/") != 1 or source.startswith(("/", ".", "~")):
+    # Hub names may have a dot, as timm's have: timm/deit_tiny_patch16_224.fb_in1k.
+    if path.suffix.lower() in FILES or source.count("/") != 1 or source.startswith(("/", ".", "~")):
         raise WeightsError(f"{source}: no such weights; give a .safetensors or .pth file, a URL, or a hub name like timm/...")
     return None
 
