@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, arange
 
+COMPETITION = 20.0
+"""Factor on the cosines before a softmax over the classes."""
 TIE = 1e-3
 """Relative length of the offset that separates tied vectors."""
 
@@ -38,6 +40,24 @@ def pairwise_cosine(x: Tensor) -> Tensor:
     """x (..., K, D) -> cosines (..., K, K)."""
     unit = F.normalize(x, dim=-1)
     return unit @ unit.transpose(-2, -1)
+
+
+def rival_logits(patches: Tensor, prototypes: Tensor, rivals: Tensor) -> Tensor:
+    """How well each patch fits each prototype, for a softmax over the classes (ours).
+
+    Prototypes have much in common, so they are centred on the mean of all classes first.
+
+    Args:
+        patches: F, (B, N, D).
+        prototypes: P of some classes, (B, C, D).
+        rivals: P of all classes, (B, A, D).
+
+    Returns:
+        (B, C, N), in [-COMPETITION, COMPETITION].
+    """
+    mean = F.normalize(full_precision(rivals), dim=-1).mean(1, keepdim=True)
+    apart = F.normalize(F.normalize(full_precision(prototypes), dim=-1) - mean, dim=-1)
+    return COMPETITION * apart @ F.normalize(full_precision(patches), dim=-1).transpose(1, 2)
 
 
 def extended_log(x: Tensor, floor: float) -> Tensor:

@@ -17,6 +17,7 @@ from mupvss.errors import DataError, UserError
 from mupvss.evaluation.sweep import levels
 from mupvss.methods import find_method
 from mupvss.methods.mupvss import MupvssSearch
+from mupvss.ops import COMPETITION
 from mupvss.options import CNNConfig, PEMConfig, SearchConfig
 from mupvss.predict.predictor import Predictor
 from mupvss.search import maps
@@ -24,7 +25,7 @@ from mupvss.search.affinity import affinity, refine, refine_by_pixels
 from mupvss.search.maps import chosen_kind, witnesses
 from mupvss.search.multiscale import canvas_size, cell_size, search_maps, whole_picture
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
-from mupvss.search.spatial_search import COMPETITION, competition_map, prototype_map
+from mupvss.search.spatial_search import competition_map, prototype_map
 from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu, three_groups
 from mupvss.stages.run import run_one
 from mupvss.stages.run_folder import Run, pictures_of

@@ -59,6 +59,9 @@ class MupvssOptions(Section):
     """Fraction of P2P that searches a picture with the prototypes of another picture."""
     p2p_dense: float = Field(default=0.0, ge=0)
     """Weight of the patch-wise P2P, in which the classifier's confident patches teach the search (ours)."""
+    competition: float = added(0.0, neutral=0.0, ge=0)
+    """Weight of the competition (ours): at every patch, the prototypes of the picture's tags win over those of all other classes.
+    For pictures without background."""
     ramp: Fraction = 0.5
     """Share of the training over which CCP and CIP rise linearly to their weight."""
 
@@ -94,7 +97,7 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
 
 
 def losses(network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions, progress: float) -> Losses:
-    """CLS on patches and prototypes; CCP, CIP and P2P on the prototypes, if their weight is not 0 (paper, Sec. 3.2)."""
+    """CLS on patches and prototypes; CCP, CIP, P2P and others on the prototypes, if their weight is not 0 (paper, Sec. 3.2)."""
     from mupvss.losses import ccp, cip, classification
     from mupvss.runtime.processes import processes
 
@@ -111,6 +114,8 @@ def losses(network: MuPVSSNetwork, features: Features, tags: Tensor, options: Mu
         found["cip"] = (options.cip * ramp, cip(everyone, options.cip_form, options.reduction))
     if options.p2p > 0:
         found["p2p"] = (options.p2p, _own_and_other(_p2p, network, features, tags, options))
+    if options.competition > 0:
+        found["competition"] = (options.competition * ramp, _own_and_other(_competition, network, features, tags, options))
     if options.p2p_dense > 0:
         dense = min(1.0, max(0.0, progress - DENSE_START) / DENSE_START)
         found["p2p_dense"] = (options.p2p_dense * dense, _own_and_other(_p2p_dense, network, features, tags, options))
@@ -141,6 +146,12 @@ def _p2p(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: T
     scale, bias = network.p2p_decision(options.p2p_affine)
     decay, reference = network.head.decay, network.head.reference_patches
     return p2p(features.patches, prototypes, tags, options.p2p_threshold, options.p2p_pool, scale, bias, decay, reference)
+
+
+def _competition(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:
+    from mupvss.losses import competition
+
+    return competition(features.patches, prototypes, tags)
 
 
 def _p2p_dense(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-COMPETITION = 20.0
-"""Factor on the cosines before the softmax over the classes."""
+from mupvss.ops import rival_logits
 
 
 def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1.0, bias: Tensor | float = 0.0) -> Tensor:
@@ -32,8 +31,6 @@ def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1
 def competition_map(patches: Tensor, prototypes: Tensor, rivals: Tensor) -> Tensor:
     """Share of each prototype among all classes at every patch: a softmax over cosines (ours).
 
-    Prototypes have much in common, so they are centred on the mean of all classes first.
-
     Args:
         patches: F, (B, N, D).
         prototypes: P of the classes searched for, (B, C, D).
@@ -42,11 +39,5 @@ def competition_map(patches: Tensor, prototypes: Tensor, rivals: Tensor) -> Tens
     Returns:
         (B, C, N), in [0, 1].
     """
-    every = F.normalize(rivals.float(), dim=-1)
-    mean = every.mean(1, keepdim=True)
-    tokens = F.normalize(patches.float(), dim=-1).transpose(1, 2)
-
-    def logits(found: Tensor) -> Tensor:
-        return COMPETITION * F.normalize(found - mean, dim=-1) @ tokens
-
-    return (logits(F.normalize(prototypes.float(), dim=-1)) - logits(every).logsumexp(1, keepdim=True)).exp()
+    every = rival_logits(patches, rivals, rivals)
+    return (rival_logits(patches, prototypes, rivals) - every.logsumexp(1, keepdim=True)).exp()
