@@ -1,11 +1,12 @@
 """Rules that choose a background threshold without masks, against the best single threshold, on finished runs with true masks.
 
-    python experiments/thresholds.py RUN [RUN ...] [--kind attended_search_refined] [--erase 80]
+    python experiments/thresholds.py RUN [RUN ...] [--kind attended_search_refined] [--erase 80] [--untagged 200]
 
 Nothing is trained. For every run: the threshold that each rule chooses, its mIoU over all pictures, and what it loses against the
 best threshold (oracle). --erase N adds the rule of erasing and keeping, on N pictures: the network is asked for each tag with the
 mask's pixels erased, and with nothing but them; the threshold at which the two differ most is taken. It also adds the area of
-P2P's own decision on those pictures.
+P2P's own decision on those pictures. --untagged N adds rules that ask, on N pictures, how much of a class's own pictures cannot
+be explained by those without the tag.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ POOLED: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, float]]:
+def examine(run: Path, kind: str | None, erased: int, without: int = 0) -> dict[str, dict[str, float]]:
     found = FinishedRun(run)
     config = found.config("seeds")
     dataset, kind = load_dataset(config.data, "seeds", config.limit), kind or found.maps
@@ -136,6 +137,8 @@ def examine(run: Path, kind: str | None, erased: int) -> dict[str, dict[str, flo
         predictor = load_classifier(run, "cpu")
         chosen["erase and keep"] = erase_and_keep(predictor, dataset, run, kind, erased)
         chosen["area of the decision"] = area_of_decision(predictor, dataset, counts, erased)
+    if without:
+        chosen |= untagged(load_classifier(run, "cpu"), dataset, counts, without)
     table = {"oracle": {"threshold": best, "miou": oracle.miou}}
     for name, threshold in chosen.items():
         table[name] = {"threshold": threshold, "miou": scores(matrix_at(histogram, round(threshold * BINS))).miou}
@@ -213,6 +216,52 @@ def area_of_decision(predictor: Predictor, dataset: Dataset, counts: np.ndarray,
     return float(np.abs(above - share).argmin() / BINS)
 
 
+LEVELS = {
+    "untagged, least ratio": np.arange(0.2, 1.0, 0.01),
+    "untagged, 95 %": np.array([0.95]),
+    "untagged, 99 %": np.array([0.99]),
+}
+"""Quantiles of the untagged pictures' patches at which the two distributions are compared."""
+
+
+@torch.no_grad()
+def untagged(predictor: Predictor, dataset: Dataset, counts: np.ndarray, count: int) -> dict[str, float]:
+    """Thresholds that keep as much as pictures without the tag cannot explain.
+
+    If a share p of a class's own pictures is the object and the rest looks like pictures without the tag, the shares of patches
+    below a level s obey F_own(s) = (1 - p) F_untagged(s) + p F_object(s). So p is at least 1 - F_own(s) / F_untagged(s), and the
+    greatest such bound estimates it (as in learning from positive and unlabelled examples). Values are the classifier's logits
+    and the cosines of the search, one pass per picture.
+    """
+    samples = evenly([s for s in dataset.samples if s.tags], count)
+    values: dict[str, list[np.ndarray]] = {"cam": [], "search": []}
+    for sample in samples:
+        features = predictor.features(sample.open_image())
+        values["cam"].append(features.patch_logits[0].float().numpy())
+        if features.prototypes is not None:
+            unit = F.normalize(features.prototypes[0].float(), dim=-1) @ F.normalize(features.patches[0].float(), dim=-1).T
+            values["search"].append(unit.numpy())
+    above = counts[::-1].cumsum()[::-1] / counts.sum()
+    tagged = np.array([[name in sample.tags for name in dataset.classes] for sample in samples])
+    found = {}
+    for what, rows in values.items():
+        if not rows:
+            continue
+        for name, quantiles in LEVELS.items():
+            area = 0.0
+            for c in range(len(dataset.classes)):
+                own = [row[c] for row, has in zip(rows, tagged[:, c], strict=True) if has]
+                other = [row[c] for row, has in zip(rows, tagged[:, c], strict=True) if not has]
+                if own and other:
+                    levels = np.quantile(np.concatenate(other), quantiles)
+                    below = np.searchsorted(np.sort(np.concatenate(own)), levels) / sum(map(len, own))
+                    area += max(0.0, float((1 - below / quantiles).max())) * len(own)
+            share = area / len(samples)
+            found[f"{name}, {what}"] = float(np.abs(above - share).argmin() / BINS)
+            print(f"  {name}, {what}: {100 * share:.1f} % of the pictures")
+    return found
+
+
 def _answers(predictor: Predictor, image, seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[no-untyped-def]
     """Probabilities (tags, thresholds) of each tag: with nothing but its mask, and without its mask."""
     model = predictor.info.model
@@ -240,17 +289,18 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--kind", help="kind of map; default: the one that became masks")
     parser.add_argument("--erase", type=int, default=0, metavar="N")
+    parser.add_argument("--untagged", type=int, default=0, metavar="N")
     parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument("--threads", type=int, default=0)
     options = parser.parse_args()
     prepare(0, options.threads)
     found = {}
     for run in options.runs:
-        found[str(run)] = table = examine(run, options.kind, options.erase)
+        found[str(run)] = table = examine(run, options.kind, options.erase, options.untagged)
         print(f"{run}: best {table['oracle']['miou']:.1f} at {table['oracle']['threshold']:.2f}")
         for name, entry in table.items():
             loss = table["oracle"]["miou"] - entry["miou"]
-            print(f"  {name:18s} {entry['threshold']:5.2f} {entry['miou']:6.1f}  -{loss:.1f}", flush=True)
+            print(f"  {name:30s} {entry['threshold']:5.2f} {entry['miou']:6.1f}  -{loss:.1f}", flush=True)
     if options.out:
         options.out.write_text(json.dumps(found, indent=1))
 
