@@ -301,6 +301,9 @@ class SearchConfig(SearchOptions):
     """How the background threshold is chosen without masks. otsu: where the values of all pixels fall apart into two groups;
     groups: where the highest of three groups begins, for small things on plain ground; middle: between that and the median of the
     pictures' own, for all kinds of pictures."""
+    given: Path | None = added(None, neutral=None)
+    """Folder with another method's maps or masks, used in place of a search: one file per picture, .npy of MCTformer, PSA or IRN,
+    .npz, or palette .png."""
 
 
 class NoAffinity(Section):
@@ -346,6 +349,15 @@ class MasksConfig(Section):
     """Larger pictures are reduced to at most this many pixels for those CRFs, and their masks are enlarged again."""
     margin: Fraction = 0.25
     """Ignore pixels (255) whose label changes when the background threshold moves by this fraction. 0: ignore none."""
+
+
+class Licences(Section):
+    """Kept in networks and their model cards; no result depends on them."""
+
+    weights: str | None = None
+    """Licence of the pretrained weights, such as apache-2.0. Default: what the hub's model card or their publisher says."""
+    pictures: str | None = None
+    """Licence of the pictures, if you want to state it."""
 
 
 class SegmenterTrainConfig(DenseTrainConfig):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mupvss.cli.data import data
-from mupvss.cli.networks import export, share
+from mupvss.cli.networks import export, export_seeds, share
 from mupvss.cli.pictures import init, predict, studio
 from mupvss.cli.runs import SUMMARIES, compare, evaluate, stage_command
 from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, UserError, is_out_of_memory
@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     **{name: stage_command(name) for name in SUMMARIES},
     "predict": predict,
     "export": export,
+    "export-seeds": export_seeds,
     "share": share,
     "studio": studio,
     "evaluate": evaluate,
@@ -38,7 +39,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
 GROUPS = {
     "Your own pictures": ("init", "run", "predict", "studio"),
     "Pictures and tags": ("data",),
-    "Use a trained network elsewhere": ("export", "share"),
+    "Use a trained network elsewhere": ("export", "export-seeds", "share"),
     "Research": ("compare", "evaluate"),
     "One stage of a run": tuple(name for name in SUMMARIES if name != "run"),
 }
@@ -48,7 +49,7 @@ GROUPS = {
 def usage() -> str:
     lines = ["mupvss: segmentation masks from image tags. To see it work: mupvss run demo"]
     for title, names in GROUPS.items():
-        lines += ["", title, *(f"  {name:10s} {(COMMANDS[name].__doc__ or '').strip()}" for name in names)]
+        lines += ["", title, *(f"  {name:12s} {(COMMANDS[name].__doc__ or '').strip()}" for name in names)]
     lines += ["", "mupvss COMMAND --help explains a command. With --traceback, any command shows where an error arose."]
     return "\n".join(lines)
 

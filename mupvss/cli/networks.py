@@ -1,4 +1,4 @@
-"""Commands that export a trained network: as ONNX, or with a model card for the Hugging Face hub."""
+"""Commands that export a trained network, as ONNX or with a model card for the Hugging Face hub, and the seeds of a run."""
 
 from __future__ import annotations
 
@@ -36,6 +36,27 @@ def export(argv: Sequence[str]) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExportSeedsArguments:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Folder of a run."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for the files, one per picture."""
+    layout: str = "mctformer"
+    """mctformer, psa (dictionaries from class number to map), or irn (keys, cam, high_res)."""
+    kind: str | None = None
+    """Kind of map. Default: the one that became masks."""
+
+
+def export_seeds(argv: Sequence[str]) -> None:
+    """Write the seeds of a run in the files of MCTformer, PSA or IRN. A config reads such files with search.given."""
+    arguments = tyro.cli(ExportSeedsArguments, prog="mupvss export-seeds", args=list(argv))
+    from mupvss.export.seeds import export_seeds as write
+
+    count = write(arguments.run, arguments.out, arguments.layout, arguments.kind)
+    Console().print(f"wrote {count:,} files to {arguments.out}", highlight=False, soft_wrap=True)
+
+
+@dataclasses.dataclass(frozen=True)
 class ShareArguments:
     run: Annotated[Path, tyro.conf.Positional]
     """Folder of a run."""
@@ -47,6 +68,11 @@ class ShareArguments:
     """Licence of the network, for the card."""
     data: str | None = None
     """Description of the training data in your words, for the card."""
+    accept_licence: bool = False
+    """Push it although the licence of the weights or pictures that it was made from forbids that, sets conditions or is not
+    known."""
+    weights_licence: str | None = None
+    """Licence of the weights that the network began from, if it is not known."""
     classifier: bool = False
     """Share the run's classifier, even if the run has a segmentation network."""
 
@@ -54,9 +80,17 @@ class ShareArguments:
 def share(argv: Sequence[str]) -> None:
     """Save a network with a model card, and push it to the Hugging Face hub if asked to."""
     arguments = tyro.cli(ShareArguments, prog="mupvss share", args=list(argv))
-    from mupvss.predict.load import load
+    from mupvss.model.licences import obstacles
+    from mupvss.predict.load import load, stated
 
     predictor = load(arguments.run, "cpu", classifier=arguments.classifier)
+    predictor = stated(predictor, arguments.weights_licence)
+    found = list(obstacles(predictor.origins))
+    if arguments.repo and found and not arguments.accept_licence:
+        raise UserError(
+            f"not pushed to {arguments.repo}: {'; '.join(found)}. If you may share the network all the same, add "
+            "--accept-licence; --weights-licence states a licence that is not known"
+        )
     words = {"licence": arguments.licence, "data": arguments.data}
     predictor.save_pretrained(arguments.folder, model_card_kwargs=words)
     console = Console()

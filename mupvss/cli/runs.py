@@ -203,6 +203,10 @@ class EvaluateArguments:
     """Text file of picture names, one per line; default: every mask in TRUTH."""
     names: tuple[str, ...] = ()
     """Names of the classes for the table, without the background."""
+    against: Path | None = None
+    """Second folder of predicted masks: says whether the first differs from it by more than chance."""
+    band: int = 5
+    """Width in pixels of the band at true boundaries that is scored apart."""
     json: bool = False
     """Print one JSON object instead of a table."""
 
@@ -213,21 +217,28 @@ def evaluate(argv: Sequence[str]) -> None:
 
     from mupvss.data.voc import read_split
     from mupvss.evaluation.confusion import scores
-    from mupvss.evaluation.folders import as_json, as_table, mask_files, score_folders
+    from mupvss.evaluation.folders import as_json, as_table, further_figures, in_words, mask_files, score_folders
 
     arguments = tyro.cli(EvaluateArguments, prog="mupvss evaluate", args=list(argv))
     if not 1 <= arguments.num_classes <= 255:
         raise DataError(f"--num-classes is {arguments.num_classes}, expected 1 to 255, the background counted")
     names = read_split(arguments.list, mask_files(arguments.truth).__contains__) if arguments.list else None
-    scored = score_folders(arguments.pred, arguments.truth, arguments.num_classes, names, arguments.names)
+    if arguments.band < 1:
+        raise DataError(f"--band is {arguments.band}, expected a width of at least one pixel")
+    settings = (arguments.truth, arguments.num_classes, names, arguments.names, arguments.band)
+    scored = score_folders(arguments.pred, *settings)
+    other = None if arguments.against is None else score_folders(arguments.against, *settings)
     found = scores(scored.matrix)
+    further = further_figures(scored, other)
     for note in scored.notes:
         Console(stderr=True).print(note, highlight=False, soft_wrap=True, markup=False)
     if arguments.json:
-        print(json.dumps({**as_json(found), "pictures": scored.pictures, "ignored": 100 * scored.ignored}))
+        print(json.dumps({**as_json(found), "pictures": scored.pictures, "ignored": 100 * scored.ignored, **further}))
         return
     labels = ["background", *arguments.names][: arguments.num_classes]
     labels += [f"class {i}" for i in range(len(labels), arguments.num_classes)]
     console = Console()
     console.print(as_table(found, labels, f"{arguments.pred} against {arguments.truth}"))
     console.print(f"{scored.pictures} pictures, {100 * scored.ignored:.1f} % of the pixels ignored", highlight=False)
+    for line in in_words(further, arguments.band, arguments.against):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)

@@ -35,8 +35,8 @@ class Choice:
     """A threshold chosen without masks."""
 
     threshold: float
-    rule: Rule | Literal["none"]
-    """none: there is no background."""
+    rule: Rule | Literal["none", "given"]
+    """none: there is no background. given: maps that are masks, for which there is nothing to choose."""
     share: float
     """Share of the tagged pictures' pixels that reach it."""
     less: float
@@ -85,7 +85,7 @@ def choose(counts: np.ndarray, rule: Rule) -> Choice:
     return described(pooled, rules, {"otsu": rules[0], "groups": rules[2], "middle": middle}[rule], rule)
 
 
-def described(counts: np.ndarray, rules: Sequence[float], threshold: float, rule: Rule | Literal["none"]) -> Choice:
+def described(counts: np.ndarray, rules: Sequence[float], threshold: float, rule: Rule | Literal["none", "given"]) -> Choice:
     """A threshold with what follows from it. counts: (BINS + 1,), of all pictures. rules: thresholds by several rules."""
     reach = counts[::-1].cumsum()[::-1] / max(1, counts.sum())
 

@@ -14,11 +14,12 @@ from mupvss.methods import find_method
 from mupvss.options import FolderData, ScenesData
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
+from mupvss.search.given import GivenSeeds
 from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.stages.affinity import AFFINITY
 from mupvss.stages.masks import MASKS
 from mupvss.stages.report import REPORT
-from mupvss.stages.run_folder import Metrics, Run, Stage, gather_metrics, pictures_of, run_stage
+from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, gather_metrics, pictures_of, run_stage
 from mupvss.stages.seeds import CAM, SEEDS
 from mupvss.stages.segment import SEGMENT, VAL
 from mupvss.stages.train import CAM_TRAIN, TRAIN
@@ -36,6 +37,8 @@ def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
     expected: seconds that stages will take. After each stage the time left is printed, corrected by the time that it really took.
     """
     tell_pictures(run)
+    if (given := run.config.search.given) is not None:
+        GivenSeeds(given, pictures_of(run, "seeds"))  # before anything is trained
     left = dict(expected or {})
     for name in STAGES:
         if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
@@ -105,5 +108,5 @@ def print_headline(run: Run, metrics: Metrics) -> None:
     for key, title in HEADLINE.items():
         if isinstance(metrics.get(key), float):
             console.print(f"{title:42s} {metrics[key]:5.1f} mIoU", highlight=False)
-    print_doubts((*metrics.get("seeds/warnings", ()), *metrics.get("affinity/warnings", ())), console)
+    print_doubts((text for stage in WARNED for text in metrics.get(f"{stage}/warnings", ())), console)
     console.print(f"report: {run.folder('report') / 'index.html'}", highlight=False, soft_wrap=True)

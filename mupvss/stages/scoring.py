@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class MapScores:
         return self.choice.threshold
 
 
+KEPT = 0.5
+"""Share of a class's area that refinement may leave without a warning."""
 TRIVIAL = ("nothing but background", "each picture its largest tag")
 """Masks to compare with. The largest tag of a picture is that of most pixels in its true mask, and fills the picture."""
 
@@ -51,6 +53,7 @@ def score_maps(
     kind: str,
     background: bool = True,
     rule: Rule = "otsu",
+    known: float | None = None,
 ) -> MapScores:
     """Reads the seeds of one kind, chooses their threshold, and scores them at the picture's own size against the masks.
 
@@ -60,6 +63,7 @@ def score_maps(
         kind: Kind of map.
         background: Whether there is one; without it there is no threshold to choose.
         rule: How the threshold is chosen.
+        known: The threshold, where there is nothing to choose.
 
     Returns:
         The threshold, and the scores as far as there are masks.
@@ -85,7 +89,12 @@ def score_maps(
             masked += 1
     histogram, trivial, everyone = team.total(histogram), team.total(trivial), np.array(team.in_order(counts))
     tagged = everyone[everyone.any(1)] if len(everyone) else np.zeros((0, BINS + 1), np.uint32)
-    choice = choose(tagged, rule) if background else described(tagged.sum(0), [NO_BACKGROUND], NO_BACKGROUND, "none")
+    if not background:
+        choice = described(tagged.sum(0), [NO_BACKGROUND], NO_BACKGROUND, "none")
+    elif known is not None:
+        choice = described(tagged.sum(0), [known], known, "given")
+    else:
+        choice = choose(tagged, rule)
     if not histogram.any():
         return MapScores(choice, None, None, None, [])
     best, oracle = best_threshold(histogram)
@@ -114,6 +123,23 @@ def kappas(dataset: Dataset, folder: Path, pair: tuple[str, str], background: bo
 def levels_of_three(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(3, BINS + 1): cells per level of the one map, of the other, and of the smaller value."""
     return np.stack([level_counts(m) for m in (one, other, np.minimum(one, other))])
+
+
+def taken_away(areas: np.ndarray, classes: Sequence[str], text: str) -> Iterator[str]:
+    """A warning that names the classes of which a step takes away most of what there was.
+
+    Args:
+        areas: (2, C + 1) area per label, the background first, before and after the step, in any unit.
+        classes: Their names, without the background.
+        text: The warning, with a place for their list.
+
+    Returns:
+        At most one sentence.
+    """
+    before, after = areas
+    lost = [(1 - after[i] / before[i], name) for i, name in enumerate(classes, 1) if after[i] < KEPT * before[i]]
+    if lost:
+        yield text.format(", ".join(f"{100 * share:.0f} % of {name}" for share, name in sorted(lost, reverse=True)))
 
 
 def _trivial(truth: np.ndarray, sample: Sample, classes: Sequence[str]) -> np.ndarray:

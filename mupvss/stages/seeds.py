@@ -18,6 +18,7 @@ from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
+from mupvss.search.given import HALF, GivenSeeds, folder_state
 from mupvss.search.maps import witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import Choice, disagreements
@@ -28,8 +29,10 @@ CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
 """Kinds of the plain CAM's maps, and the prefix of their figures' names."""
 
 
-OF_THE_SCORES = ("maps", "kinds", "threshold")
+OF_THE_SCORES = ("maps", "kinds", "threshold", "given")
 """Options of the search that change no map."""
+GIVEN = "given"
+"""Name under which another method's maps are kept."""
 
 
 class SeedsInputs(Section):
@@ -39,6 +42,8 @@ class SeedsInputs(Section):
     options: Section
     """The method's own options for its search."""
     background: str = added("some", neutral="some")
+    given_files: str = added("", neutral="")
+    """Identifies the files of another method's maps."""
 
 
 class CamInputs(Section):
@@ -48,7 +53,10 @@ class CamInputs(Section):
 
 
 def seeds_inputs(config: RunConfig) -> SeedsInputs:
-    return SeedsInputs.model_construct(search=config.search, options=config.search_options, background=config.data.background)
+    given, background = config.search.given, config.data.background
+    files = "" if given is None else folder_state(given)
+    search = config.search.model_copy(update={"given": None})  # what counts is their content, wherever they lie
+    return SeedsInputs.model_construct(search=search, options=config.search_options, background=background, given_files=files)
 
 
 def cam_inputs(config: RunConfig) -> CamInputs:
@@ -59,6 +67,8 @@ def cam_inputs(config: RunConfig) -> CamInputs:
 def seeds(work: Work) -> Metrics:
     """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     inputs, dataset, folder = work.inputs, work.dataset, work.folder
+    if (given := work.run.config.search.given) is not None:  # of which `inputs` have the files
+        return take_given(work, GivenSeeds(given, dataset))
     predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
     if processes().main:
         search = inputs.search.model_copy(update={name: SearchConfig.model_fields[name].default for name in OF_THE_SCORES})
@@ -78,6 +88,26 @@ def seeds(work: Work) -> Metrics:
         **computed,
         **_figures(found, predictor.kind, dataset.classes),
     }
+
+
+def take_given(work: Work, given: GivenSeeds) -> Metrics:
+    """-> maps/given/NAME.npz and masks/NAME.png, of another method's maps."""
+    dataset, folder = work.dataset, work.folder
+    if processes().main:
+        remarks = given.remarks()
+        print_doubts(remarks, console)
+    for sample in each("seeds", dataset.samples):
+        path = seed_path(folder, GIVEN, sample.name)
+        if not path.is_file():
+            write_seeds(path, given.seeds(sample))
+    found = score_maps(
+        dataset, folder, GIVEN, work.inputs.background == "some", work.inputs.search.threshold, HALF if given.masks_only else None
+    )
+    write_masks(dataset, folder, GIVEN, found.threshold)
+    if processes().main:
+        write_json(folder / "kinds.json", {GIVEN: as_record(found)})
+    metrics = {"maps": GIVEN, "threshold": found.threshold, **_sureness(found.choice, {})}
+    return {**metrics, **_figures({GIVEN: found}, GIVEN, dataset.classes)}
 
 
 def scored(

@@ -1,0 +1,207 @@
+"""Seeds of other methods: every layout, how numbers are understood, what is said, and the way there and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from helpers import tiny
+from PIL import Image
+from test_pickled import Runs, saved
+
+from mupvss.cli.main import main
+from mupvss.data.masks import write_palette_png
+from mupvss.data.sample import Dataset, Sample
+from mupvss.errors import DataError, UserError
+from mupvss.export.seeds import LAYOUTS, export_seeds
+from mupvss.search.given import GivenSeeds
+from mupvss.search.seeds import Seeds, read_seeds, write_seeds
+from mupvss.stages.run import run_all
+from mupvss.stages.run_folder import Run
+
+CLASSES = ("bird", "cat", "dog", "sheep")
+SIZE = (30, 41)
+TAGS = {"a": ("cat", "sheep"), "b": ("bird",), "c": ("dog", "cat"), "none": ()}
+
+
+def sample(name: str) -> Sample:
+    return Sample(name, name, frozenset(TAGS[name]), lambda: Image.new("RGB", SIZE[::-1]))
+
+
+DATASET = Dataset(CLASSES, tuple(sample(name) for name in TAGS))
+
+
+def maps_of(name: str) -> dict[int, np.ndarray]:
+    """Class id from 1 -> map."""
+    generator = np.random.default_rng(len(name) + ord(name[0]))
+    return {CLASSES.index(tag) + 1: generator.random(SIZE).astype(np.float32) for tag in sorted(TAGS[name])}
+
+
+def from_zero(maps):
+    return {i - 1: own for i, own in maps.items()}
+
+
+def with_background(maps):
+    return {0: np.full(SIZE, 0.4, np.float32)} | maps
+
+
+def irn(maps):
+    keys = torch.tensor([i - 1 for i in maps])
+    whole = np.stack(list(maps.values()))
+    return {"keys": keys, "cam": torch.from_numpy(whole[:, ::4, ::4].copy()), "high_res": whole}
+
+
+def texts(maps):
+    return {str(i - 1): own.astype(np.float64) for i, own in maps.items()}
+
+
+@pytest.mark.parametrize("layout", [from_zero, with_background, irn, texts])
+def test_layouts(tmp_path, layout):
+    for name in TAGS:
+        if TAGS[name]:
+            saved(tmp_path / f"{name}.npy", layout(maps_of(name)))
+    given = GivenSeeds(tmp_path, DATASET)
+    for one in DATASET.samples:
+        found, wanted = given.seeds(one), maps_of(one.name)
+        assert found.ids.tolist() == sorted(wanted)
+        assert found.size == SIZE
+        for i, own in zip(found.ids, found.maps, strict=True):
+            expected = wanted[i] / (wanted[i] + 0.4) if layout is with_background else wanted[i]
+            np.testing.assert_allclose(own, expected, atol=1e-6)
+    assert any("from 1" if layout is with_background else "from 0" in text for text in given.remarks())
+    assert not given.masks_only
+
+
+def test_masks_and_own_seeds(tmp_path):
+    """A mask is sure of what it says; 255 is unsure. Classes without the tag are left out, and that is said."""
+    labels = np.zeros(SIZE, np.uint8)
+    labels[:10], labels[10:12], labels[20:] = 2, 255, 1
+    write_palette_png(tmp_path / "a.png", labels)
+    write_palette_png(tmp_path / "b.png", np.ones(SIZE, np.uint8))
+    cells = np.random.default_rng(0).random((2, 8, 11)).astype(np.float16)
+    write_seeds(tmp_path / "c.npz", Seeds(np.array([3, 2]), cells, SIZE, 4))
+    given = GivenSeeds(tmp_path, DATASET)
+    a = given.seeds(sample("a"))
+    assert a.ids.tolist() == [2, 4]
+    assert np.array_equal(np.unique(a.maps[0]), [0, 0.5, 1])
+    assert (a.maps[0, :10] == 1).all()
+    assert a.maps[1].max() == 0.5  # sheep is tagged and not in the mask
+    assert (given.seeds(sample("b")).labels(0.5) == 1).all()
+    c = given.seeds(sample("c"))
+    assert (c.ids.tolist(), c.stride) == ([2, 3], 4)
+    np.testing.assert_allclose(c.maps, cells[::-1])
+    assert any("not tagged with, left out" in text for text in given.remarks())
+    assert any("tags without a map" in text for text in given.remarks())
+
+
+def test_names_differ_and_files_are_left_over(tmp_path):
+    for name in ("A", "b", "c", "other"):
+        (tmp_path / "cams").mkdir(exist_ok=True)
+        saved(tmp_path / "cams" / f"{name}.npy", from_zero(maps_of(name.lower()) if name != "other" else {}))
+    given = GivenSeeds(tmp_path, DATASET)
+    said = list(given.remarks())
+    assert any("in other capitals" in text for text in said)
+    assert "1 files belong to no picture, left out" in said
+
+
+def test_small_maps_become_larger_and_large_values_smaller(tmp_path):
+    value = {1: np.full((15, 20), 4.0), 3: np.full((15, 20), -2.0)}
+    saved(tmp_path / "a.npy", value)
+    saved(tmp_path / "b.npy", {0: np.full(SIZE, 255, np.uint8)})
+    saved(tmp_path / "c.npy", from_zero(maps_of("c")))
+    given = GivenSeeds(tmp_path, DATASET)
+    a = given.seeds(sample("a"))
+    assert a.maps.shape == (2, *SIZE)
+    assert (a.maps[0] == 1).all()
+    assert (a.maps[1] == 0).all()
+    assert (given.seeds(sample("b")).maps == 1).all()
+    said = " ".join(given.remarks())
+    for text in ("resized", "negative values", "divided by"):
+        assert text in said
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    with pytest.raises(UserError, match="no folder"):
+        GivenSeeds(tmp_path / "gone", DATASET)
+    with pytest.raises(UserError, match=r"has no \.npy"):
+        GivenSeeds(tmp_path, DATASET)
+    saved(tmp_path / "a.npy", from_zero(maps_of("a")))
+    with pytest.raises(DataError, match=r"no maps of 2 of the 4 pictures \(b, c\)"):
+        GivenSeeds(tmp_path, DATASET)
+    for name in ("b", "c"):
+        saved(tmp_path / f"{name}.npy", from_zero(maps_of(name)))
+    GivenSeeds(tmp_path, DATASET)
+    for name in ("a", "b", "c"):
+        saved(tmp_path / f"{name}.npy", {i + 7: own for i, own in maps_of(name).items()})
+    with pytest.raises(DataError, match=r"neither from 0 nor from 1: .*a\.npy has maps numbered 9, 11, .*cat \(2\), sheep \(4\)"):
+        GivenSeeds(tmp_path, DATASET)
+    ran = tmp_path / "ran"
+    saved(tmp_path / "a.npy", {0: Runs(ran)})
+    (tmp_path / "b.npy").write_bytes(b"short")
+    with pytest.raises(DataError, match=r"(?s)2 files cannot be read:.*a\.npy: refused.*b\.npy: not a readable"):
+        GivenSeeds(tmp_path, DATASET)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize("own", [np.zeros((7, 40)), np.full(SIZE, np.nan)])
+def test_maps_of_another_picture_and_no_numbers(tmp_path, own):
+    for name in ("a", "b", "c"):
+        saved(tmp_path / f"{name}.npy", dict.fromkeys(from_zero(maps_of(name)), own))
+    given = GivenSeeds(tmp_path, DATASET)
+    with pytest.raises(DataError, match=r"a\.npy: (of 7x40 cells, but its picture has 30x41|has values that are no numbers)"):
+        given.seeds(sample("a"))
+
+
+SHORT = {"train.image_steps": 160, "affinity.kind": "none", "search.kinds": ["attended_search_refined"]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    run = Run(tiny(SHORT), tmp_path_factory.mktemp("given") / "own")
+    run_all(run)
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_there_and_back(finished, tmp_path, layout):
+    """Seeds of a run, written as another project writes them, read back and finished to masks: the same score."""
+    out = tmp_path / "written"
+    assert main(["export-seeds", str(finished.out), str(out), "--layout", layout]) == 0
+    names = [path.stem for path in (finished.out / "seeds" / "masks").glob("*.png")]
+    assert sorted(path.stem for path in out.glob("*.npy")) == sorted(names)
+    other = Run(tiny({**SHORT, "search.given": str(out)}), tmp_path / "run")
+    other.out.mkdir()
+    for stage in ("train", "cam_train", "cam"):
+        shutil.copytree(finished.folder(stage), other.folder(stage))
+    metrics = run_all(other)
+    before = json.loads((finished.out / "metrics.json").read_text())
+    assert metrics["seeds/maps"] == "given"
+    assert metrics["seeds/threshold"] == pytest.approx(before["seeds/threshold"], abs=0.011)
+    for key in ("seeds/miou", "masks/miou"):
+        assert metrics[key] == pytest.approx(before[key], abs=0.5)
+    for name in names:
+        one = read_seeds(finished.out / "seeds" / "maps" / before["seeds/maps"] / f"{name}.npz")
+        other_one = read_seeds(other.out / "seeds" / "maps" / "given" / f"{name}.npz")
+        np.testing.assert_allclose(one.full(), other_one.full(), atol=1e-3)
+    assert "given" in (other.out / "report" / "index.html").read_text()
+    again = run_all(other)
+    assert again["seeds/miou"] == metrics["seeds/miou"]
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_missing_is_said_before_anything_is_trained(tmp_path):
+    run = Run(tiny({"search.given": str(tmp_path / "gone")}), tmp_path / "run")
+    with pytest.raises(UserError, match="no folder"):
+        run_all(run)
+    assert not (run.out / "train").exists()
+
+
+def test_unknown_layouts_and_empty_runs(finished, tmp_path):
+    with pytest.raises(UserError, match="choose from mctformer, psa, irn"):
+        export_seeds(finished.out, tmp_path, "x")
+    with pytest.raises(UserError, match="has no seeds of the kind nothing"):
+        export_seeds(finished.out, tmp_path, "irn", "nothing")
