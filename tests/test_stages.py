@@ -26,8 +26,9 @@ from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.predict.load import load_classifier
 from mupvss.runtime.device import own_cores
 from mupvss.runtime.memory import gpu_memory
-from mupvss.stages.run import STAGES, run_all
-from mupvss.stages.run_folder import Run, dataset_identity, gather_metrics
+from mupvss.stages.report import _warnings
+from mupvss.stages.run import STAGES, print_headline, run_all
+from mupvss.stages.run_folder import WARNED, Run, dataset_identity, gather_metrics
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +66,25 @@ def test_the_masks_as_they_lie_there_say_what_the_histogram_said(finished):
         matrix += confusion_matrix(labels, sample.open_mask(), len(matrix))
     metrics = json.loads((finished.out / "metrics.json").read_text())
     assert scores(matrix).miou == pytest.approx(metrics["seeds/miou"], abs=1e-6)
+
+
+def test_warnings_of_every_stage_are_on_the_page_and_said_again(finished, capsys):
+    """What the dense CRF takes away belongs beside what the threshold leaves open."""
+    paths = {stage: finished.folder(stage) / "metrics.json" for stage in WARNED}
+    before = {stage: path.read_text() for stage, path in paths.items()}
+    assert all("warnings" in json.loads(before[stage]) for stage in ("seeds", "masks", "val"))
+    try:
+        for stage, path in paths.items():
+            path.write_text(json.dumps(json.loads(before[stage]) | {"warnings": [f"a doubt <of> {stage}"]}))
+        print_headline(finished, gather_metrics(finished))
+        page = _warnings({stage: json.loads(path.read_text()) for stage, path in paths.items()})
+    finally:
+        for stage, path in paths.items():
+            path.write_text(before[stage])
+    out = capsys.readouterr().out
+    for stage in WARNED:
+        assert f"! a doubt <of> {stage}" in out
+        assert f"a doubt &lt;of&gt; {stage}" in page
 
 
 def test_config_comes_back_as_it_was(finished):

@@ -17,6 +17,7 @@ from mupvss.options import (
     DataConfig,
     DeepLabSegment,
     HeadAffinity,
+    Licences,
     MasksConfig,
     Positive,
     ScenesData,
@@ -59,6 +60,7 @@ class RunConfig(Section):
     search: SearchConfig = SearchConfig()
     affinity: Annotated[AffinityConfig, Field(discriminator="kind")] = HeadAffinity()
     masks: MasksConfig = MasksConfig()
+    licences: Licences = Licences()
     segment: Annotated[ViTSegment | DeepLabSegment, Field(discriminator="network")] = ViTSegment()
 
     @property

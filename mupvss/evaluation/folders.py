@@ -14,7 +14,18 @@ from mupvss.data.masks import named_ids, read_label_image
 from mupvss.data.names import stem
 from mupvss.data.walk import pictures_below
 from mupvss.errors import DataError
-from mupvss.evaluation.confusion import Scores, confusion_matrix
+from mupvss.evaluation.confusion import Scores, confusion_matrix, scores
+from mupvss.evaluation.details import (
+    BAND,
+    LEVEL,
+    SIZES,
+    difference,
+    interval,
+    ious_by_size,
+    near_boundary,
+    size_names,
+    tally,
+)
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,28 @@ class Scored:
     """Share of the true pixels that are 255."""
     notes: tuple[str, ...]
     """What was left out, as sentences."""
+    names: tuple[str, ...]
+    """The pictures, in the order of `tallies`."""
+    tallies: np.ndarray
+    """(N, 3, K) int64, see `details.tally`."""
+    band: np.ndarray
+    """(K, K) int64, of the pixels near a true boundary."""
+    sizes: tuple[tuple[float | None, int], ...]
+    """Mean IoU of the classes in a picture and their number, by the share of the picture that they fill (`details.SIZES`)."""
 
 
 def score_folders(
-    predictions: Path, truth: Path, num_classes: int, names: Sequence[str] | None = None, classes: Sequence[str] = ()
+    predictions: Path,
+    truth: Path,
+    num_classes: int,
+    names: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
+    width: int = BAND,
 ) -> Scored:
     """Scores one folder of masks against another, over the named pictures (all of `truth` if None), by file stem.
 
-    num_classes K includes the background. classes: names of the others, for masks in the colours of a labelmap.txt. DataError
-    names a file that is missing, has another size or holds a wrong id.
+    num_classes K includes the background. classes: names of the others, for masks in the colours of a labelmap.txt. width: of the
+    band at true boundaries, in pixels. DataError names a file that is missing, has another size or holds a wrong id.
     """
     predicted, true = mask_files(predictions), mask_files(truth)
     chosen = sorted(true) if names is None else list(dict.fromkeys(names))
@@ -44,15 +68,21 @@ def score_folders(
         raise DataError(f"{len(classes)} names of classes, but {num_classes} classes with the background")
     if not chosen:
         raise DataError(f"{truth}: holds no .png mask to score against")
-    matrix, pixels = np.zeros((num_classes, num_classes), np.int64), 0
+    (matrix, band), pixels = np.zeros((2, num_classes, num_classes), np.int64), 0
+    tallies, sums, counts = [], np.zeros(len(SIZES) + 1), np.zeros(len(SIZES) + 1, np.int64)
     colours = [named_ids(folder, classes) for folder in (predictions, truth)]
     for name in chosen:
         paths = [found.get(name, folder / f"{name}.png") for folder, found in ((predictions, predicted), (truth, true))]
         pair = [read_label_image(path, known) for path, known in zip(paths, colours, strict=True)]
         try:
-            matrix += confusion_matrix(pair[0], pair[1], num_classes)
+            own = confusion_matrix(pair[0], pair[1], num_classes)
         except ValueError as error:
             raise DataError(f"{paths[0]} against {paths[1]}: {error}") from None
+        matrix += own
+        tallies.append(tally(own))
+        ious_by_size(own, sums, counts)
+        near = near_boundary(pair[1], width)
+        band += confusion_matrix(pair[0][near], pair[1][near], num_classes)
         pixels += pair[1].size
     ignored = 1 - int(matrix.sum()) / pixels
     if ignored and not matrix[1:].any():
@@ -60,7 +90,9 @@ def score_folders(
             f"{truth}: no pixel is of any class, and {100 * ignored:.0f} % are 255, which is ignored. Are these masks "
             "of 0 and 255? Class ids are expected: 0 for the background, 1 for the first class"
         )
-    return Scored(matrix, len(chosen), ignored, tuple(_notes(matrix, set(chosen), predicted, true, truth)))
+    sizes = tuple((float(total / count) if count else None, int(count)) for total, count in zip(sums, counts, strict=True))
+    notes = tuple(_notes(matrix, set(chosen), predicted, true, truth))
+    return Scored(matrix, len(chosen), ignored, notes, tuple(chosen), np.stack(tallies), band, sizes)
 
 
 def mask_files(folder: Path) -> dict[str, Path]:
@@ -99,3 +131,41 @@ def as_json(found: Scores) -> dict[str, Any]:
         "false_positive": found.false_positive,
         "false_negative": found.false_negative,
     }
+
+
+def further_figures(scored: Scored, other: Scored | None = None) -> dict[str, Any]:
+    """How sure the mIoU is, and where the errors are, as plain JSON. other: of a second prediction of the same pictures."""
+    own = interval(scored.tallies)
+    found: dict[str, Any] = {
+        "miou_interval": [own.low, own.high],
+        "miou_band": scores(scored.band).miou,
+        "iou_by_size": [
+            {"size": name, "iou": iou, "regions": count} for name, (iou, count) in zip(size_names(), scored.sizes, strict=True)
+        ],
+    }
+    if other is not None:
+        less = difference(scored.tallies, other.tallies)
+        found["difference"] = {
+            "points": less.points,
+            "interval": [less.interval.low, less.interval.high],
+            "p": less.p,
+            "miou": scores(other.matrix).miou,
+        }
+    return found
+
+
+def in_words(further: dict[str, Any], band: int, against: Path | None) -> Iterator[str]:
+    """The lines below the table. further: of `further_figures`."""
+    low, high = further["miou_interval"]
+    yield f"mean IoU lies between {low:.1f} and {high:.1f} in {LEVEL:.0f} % of the resamples of these pictures"
+    yield f"mean IoU within {band} pixels of a true boundary: {further['miou_band']:.1f}"
+    groups = [f"{one['size']}: {one['iou']:.1f} ({one['regions']:,})" for one in further["iou_by_size"] if one["regions"]]
+    if groups:
+        yield f"mean IoU of a class in a picture, by the share of the picture that it fills: {', '.join(groups)}"
+    if against is not None:
+        less = further["difference"]
+        low, high = less["interval"]
+        yield (
+            f"against {against}, {less['miou']:.1f}: {less['points']:+.1f} points ({low:+.1f} to {high:+.1f}); random exchanges "
+            f"of the two differ as much with p = {less['p']:.4f}"
+        )

@@ -33,6 +33,8 @@ class Refined:
     """(K + 1, h, w) float32, the background first, at the picture's size; of a very large picture at a reduced one."""
     size: tuple[int, int]
     """(H, W) of the picture."""
+    drawn: np.ndarray
+    """(2, K + 1) shares of the picture's pixels that each label has, before and after the dense CRF."""
 
     def labels(self) -> np.ndarray:
         """(H, W) uint8: the most likely class id."""
@@ -125,7 +127,15 @@ def _refine(
             asked[1:][maps == maps.max(0)] *= question.best
     values **= sharpness
     probabilities = values / values.sum(1, keepdims=True)
+    before = [_shares(found) for found in probabilities]
     if config.crf != "none" and len(maps) >= 1 + first:
         crf = DenseCRF(image, preset(config.crf).reduced(factor))
         probabilities[:, first:] = crf.several(probabilities[:, first:], config.crf_steps)
-    return [Refined(seeds.ids, found, size) for found in probabilities]
+    return [
+        Refined(seeds.ids, found, size, np.stack((own, _shares(found)))) for found, own in zip(probabilities, before, strict=True)
+    ]
+
+
+def _shares(probabilities: np.ndarray) -> np.ndarray:
+    """(K + 1, h, w) -> of the pixels (K + 1,) where each label is the most likely one."""
+    return np.bincount(probabilities.argmax(0).ravel(), minlength=len(probabilities)) / max(1, probabilities[0].size)

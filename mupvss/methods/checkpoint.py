@@ -16,6 +16,7 @@ from mupvss.methods import find_method
 from mupvss.methods.earlier import modern
 from mupvss.methods.method import Method
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
+from mupvss.model.licences import Origin, as_header, from_header
 from mupvss.options import SearchConfig, Section
 
 
@@ -31,6 +32,8 @@ class ModelInfo:
     """The method's own options."""
     named: str
     """The method as the config named it."""
+    origins: tuple[Origin, ...] = ()
+    """Where its weights and pictures come from, with their licences."""
 
     def header(self) -> dict[str, Any]:
         """The header as it is written into a file."""
@@ -40,6 +43,7 @@ class ModelInfo:
             "model": self.model.model_dump(mode="json"),
             "options": self.options.model_dump(mode="json"),
             "normalisation": {"mean": list(MEAN), "std": list(STD)},
+            "origins": as_header(self.origins),
         }
 
     def build(self) -> nn.Module:
@@ -79,6 +83,7 @@ def model_info(header: Mapping[str, Any], path: Path) -> ModelInfo:
             method.model.model_validate_json(json.dumps(model)),
             method.options.model_validate_json(json.dumps(options)),
             str(header.get("method", method.name)),
+            from_header(header),
         )
 
 

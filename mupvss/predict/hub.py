@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, Offl
 
 from mupvss.errors import CheckpointError
 from mupvss.files import read_json, write_json
+from mupvss.model.licences import Origin
 from mupvss.predict.run import FinishedRun
 from mupvss.version import VERSION
 
@@ -36,8 +37,11 @@ KINDS = {
 }
 
 
-def card_text(run: Path | None, classes: Sequence[str], licence: str | None, data: str | None) -> str:
-    """Markdown with the hub's YAML header. licence, data: the owner's words; by default unstated, and what the run says."""
+def card_text(
+    run: Path | None, classes: Sequence[str], licence: str | None, data: str | None, origins: Sequence[Origin] = ()
+) -> str:
+    """Markdown with the hub's YAML header. licence, data: the owner's words; by default unstated, and what the run says. origins:
+    what the network was made from."""
     lines = ["---", "library_name: mupvss", "pipeline_tag: image-segmentation"]
     lines += [f"license: {json.dumps(licence)}"] if licence else []
     lines += ["tags:", "- weakly-supervised-segmentation", "- image-segmentation", "---", "", f"# {_title(run)}", ""]
@@ -46,8 +50,14 @@ def card_text(run: Path | None, classes: Sequence[str], licence: str | None, dat
     lines += ['found = predictor("picture.jpg")', "found.labels  # (H, W) uint8 class ids, 0 background", "```", ""]
     lines += ["## Classes", "", ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)), ""]
     lines += ["## Data", "", data or _data(run), "", "## Figures", "", *_figures(run), ""]
-    lines += ["## Licence", "", licence or "Not stated by the owner.", "", f"Written by mupvss {VERSION}."]
+    lines += ["## Licence", "", licence or "Not stated by the owner.", "", *_made_from(origins), f"Written by mupvss {VERSION}."]
     return "\n".join(lines) + "\n"
+
+
+def _made_from(origins: Sequence[Origin]) -> list[str]:
+    rows = [f"| {one.part} | {one.source or '-'} | {one.licence or 'not known'} | {one.sha256[:16] or '-'} |" for one in origins]
+    head = ["Made from:", "", "| part | source | licence | SHA-256 |", "|---|---|---|---|"]
+    return [*head, *rows, ""] if rows else []
 
 
 def _title(run: Path | None) -> str:
@@ -97,6 +107,11 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
     @abstractmethod
     def classes(self) -> tuple[str, ...]: ...
 
+    @property
+    @abstractmethod
+    def origins(self) -> tuple[Origin, ...]:
+        """What the network was made from, with licences."""
+
     def _save_pretrained(self, save_directory: Path) -> None:
         self.save_checkpoint(save_directory / CHECKPOINT)
         write_json(save_directory / SETTINGS, {"mupvss": type(self).__name__, **self.settings()})
@@ -125,7 +140,7 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
         return cls.from_settings(folder / CHECKPOINT, settings, device)
 
     def generate_model_card(self, *args: Any, **kwargs: Any) -> ModelCard:
-        return ModelCard(card_text(self.run, self.classes, kwargs.get("licence"), kwargs.get("data")))
+        return ModelCard(card_text(self.run, self.classes, kwargs.get("licence"), kwargs.get("data"), self.origins))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from mupvss.errors import UserError
@@ -42,6 +43,17 @@ def load(
             f"{path}: this is a segmentation network, but a classifier was asked for; give the folder of a run that has one"
         )
     predictor.run = path if path.is_dir() else None
+    return predictor
+
+
+def stated(predictor: Predictor | SegmentationPredictor, licence: str | None) -> Predictor | SegmentationPredictor:
+    """The predictor with a licence for those of its weights whose licence is not known. None: unchanged."""
+    if licence is not None:
+        known = [
+            origin if origin.licence or origin.part == "pictures" else replace(origin, licence=licence)
+            for origin in predictor.origins
+        ]
+        predictor.info = replace(predictor.info, origins=tuple(known))
     return predictor
 
 

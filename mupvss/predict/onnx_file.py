@@ -17,6 +17,7 @@ from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import MissingExtraError
 from mupvss.files import atomic_path
 from mupvss.model.checkpoint import KEY, header_text
+from mupvss.model.licences import as_header
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.runtimes import PlainOutputs, output_names
 from mupvss.predict.segmenter import SegmentationPredictor
@@ -66,7 +67,8 @@ def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tup
     if isinstance(predictor, SegmentationPredictor):
         header = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
         segment = predictor.info.segment.model_dump(mode="json") | {"scales": list(predictor.scales), "crf": predictor.crf}
-        return predictor.network, ("logits",), header | {"segment": segment, "background": predictor.info.background}
+        header |= {"segment": segment, "background": predictor.info.background, "origins": as_header(info.origins)}
+        return predictor.network, ("logits",), header
     header = predictor.info.header() | {
         "search": predictor.config.model_dump(mode="json"),
         "searched_with": predictor.options.model_dump(mode="json"),

@@ -15,6 +15,7 @@ from torch import nn
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
 from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, search_settings
 from mupvss.model.features import Features
+from mupvss.model.licences import Origin
 from mupvss.options import SearchConfig, Section
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
@@ -90,6 +91,10 @@ class Predictor(SharedPredictor, PicturePredictor):
     @property
     def classes(self) -> tuple[str, ...]:
         return self.info.classes
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        return self.info.origins
 
     def search(self, image: Image.Image, classes: Sequence[int], kinds: Sequence[str]) -> dict[str, Seeds]:
         """Search one picture for some classes (paper, Sec. 3.3).

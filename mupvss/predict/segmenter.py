@@ -14,6 +14,7 @@ from torch import nn
 
 from mupvss.crf import MAX_PIXELS, DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
+from mupvss.model.licences import Origin
 from mupvss.ops import best_enlarged
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
@@ -68,6 +69,10 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
     @property
     def classes(self) -> tuple[str, ...]:
         return self.info.classes
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        return self.info.origins
 
     @torch.no_grad()
     def probabilities(self, image: Image.Image) -> np.ndarray:

@@ -14,6 +14,7 @@ from mupvss.methods.earlier import modern
 from mupvss.model.build import build_vit
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
 from mupvss.model.cnn import ResNet38
+from mupvss.model.licences import Origin, as_header, from_header, weights_origin
 from mupvss.model.pretrained import load_backbone, read_source
 from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
@@ -30,6 +31,8 @@ class SegmenterInfo:
     segment: SegmentConfig
     background: bool = True
     """Whether a pixel may belong to no class."""
+    origins: tuple[Origin, ...] = ()
+    """Where its weights and pictures come from, with their licences."""
 
 
 def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, classifier: Path | None) -> Segmenter:
@@ -56,6 +59,17 @@ def build_segmenter(config: SegmentConfig, model: ModelConfig, classes: int, cla
     return network
 
 
+def segmenter_origins(config: SegmentConfig, classifier: tuple[Origin, ...]) -> tuple[Origin, ...]:
+    """Those of a segmentation network: what its classifier began from, unless it has its own weights, and its decoder's."""
+    kept = [
+        origin for origin in classifier if origin.part != "backbone" or (isinstance(config, ViTSegment) and not config.weights)
+    ]
+    own = [weights_origin("backbone", config.weights)] if config.weights else []
+    if isinstance(config, ViTSegment) and config.decoder:
+        own.append(weights_origin("decoder", config.decoder))
+    return (*own, *kept)
+
+
 def _take_decoder(network: ViTSegmenter, source: str) -> None:
     path, trained = read_source(source)
     wanted, own = network.decoder_without_classes(), network.state_dict()
@@ -77,6 +91,7 @@ def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:
         "segment": info.segment.model_dump(mode="json"),
         "background": info.background,
         "normalisation": {"mean": list(MEAN), "std": list(STD)},
+        "origins": as_header(info.origins),
     }
     save_tensors(path, network.state_dict(), header)
 
@@ -109,4 +124,5 @@ def segmenter_info(header: dict[str, Any]) -> SegmenterInfo:
         kind.model_validate_json(json.dumps(known)),
         NETWORKS[network].model_validate_json(json.dumps(segment)),
         bool(header.get("background", True)),
+        from_header(header),
     )

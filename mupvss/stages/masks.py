@@ -11,6 +11,7 @@ from PIL import Image
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
+from mupvss.data.summary import print_doubts
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import read_json
@@ -20,14 +21,18 @@ from mupvss.masks.random_walk import walked
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import MasksConfig, Section
 from mupvss.predict.run import FinishedRun
-from mupvss.runtime.log import each, note_if_slow
+from mupvss.runtime.log import console, each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
 from mupvss.search.threshold import NO_BACKGROUND, Rule
 from mupvss.stages.run_folder import Metrics, Stage, Work
-from mupvss.stages.scoring import read_mask, score_maps
+from mupvss.stages.scoring import read_mask, score_maps, taken_away
 
 KIND = "walked"
+CRF_LOSES = (
+    "the dense CRF takes away {}. If these are thin or faint things, try masks.crf = 'none', which leaves the masks as the maps "
+    "have them"
+)
 
 
 class MasksInputs(Section):
@@ -89,7 +94,7 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, back
     size = len(dataset.classes) + 1
     matrix = np.zeros((size, size), np.int64)
     histogram = np.zeros((BINS + 1, size, size), np.int64)
-    ignored: list[float] = []
+    drawn, ignored = np.zeros((2, size)), list[float]()
     with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
         prepare_crf(config, (len(sample.tags) for sample in dataset.samples), background)
     for sample in each("masks", dataset.samples):
@@ -98,13 +103,19 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, back
         refined, labels = pseudo_mask(seeds, image, background, config)
         write_mask(folder, sample.name, refined, labels)
         ignored.append(float((labels == 255).mean()))
+        drawn[:, [0, *seeds.ids]] += refined.drawn
         if sample.open_mask is not None:
             truth = read_mask(sample, seeds.size)
             matrix += confusion_matrix(refined.labels(), truth, size)
             histogram += threshold_histogram(*refined.best(), truth, size)
     team = processes()
     matrix, histogram = team.total(matrix), team.total(histogram)
-    metrics: Metrics = {"unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples))}
+    warnings = list(taken_away(team.total(drawn), dataset.classes, CRF_LOSES))
+    print_doubts(warnings, console)
+    metrics: Metrics = {
+        "unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples)),
+        "warnings": warnings,
+    }
     if histogram.any():
         # The oracle moves the background's probability after the CRF, without running it again.
         metrics |= {"miou": scores(matrix).miou, "miou_oracle": max(scores(matrix).miou, best_threshold(histogram)[1].miou)}

@@ -23,7 +23,7 @@ from mupvss.report.pictures import heat, inline, overlay
 from mupvss.report.plot import curve, read_log
 from mupvss.runtime.processes import processes
 from mupvss.search.maps import Map
-from mupvss.stages.run_folder import Metrics, Run, Stage, Work
+from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, Work
 
 PICTURES = 16
 LARGE, TALL, LOOKED_AT = 6, 220, 200
@@ -80,7 +80,7 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
 
 
 def _warnings(metrics: dict[str, dict[str, Any]]) -> str:
-    found = [text for stage in ("seeds", "affinity") for text in metrics[stage].get("warnings", [])]
+    found = [text for stage in WARNED for text in metrics[stage].get("warnings", [])]
     return "".join(f"<p><b>Look at the masks:</b> {escape(text)}.</p>" for text in found)
 
 

@@ -30,8 +30,9 @@ from mupvss.data.sample import Dataset
 from mupvss.data.sources import Purpose, load_dataset
 from mupvss.errors import DataError
 from mupvss.files import file_state, read_json, remove_leftovers, write_json
+from mupvss.model.licences import Origin, origins_of
 from mupvss.model.pretrained import weights_identity
-from mupvss.options import DataConfig, Section
+from mupvss.options import DataConfig, ModelConfig, Section
 from mupvss.runtime.device import pick_device
 from mupvss.runtime.log import console, progress_bar
 from mupvss.runtime.memory import gpu_memory, peak_memory_mb, reset_peak_memory
@@ -41,6 +42,8 @@ from mupvss.training.loop import remove_states
 from mupvss.version import VERSION
 
 Metrics = dict[str, Any]
+WARNED = ("seeds", "affinity", "masks", "val")
+"""Stages whose metrics have `warnings` about the masks."""
 EARLIER = ".earlier"
 """Suffix of the folder that keeps a finished stage after its settings or data have changed."""
 
@@ -68,6 +71,11 @@ class Run:
         config = self.config
         kept = (config.workers, config.checkpoint_every, config.snapshots, config.tensorboard, config.preview)
         return Manner(pick_device(config.device), *kept)
+
+    def origins(self, model: ModelConfig) -> tuple[Origin, ...]:
+        """Where the classifier's weights and pictures come from; no result depends on their licences."""
+        licences = self.config.licences
+        return origins_of(getattr(model, "weights", None), licences.weights, licences.pictures)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import IGNORE, write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset
+from mupvss.data.summary import print_doubts
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import read_json
@@ -19,11 +20,15 @@ from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
 from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint
-from mupvss.stages.scoring import read_mask
+from mupvss.stages.scoring import read_mask, taken_away
 from mupvss.training.segmenter import train_segmenter
 
 TEST = ("scales", "crf")
 """Options of `segment` that only the test reads."""
+TEST_LOSES = (
+    "several scales and the dense CRF take away {} of what the network finds at one scale without them. Try segment.crf = 'none' "
+    "and segment.scales = [1.0]; nothing is trained again"
+)
 UNSURE = 0.6
 """Self-training: pixels of the network's own masks that are less certain than this become 255."""
 
@@ -104,24 +109,26 @@ def val(work: Work) -> Metrics:
     full = SegmentationPredictor.open(checkpoint, scales=inputs.scales, crf=inputs.crf, device=device)
     names = ["background", *work.dataset.classes]
     matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
-    scored = 0
+    drawn, scored = np.zeros((2, len(names))), 0
     for sample in each("val", work.dataset.samples):
         image = sample.open_image()
-        labels = {"full": full(image).labels}
+        labels = {"single": single(image).labels, "full": full(image).labels}
         write_palette_png(work.folder / inputs.folder / f"{sample.name}.png", labels["full"])
+        drawn += [np.bincount(found.ravel(), minlength=len(names)) / found.size for found in labels.values()]
         if sample.open_mask is not None:
-            labels["single"] = single(image).labels
             truth = read_mask(sample, (image.height, image.width))
             for name, matrix in matrices.items():
                 matrix += confusion_matrix(labels[name], truth, len(names))
             scored += 1
     team = processes()
     pictures = int(team.total(np.array(scored)))
+    warnings = list(taken_away(team.total(drawn), work.dataset.classes, TEST_LOSES))
+    print_doubts(warnings, console)
     if not pictures:
-        return {"pictures": 0}
+        return {"pictures": 0, "warnings": warnings}
     found = {name: scores(team.total(matrix)) for name, matrix in matrices.items()}
     console.print(as_table(found["full"], names, f"segmentation network, {pictures} pictures, no tags"))
-    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"])}
+    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"]), "warnings": warnings}
 
 
 SEGMENT = Stage(

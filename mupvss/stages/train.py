@@ -41,7 +41,8 @@ def train(work: Work) -> Metrics:
         manner = replace(manner, preview=preview_of(work.dataset, work.run.out, str(work.device), work.run.config))
     method = find_method(inputs.method)
     settings = (method, inputs.model, inputs.options, inputs.train, inputs.seed)
-    return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name)
+    origins = work.run.origins(inputs.model)
+    return train_classifier(*settings, work.dataset, manner, work.folder, work.identity, inputs.method, work.folder.name, origins)
 
 
 TRAIN = Stage("train", train_inputs, train, pictures="train", does="learns from the tags of {pictures}")

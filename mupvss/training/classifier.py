@@ -15,6 +15,7 @@ from mupvss.errors import DataError
 from mupvss.methods import Method
 from mupvss.methods.checkpoint import ModelInfo, save_model
 from mupvss.model.build import is_new
+from mupvss.model.licences import Origin
 from mupvss.model.vit import DropPath
 from mupvss.ops import full_precision
 from mupvss.options import ModelConfig, Section, TrainConfig
@@ -36,14 +37,16 @@ def train_classifier(
     identity: str,
     named: str = "",
     title: str = "train",
+    origins: tuple[Origin, ...] = (),
 ) -> dict[str, Any]:
     """Trains into folder/model.safetensors; returns the figures of the last steps, the precision and the device.
 
-    options: the method's own; identity: see `Loop`; named: the method as the config names it, if that is not its name.
+    options: the method's own; identity: see `Loop`; named: the method as the config names it, if that is not its name; origins:
+    where its weights and pictures come from.
     """
     _check(dataset)
     torch.manual_seed(seed)
-    info = ModelInfo(dataset.classes, method, model, options, named or method.name)
+    info = ModelInfo(dataset.classes, method, model, options, named or method.name, origins)
     network = method.build(model, options, len(dataset.classes), True).to(manner.device).train()
     called = prepared(network)
     pretrained = bool(getattr(model, "weights", None))

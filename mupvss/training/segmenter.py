@@ -16,7 +16,7 @@ from mupvss.methods.checkpoint import read_info
 from mupvss.options import SegmentConfig, ViTSegment
 from mupvss.runtime.device import autocast
 from mupvss.runtime.processes import processes
-from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter, segmenter_origins
 from mupvss.segmentation.losses import presence_loss, segmentation_loss
 from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 from mupvss.training.classifier import prepared
@@ -42,7 +42,8 @@ def train_segmenter(
     classifier: the checkpoint whose backbone and sizes it starts from; identity: see `Loop`; background: whether a pixel may
     belong to no class.
     """
-    train, device, model = config.train, manner.device, read_info(classifier).model
+    known = read_info(classifier)
+    train, device, model = config.train, manner.device, known.model
     torch.manual_seed(seed)
     network = build_segmenter(config, model, len(dataset.classes), classifier).to(device).train()
     views = DenseViews(_samples(dataset, masks), config.crop, config.resize, flip, seed, config.size)
@@ -50,7 +51,7 @@ def train_segmenter(
     started = isinstance(config, ViTSegment) or bool(config.weights)
     new = (lambda name: not name.startswith("backbone.")) if started else (lambda name: False)
     optimizer = grouped_optimizer(network, train.lr, train.new_lr_scale, WEIGHT_DECAY, new)
-    info = SegmenterInfo(dataset.classes, model, config, background)
+    info = SegmenterInfo(dataset.classes, model, config, background, segmenter_origins(config, known.origins))
     save = functools.partial(save_segmenter, network=network, info=info)
     with Loop(network, optimizer, train, manner, folder, title, identity, save) as loop:
         for batch in loop.over(dense_batches(views, train.batch_size, loop.first, loop.steps, manner)):

@@ -13,6 +13,7 @@ from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
 from mupvss.segmentation.losses import segmentation_loss
+from mupvss.stages.scoring import taken_away
 from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 
 UNREFINED = MasksConfig(crf="none")
@@ -63,6 +64,25 @@ def test_what_the_threshold_decides_is_unsure(square):
     assert labels[24, 28] == 3
     assert labels[0, 0] == 0
     assert labels[14, 18] == 255
+
+
+def test_what_the_crf_takes_away_is_counted(square):
+    """A faint line that no edge in the picture supports vanishes; the square stays."""
+    seeds, image, _ = square
+    line = np.zeros((1, 12, 14), np.float32)
+    line[0, 10, 1:13] = 0.8
+    both = Seeds(np.array([3, 1], np.int16), np.concatenate((seeds.maps, line)), seeds.size, 4)
+    before, after = refine_mask(both, image, 0.4, MasksConfig(crf="psa")).drawn
+    assert before.sum() == pytest.approx(1)
+    assert after.sum() == pytest.approx(1)
+    assert 0.05 < before[2] < 0.2
+    assert after[2] < 0.2 * before[2]
+    assert after[1] > 0.9 * before[1]
+    before, after = refine_mask(both, image, 0.4, UNREFINED).drawn
+    assert np.array_equal(before, after)
+    (sentence,) = taken_away(np.array([[5.0, 2, 3, 0], [7.0, 1.1, 1, 0]]), ("dog", "scratch", "cat"), "loses {}")
+    assert sentence == "loses 67 % of scratch"
+    assert not list(taken_away(np.ones((2, 3)), ("dog", "cat"), "loses {}"))
 
 
 def test_no_tag_is_background_throughout(square):

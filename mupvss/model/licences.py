@@ -1,0 +1,152 @@
+"""Where a network began, and under which licences: kept in checkpoints, ONNX files and model cards.
+
+The licence of weights is what the user says, else what their model card on the hub says, else what is known of their publisher,
+else not known. Nothing is guessed from a file's name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mupvss.errors import WeightsError
+from mupvss.files import hash_of
+from mupvss.model.pretrained import OWN, locate
+from mupvss.runtime.processes import processes
+
+KNOWN: tuple[tuple[str, str], ...] = (
+    (r"package:(drawn|efficientnet-lite0)$", "apache-2.0"),
+    (r"https://dl\.fbaipublicfiles\.com/(deit|dino|dinov2)/", "apache-2.0"),
+    (r"https://dl\.fbaipublicfiles\.com/(mae|moco-v3)/", "cc-by-nc-4.0"),
+    (
+        r"(https://dl\.fbaipublicfiles\.com/dinov3/|https://dinov3\.llamameta\.net/|facebook/dinov3-|timm/.*dinov3)",
+        "dinov3-license",
+    ),
+    (r"(timm/deit|facebook/deit-|facebook/dino-|facebook/dinov2-|timm/vit_.*\.(augreg|dino|lvd142m))", "apache-2.0"),
+    (r"timm/eva02", "mit"),
+)
+"""Sources whose publishers state a licence, as patterns, and its name as the hub writes it."""
+CONTENTS = {
+    "4ad512ff59af3206b5c848afea50131e3362d2d0dddae070fd4164d3cc399d2c": ("timm/deit_tiny_patch16_224.fb_in1k", "apache-2.0"),
+}
+"""SHA-256 of files that are published under a licence: their name and the licence."""
+FREE = re.compile(
+    r"^(apache-2\.0|mit|bsd(-[23]-clause)?|isc|zlib|unlicense|cc0-1\.0|cc-by-[234]\.0|public domain)$", re.IGNORECASE
+)
+"""Licences under which what was made with the weights may be shared by anyone who names them."""
+CONDITIONS: tuple[tuple[str, str], ...] = (
+    (r"nc\b", "only for uses that are not commercial"),
+    (r"nd\b", "without changes, so no network that learned from it"),
+    (r"(sa\b|gpl)", "only under the same licence"),
+    (r"dinov3", "only together with its own terms"),
+    (r"research|academic", "only for research"),
+)
+"""Marks in the name of a licence, and what they allow."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One thing that a network was made from."""
+
+    part: str
+    """backbone, decoder, or pictures."""
+    source: str = ""
+    """Hub name, URL, package:NAME or file name (without its folders) of weights; empty for pictures."""
+    sha256: str = ""
+    """Of the weights' file."""
+    licence: str | None = None
+    """As the hub names it; None: not known."""
+
+    def condition(self) -> str | None:
+        """What stands in the way of sharing a network made from it, as a part of a sentence; None: nothing."""
+        if self.licence is None:
+            return "its licence is not known"
+        if FREE.match(self.licence.strip()):
+            return None
+        allowed = [text for mark, text in CONDITIONS if re.search(mark, self.licence, re.IGNORECASE)]
+        return (
+            f"{self.licence} allows that {' and '.join(allowed)}"
+            if allowed
+            else f"the terms of {self.licence} are not known here"
+        )
+
+    def __str__(self) -> str:
+        named = f"{self.part}: {self.source}" if self.source else self.part
+        return f"{named} ({self.licence or 'licence not known'})"
+
+
+def weights_origin(part: str, source: str, licence: str | None = None) -> Origin:
+    """The origin of pretrained weights, given as in `model.weights`. licence: what the user says. WeightsError as `locate`."""
+    with processes().main_first():  # the others find it in the cache
+        path = locate(source)
+    content = hash_of(path)
+    name, known = CONTENTS.get(content, (path.name if _is_file(source) else source.partition("#")[0], None))
+    found = licence or known or _on_the_hub(source) or _by_publisher(source)
+    return Origin(part, name, content, found)
+
+
+def _is_file(source: str) -> bool:
+    return source != OWN and not source.startswith(("package:", "https://", "http://")) and Path(source).expanduser().is_file()
+
+
+def _by_publisher(source: str) -> str | None:
+    if _is_file(source):
+        return None
+    return next((licence for pattern, licence in KNOWN if re.match(pattern, source)), None)
+
+
+def _on_the_hub(source: str) -> str | None:
+    """The licence in the model card of a repository, which the hub's cache keeps; None if it has none or cannot be read."""
+    if _is_file(source) or source.startswith(("package:", "https://", "http://")):
+        return None
+    try:
+        from huggingface_hub import ModelCard, hf_hub_download
+
+        found = ModelCard.load(hf_hub_download(source, "README.md")).data.to_dict()
+    except Exception:  # offline, no card, or one that is not understood: the licence is then known by publisher or not at all
+        return None
+    named = found.get("license_name") if found.get("license") == "other" else found.get("license")
+    return str(named) if named else None
+
+
+def pictures_origin(licence: str | None) -> Origin:
+    return Origin("pictures", licence=licence)
+
+
+def as_header(origins: Sequence[Origin]) -> list[dict[str, Any]]:
+    return [asdict(origin) for origin in origins]
+
+
+def from_header(header: Mapping[str, Any]) -> tuple[Origin, ...]:
+    """What a checkpoint says; of one written by version 0.1.0, only the source of its weights is known."""
+    if isinstance(known := header.get("origins"), list):
+        return tuple(
+            Origin(str(one["part"]), str(one.get("source") or ""), str(one.get("sha256") or ""), one.get("licence"))
+            for one in known
+        )
+    model = header.get("model")
+    weights = model.get("weights") if isinstance(model, dict) else None
+    return (Origin("backbone", Path(weights).name if "/" in weights else weights, "", _by_publisher(weights)),) if weights else ()
+
+
+def obstacles(origins: Sequence[Origin]) -> Iterator[str]:
+    """What stands in the way of sharing a network, as parts of a sentence. Pictures count only where a licence was stated."""
+    for origin in origins:
+        if origin.part == "pictures" and origin.licence is None:
+            continue
+        if (condition := origin.condition()) is not None:
+            yield f"{origin.part}{f' {origin.source}' if origin.source else ''}: {condition}"
+
+
+def origins_of(weights: str | None, weights_licence: str | None, pictures_licence: str | None) -> tuple[Origin, ...]:
+    """Those of a classifier: its weights, if any, and its pictures. If weights cannot be found, what loads them says so."""
+    found = []
+    if weights:
+        try:
+            found.append(weights_origin("backbone", weights, weights_licence))
+        except WeightsError:
+            found.append(Origin("backbone", weights, "", weights_licence))
+    return (*found, pictures_origin(pictures_licence))
