@@ -164,7 +164,7 @@ class ViTConfig(ModelConfig):
     """A vision transformer."""
 
     backbone: str = "tiny"
-    """tiny, small, base (ViT-Ti/S/B), or micro (for drawings and for training from scratch on a CPU)."""
+    """tiny, small, base, large (ViT-Ti/S/B/L), or micro (for drawings and for training from scratch on a CPU)."""
     patch_size: Positive = 16
     """Side of a patch in pixels."""
     weights: str | None = None
@@ -176,6 +176,8 @@ class ViTConfig(ModelConfig):
     """Number of register tokens; must match the weights."""
     layer_scale: bool = False
     """LayerScale, a learned factor per channel on residual branches; must match the weights (DINOv2 has it)."""
+    position: Literal["table", "rotary"] = added("table", neutral="table")
+    """How patches know their place: by a table that is learned, or by rotation; must match the weights (DINOv3 has rotary)."""
     drop_path: Fraction = 0.1
     """Stochastic depth: rate in the last block, rising linearly from 0."""
 

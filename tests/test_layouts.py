@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -12,7 +13,7 @@ from safetensors.torch import save_file
 from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import WeightsError
 from mupvss.model.pretrained import load_backbone, to_timm
-from mupvss.model.vit import SIZES, VisionTransformer
+from mupvss.model.vit import SIZES, VisionTransformer, rotated
 from mupvss.options import ViTConfig
 
 
@@ -169,3 +170,184 @@ def test_positions_of_no_square_and_pointers_say_so(tmp_path):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         with pytest.raises(WeightsError, match="a Git LFS pointer"):
             load_backbone(backbone(patch=16, image=32), str(tmp_path / name))
+
+
+def theirs(name):
+    """A model of the library transformers with random weights, of the shape of ViT-Ti, and ours that should be equal."""
+    transformers = pytest.importorskip("transformers")
+    shape = {"hidden_size": 192, "num_attention_heads": 3, "num_hidden_layers": 12, "image_size": 64}
+    wide = {**shape, "intermediate_size": 768, "patch_size": 16}
+    kinds = {
+        "ViT": (wide, {}),
+        "Dinov2": ({**shape, "mlp_ratio": 4, "patch_size": 16}, {"layer_scale": True}),
+        "Dinov2WithRegisters": (
+            {**shape, "mlp_ratio": 4, "patch_size": 16, "num_register_tokens": 4},
+            {"layer_scale": True, "registers": 4},
+        ),
+        "DINOv3ViT": ({**wide, "num_register_tokens": 4}, {"layer_scale": True, "registers": 4, "rotary": True}),
+    }
+    settings, own = kinds[name]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    # The others' default of 1e-12 is not that of the published checkpoints' authors.
+    if hasattr(config, "layer_norm_eps") and name != "DINOv3ViT":
+        config.layer_norm_eps = 1e-6
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}Model")(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2 if parameter.dim() > 1 else 1.0)
+    return model, own
+
+
+# Not DeiT with its distillation token, which takes part in every block there. DINOv2 with registers smooths positions when it
+# resizes them, which no other ViT does.
+SAME = [(name, grid) for name in ("ViT", "Dinov2", "Dinov2WithRegisters", "DINOv3ViT") for grid in ((4, 4), (3, 6))]
+SAME.remove(("Dinov2WithRegisters", (3, 6)))
+
+
+@pytest.mark.parametrize(("name", "grid"), SAME)
+def test_equal_to_the_models_of_transformers(tmp_path, name, grid):
+    """Patches, class token and registers after the last norm, also of pictures of another shape than the positions'."""
+    model, own = theirs(name)
+    save_file({key: value.contiguous() for key, value in model.state_dict().items()}, tmp_path / "w.safetensors")
+    ours = VisionTransformer(SIZES["tiny"], 16, 64, 0.0, **own).eval()
+    load_backbone(ours, str(tmp_path / "w.safetensors"))
+    images = torch.randn(2, 3, 16 * grid[0], 16 * grid[1])
+    several = {} if name in ("DINOv3ViT", "Dinov2", "Dinov2WithRegisters") else {"interpolate_pos_encoding": True}
+    with torch.no_grad():
+        expected = model(pixel_values=images, **several).last_hidden_state
+        patches, found_grid = ours.embed(images)
+        x = torch.cat((patches, ours.class_token().expand(2, -1, -1), ours.registers(2)), 1)
+        for block in ours.layers():
+            x = block.mlp_unit(block.attention_unit(x, rotation=ours.rotation(found_grid))[0])
+        x = ours.norm(x)
+    n = patches.shape[1]
+    found = torch.cat((x[:, n:], x[:, :n]), 1)
+    assert found_grid == grid
+    scale = expected.abs().max()
+    assert (found - expected).abs().max() < 1e-5 * scale
+
+
+def as_dinov3(state):
+    """The key names of DINOv3's own repository: registers, periods, and a bias of which a mask leaves out the keys' part."""
+    found = {key.replace("reg_token", "storage_tokens"): value for key, value in state.items()}
+    for i in range(12):
+        bias = found[f"blocks.{i}.attn.qkv.bias"]
+        mask = torch.cat((torch.ones(192), torch.zeros(192), torch.ones(192)))
+        found[f"blocks.{i}.attn.qkv.bias_mask"] = mask
+        found[f"blocks.{i}.attn.qkv.bias"] = torch.where(mask > 0, bias, 7.0)
+    return found | {"mask_token": torch.zeros(1, 192), "rope_embed.periods": 100 ** (torch.arange(16) / 16)}
+
+
+def as_timm_dinov3(state, biases=True):
+    """timm's: no bias of the keys, or none at all, and other names of LayerScale."""
+    found = {re.sub(r"\.ls([12])\.gamma$", r".gamma_\1", key): value for key, value in state.items()}
+    for i in range(12):
+        bias = found.pop(f"blocks.{i}.attn.qkv.bias")
+        if biases:
+            found[f"blocks.{i}.attn.q_bias"], found[f"blocks.{i}.attn.v_bias"] = bias[:192].clone(), bias[384:].clone()
+    return found | {"rope.periods": 100 ** (torch.arange(16) / 16)}
+
+
+def rotary():
+    torch.manual_seed(0)
+    vit = VisionTransformer(SIZES["tiny"], 16, 32, 0.0, 4, True, rotary=True)
+    for name, parameter in vit.named_parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+        if name.endswith("qkv.bias"):
+            parameter.data[192:384] = 0
+    return vit
+
+
+@pytest.mark.parametrize("layout", [dict, as_dinov3, as_timm_dinov3])
+def test_dinov3_in_the_layouts_of_its_authors_and_of_timm(tmp_path, layout):
+    source = rotary()
+    save_file({key: value.contiguous() for key, value in layout(source.state_dict()).items()}, tmp_path / "w.safetensors")
+    target = VisionTransformer(SIZES["tiny"], 16, 32, 0.0, 4, True, rotary=True)
+    load_backbone(target, str(tmp_path / "w.safetensors"))
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[key], value)
+    assert "pos_embed" not in target.state_dict()
+
+
+def test_attention_without_any_bias(tmp_path):
+    source = rotary()
+    save_file(as_timm_dinov3(source.state_dict(), biases=False), tmp_path / "w.safetensors")
+    target = VisionTransformer(SIZES["tiny"], 16, 32, 0.0, 4, True, rotary=True)
+    load_backbone(target, str(tmp_path / "w.safetensors"))
+    assert not target.blocks[0].attn.qkv.bias.any()
+
+
+def test_positions_that_do_not_fit_are_said(tmp_path):
+    save_file(dict(rotary().state_dict()), tmp_path / "rotary.safetensors")
+    save_file(dict(backbone(4, True, 16, 32).state_dict()), tmp_path / "table.safetensors")
+    with pytest.raises(WeightsError, match=r'set model\.position = "rotary"'):
+        load_backbone(backbone(4, True, 16, 32), str(tmp_path / "rotary.safetensors"))
+    with pytest.raises(WeightsError, match=r'set model\.position = "table"'):
+        load_backbone(rotary(), str(tmp_path / "table.safetensors"))
+
+
+def test_rotation_in_loops():
+    """Pairs of channels of a patch turn by its place; class tokens and registers stay."""
+    vit = rotary()
+    cosine, sine = vit.rotation((2, 3))
+    x = torch.randn(1, 3, 8, 64)
+    found = rotated(x, (cosine, sine))
+    torch.testing.assert_close(found[:, :, 6:], x[:, :, 6:])
+    for row in range(2):
+        for column in range(3):
+            n = row * 3 + column
+            for k in range(32):
+                place = (2 * (row + 0.5) / 2 - 1) if k < 16 else (2 * (column + 0.5) / 3 - 1)
+                angle = torch.tensor(2 * math.pi * place / 100 ** ((k % 16) / 16))
+                a, b = x[0, 1, n, k], x[0, 1, n, k + 32]
+                torch.testing.assert_close(found[0, 1, n, k], a * angle.cos() - b * angle.sin(), atol=1e-5, rtol=1e-4)
+                torch.testing.assert_close(found[0, 1, n, k + 32], b * angle.cos() + a * angle.sin(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["mupvss", "vit-cam", "mctformer"])
+def test_dinov3_runs_in_every_method(tmp_path, method):
+    save_file(as_dinov3(rotary().state_dict()), tmp_path / "w.safetensors")
+    weights = str(tmp_path / "w.safetensors")
+    config = ViTConfig(image_size=32, registers=4, layer_scale=True, position="rotary", weights=weights)
+    network = network_of(method, 3, config)
+    out = network(torch.randn(2, 3, 32, 48), need_attention=True)
+    assert out.patch_attention.shape == (2, 6, 6)  # registers are not patches
+    loss = out.patch_score.sum()
+    loss.backward()
+    assert network.backbone.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
+
+
+LAYOUTS = {
+    "lightning": lambda s: {f"model.{k}": v for k, v in s.items()},
+    "ddp": lambda s: {f"module.{k}": v for k, v in s.items()},
+    "compiled": lambda s: {f"_orig_mod.{k}": v for k, v in s.items()},
+    "heads": lambda s: s | {"head.weight": torch.zeros(3, 192), "fc.bias": torch.zeros(3), "pooler.dense.weight": torch.zeros(3)},
+    "half": lambda s: {k: v.half() for k, v in s.items()},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_prefixes_and_heads(tmp_path, layout):
+    source = backbone(patch=16, image=32)
+    save_file(LAYOUTS[layout](dict(source.state_dict())), tmp_path / "w.safetensors")
+    target = backbone(patch=16, image=32)
+    load_backbone(target, str(tmp_path / "w.safetensors"))
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[key], value, atol=1e-3, rtol=1e-3)
+
+
+OTHER = {
+    "q and k normalised": {f"blocks.{i}.attn.q_norm.weight": torch.ones(64) for i in range(12)},
+    "norm before the blocks": {"norm_pre.weight": torch.ones(192)},
+    "relative positions": {"blocks.0.attn.relative_position_bias_table": torch.zeros(3, 3)},
+    "gated MLP": {"blocks.0.mlp.fc1_g.weight": torch.zeros(3, 3)},
+    "norm inside the MLP": {"blocks.0.mlp.norm.weight": torch.zeros(3)},
+    "second norm": {"local_cls_norm.weight": torch.zeros(192)},
+}
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_networks_of_another_kind_are_refused_by_name(tmp_path, name):
+    save_file(dict(backbone(patch=16, image=32).state_dict()) | OTHER[name], tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=re.escape(next(iter(sorted(OTHER[name]))))):
+        load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.safetensors"))

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from mupvss.errors import ConfigError, MissingExtraError
+from mupvss.start.backbones import Word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +25,9 @@ class InitArguments:
     """Tags of a validation set, to test the segmentation network on; `mupvss data split` writes both tables."""
     out: Path | None = None
     """Config file to write; default: the folder's name with .toml, in the current folder."""
-    backbone: Literal["tiny", "small"] = "tiny"
-    """DeiT-Ti is fast; DeiT-S is better and takes about four times as long."""
+    backbone: Word = "tiny"
+    """Pretrained network: tiny (DeiT-Ti) is fast; small (DeiT-S) is better and takes about four times as long, and so do the
+    others that are called small. The weights of dinov3-small have a licence of their own."""
     weights: str | None = None
     """Pretrained weights: a path, a URL with its hash, a hub name, package:drawn (for drawings), or an empty text for none.
     Default: from the hub."""

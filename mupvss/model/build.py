@@ -17,7 +17,9 @@ def build_vit(config: ViTConfig, pretrained: bool) -> VisionTransformer:
     if config.backbone not in SIZES:
         raise UserError(f"model.backbone is '{config.backbone}'; choose one of {', '.join(SIZES)}")
     size, patch, side = SIZES[config.backbone], config.patch_size, config.image_size
-    backbone = VisionTransformer(size, patch, side, config.drop_path, config.registers, config.layer_scale)
+    backbone = VisionTransformer(
+        size, patch, side, config.drop_path, config.registers, config.layer_scale, config.position == "rotary"
+    )
     if pretrained and config.weights:
         load_backbone(backbone, config.weights, config.weights_pixels)
     return backbone

@@ -27,13 +27,14 @@ class MCTformerNetwork(nn.Module):
         """images (B, 3, H, W), normalised -> Features with class attention, without prototypes."""
         vit = self.backbone
         patches, grid = vit.embed(images)
+        rotation = vit.rotation(grid)
         n, c = patches.shape[1], self.class_position.shape[1]
         tokens = (vit.class_token() + self.class_position).expand(images.shape[0], -1, -1)
         x = torch.cat((patches, tokens, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, c, self.attention_from)
         per_block = []
         for i, block in enumerate(vit.layers()):
-            x, weights = block.attention_unit(x, need_attention)
+            x, weights = block.attention_unit(x, need_attention, rotation)
             x = block.mlp_unit(x)
             per_block.append(x[:, n : n + c])
             attention.add(i, weights)

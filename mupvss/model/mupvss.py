@@ -65,13 +65,14 @@ class MuPVSSNetwork(nn.Module):
         """images (B, 3, H, W), normalised -> Features with prototypes; attention maps only if asked for."""
         vit = self.backbone
         patches, grid = vit.embed(images)
+        rotation = vit.rotation(grid)
         n = patches.shape[1]
         prototypes = self.embed_prototypes(images)
         m = n + prototypes.shape[1]
         x = torch.cat((patches, prototypes, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, m - n, first_attention_block(self.attention_skip, len(vit.blocks)))
         for i, block in enumerate(vit.layers()):
-            x, weights = block.attention_unit(x, need_attention)
+            x, weights = block.attention_unit(x, need_attention, rotation)
             if str(i) in self.pem:
                 x = torch.cat((*self.pem[str(i)](x[:, :n], x[:, n:m]), x[:, m:]), 1)
             x = block.mlp_unit(x)

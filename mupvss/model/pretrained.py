@@ -1,7 +1,7 @@
 """Loads pretrained backbones from a path, a URL with its hash, the Hugging Face hub, or an installed package.
 
 Vision transformers may come in the usual layouts, which are converted to timm's key names: timm's own; DINOv2's
-(`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2, with or without registers), which
+(`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2 and DINOv3), which
 keeps query, key and value apart. A file's distillation token is left out. Other layers that the network does not have are an
 error.
 """
@@ -79,7 +79,7 @@ def _check_left(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], given
 
 def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) -> dict[str, Tensor]:
     """Refuses weights that would otherwise be lost silently, and resizes the position embeddings."""
-    if "cls_token" not in state or "pos_embed" not in state:
+    if "cls_token" not in state:
         return state  # reported as missing
     width = state["cls_token"].shape[-1]
     if width != backbone.width:
@@ -91,6 +91,14 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
         )
     if "blocks.0.ls1.gamma" in state and isinstance(backbone.layers()[0].ls1, nn.Identity):
         raise WeightsError(f"{path}: its blocks have a LayerScale; set model.layer_scale = true")
+    if "pos_embed" not in state:
+        if backbone.pos_embed is not None:
+            raise WeightsError(
+                f'{path}: has no table of positions; if these are DINOv3\'s weights, set model.position = "rotary"'
+            )
+        return state
+    if backbone.pos_embed is None:
+        raise WeightsError(f'{path}: has a table of positions; set model.position = "table"')
     patches = state["pos_embed"].shape[1] - 1
     if round(patches**0.5) ** 2 != patches:
         raise WeightsError(f"{path}: positions of {patches} patches, which are no square; expected those of a square picture")
@@ -240,29 +248,36 @@ def download(url: str, cache: Path | None = None) -> Path:
         raise WeightsError(f"{error}. Offline? Set model.weights to a file") from None
 
 
-PREFIXES = ("module.", "backbone.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.")
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.", "model.")
+WORDS: Mapping[str, str] = {"q": "query", "k": "key", "v": "value"}
+BLOCK = r"^(?:encoder\.|model\.)?layers?\.(\d+)\."
+"""Prefix of a block's tensors in the library transformers, of which every version has its own."""
 RENAMED = (
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
     (r"^(embeddings\.)?register_tokens$", "reg_token"),
-    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
-    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
-    (r"^encoder\.layer\.(\d+)\.attention\.attention\.", r"blocks.\1.attn."),
-    (r"^encoder\.layer\.(\d+)\.(?:layernorm_before|norm1)\.", r"blocks.\1.norm1."),
-    (r"^encoder\.layer\.(\d+)\.(?:layernorm_after|norm2)\.", r"blocks.\1.norm2."),
-    (r"^encoder\.layer\.(\d+)\.(?:intermediate\.dense|mlp\.fc1)\.", r"blocks.\1.mlp.fc1."),
-    (r"^encoder\.layer\.(\d+)\.(?:output\.dense|mlp\.fc2)\.", r"blocks.\1.mlp.fc2."),
-    (r"^encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
+    (r"^storage_tokens$", "reg_token"),
+    (r"^embeddings\.patch_embeddings\.(?:projection\.)?(weight|bias)$", r"patch_embed.proj.\1"),
+    (rf"{BLOCK}attention\.(?:output\.dense|o_proj)\.", r"blocks.\1.attn.proj."),
+    (rf"{BLOCK}attention\.([qkv])_proj\.", lambda match: f"blocks.{match[1]}.attn.{WORDS[match[2]]}."),
+    (rf"{BLOCK}attention\.attention\.", r"blocks.\1.attn."),
+    (rf"{BLOCK}(?:layernorm_before|norm1)\.", r"blocks.\1.norm1."),
+    (rf"{BLOCK}(?:layernorm_after|norm2)\.", r"blocks.\1.norm2."),
+    (rf"{BLOCK}(?:intermediate\.dense|mlp\.fc1|mlp\.up_proj)\.", r"blocks.\1.mlp.fc1."),
+    (rf"{BLOCK}(?:output\.dense|mlp\.fc2|mlp\.down_proj)\.", r"blocks.\1.mlp.fc2."),
+    (rf"{BLOCK}layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
     (r"^layernorm\.", "norm."),
     (r"^blocks\.(\d+)\.gamma_([12])$", r"blocks.\1.ls\2.gamma"),
     (r"^embeddings\.distillation_token$", "dist_token"),
 )
 QKV = ("query", "key", "value")
+COMPUTED = re.compile(r"^(rope|rope_embed|rope_embeddings)\.(periods|inv_freq)$|\.attn\.(qkv\.bias_mask|k_bias)$")
+"""Tensors of DINOv3's files that follow from others: the periods, and marks of the keys, which have no bias."""
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Any known layout -> timm's names; position embeddings always with the class token's first. Unknown keys are kept."""
-    renamed = _join_qkv({_rename(key): value for key, value in state.items()})
+    renamed = _join_qkv(_without_key_bias({_rename(key): value for key, value in state.items()}))
     table = renamed.get("pos_embed")
     if "dist_token" in renamed and table is not None:
         # DeiT's distillation token, whose position is the second. The network does not use it.
@@ -282,6 +297,29 @@ def _rename(key: str) -> str:
         if found:
             break
     return key
+
+
+def _without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """DINOv3's keys have no bias: it is zero in its authors' files, and left out in timm's and transformers'. Nothing else is
+    changed."""
+    found = {key: value for key, value in state.items() if not COMPUTED.search(key)}
+    for key, value in state.items():
+        match = re.match(r"(blocks\.\d+\.attn\.)(.*)$", key)
+        if match is None:
+            continue
+        stem, name = match[1], match[2]
+        if name == "qkv.weight" and f"{stem}qkv.bias" not in state:
+            width = value.shape[1]
+            query, last = (state.get(f"{stem}{part}_bias", value.new_zeros(width)) for part in ("q", "v"))
+            found[f"{stem}qkv.bias"] = torch.cat((query, value.new_zeros(width), last))
+            found.pop(f"{stem}q_bias", None)
+            found.pop(f"{stem}v_bias", None)
+        elif name == "qkv.bias" and f"{stem}qkv.bias_mask" in state:
+            query, _, last = value.chunk(3)
+            found[key] = torch.cat((query, torch.zeros_like(query), last))
+        elif name == "key.weight" and f"{stem}query.bias" in state and f"{stem}key.bias" not in state:
+            found[f"{stem}key.bias"] = torch.zeros_like(state[f"{stem}query.bias"])
+    return found
 
 
 def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:

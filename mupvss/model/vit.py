@@ -7,6 +7,7 @@ Source: Dosovitskiy et al. 2021; sizes from Touvron et al. 2021 (DeiT).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,12 @@ SIZES: dict[str, ViTSize] = {
     "tiny": ViTSize(width=192, depth=12, heads=3),
     "small": ViTSize(width=384, depth=12, heads=6),
     "base": ViTSize(width=768, depth=12, heads=12),
+    "large": ViTSize(width=1024, depth=24, heads=16),
 }
+Rotation = tuple[Tensor, Tensor]
+"""Cosine and sine of the angles (N, D / heads) by which rotary positions turn the patches' queries and keys."""
+ROTARY_BASE = 100.0
+"""Ratio of the longest to the shortest period of DINOv3's rotary positions."""
 
 
 EXPLICIT_TOKENS = 400
@@ -47,10 +53,13 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        """x (B, T, D) -> output (B, T, D), and the head-averaged weights (B, T, T) or None."""
+    def forward(self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None) -> tuple[Tensor, Tensor | None]:
+        """x (B, T, D) -> output (B, T, D), and the head-averaged weights (B, T, T) or None. rotation: of the first tokens, which
+        are patches; the others have no place."""
         b, t, d = x.shape
         q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            q, k = rotated(q, rotation), rotated(k, rotation)
         if need_weights or (x.device.type == "cpu" and t <= EXPLICIT_TOKENS):
             weights = ((q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1)  # (B, heads, T, T)
             out = weights @ v
@@ -58,6 +67,15 @@ class Attention(nn.Module):
             out, weights = F.scaled_dot_product_attention(q, k, v), None
         mean = weights.float().mean(1) if need_weights and weights is not None else None
         return self.proj(out.transpose(1, 2).reshape(b, t, d)), mean
+
+
+def rotated(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turns the pairs of channels (k, k + d/2) of the first N tokens of x (B, heads, T, d); the others stay (RoPE, Su et al.
+    2021)."""
+    cosine, sine = (angle.to(x.dtype) for angle in rotation)
+    patches, others = x[..., : len(cosine), :], x[..., len(cosine) :, :]
+    first, second = patches.chunk(2, -1)
+    return torch.cat((patches * cosine + torch.cat((-second, first), -1) * sine, others), -2)
 
 
 class MLP(nn.Module):
@@ -106,18 +124,21 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, in two units so that a module can act between them."""
 
-    def __init__(self, width: int, heads: int, drop_path: float, layer_scale: bool = False) -> None:
+    def __init__(self, width: int, heads: int, drop_path: float, layer_scale: bool = False, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
-        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = MLP(width)
         self.drop_path = DropPath(drop_path)
         self.ls1: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
         self.ls2: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
 
-    def attention_unit(self, x: Tensor, need_weights: bool = False) -> tuple[Tensor, Tensor | None]:
-        out, weights = self.attn(self.norm1(x), need_weights)
+    def attention_unit(
+        self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """rotation: see `VisionTransformer.rotation`."""
+        out, weights = self.attn(self.norm1(x), need_weights, rotation)
         return x + self.drop_path(self.ls1(out)), weights
 
     def mlp_unit(self, x: Tensor) -> Tensor:
@@ -164,28 +185,39 @@ def _conv_stem(patch_size: int, width: int) -> nn.Sequential:
 class VisionTransformer(nn.Module):
     """The parts of a ViT; `vit_cam.py`, `mctformer.py` and `mupvss.py` decide what runs through them.
 
-    registers: number of extra tokens that carry what belongs to no patch (Darcet et al. 2024).
+    registers: number of extra tokens that carry what belongs to no patch (Darcet et al. 2024). rotary: patches know their place
+    by rotation (DINOv3) instead of by a table; the norms are then DINOv3's too.
     """
 
     def __init__(
-        self, size: ViTSize, patch_size: int, image_size: int, drop_path: float, registers: int = 0, layer_scale: bool = False
+        self,
+        size: ViTSize,
+        patch_size: int,
+        image_size: int,
+        drop_path: float,
+        registers: int = 0,
+        layer_scale: bool = False,
+        rotary: bool = False,
     ) -> None:
         super().__init__()
+        eps = 1e-5 if rotary else 1e-6
+        self.head_width = size.width // size.heads
         self.width, self.patch_size = size.width, patch_size
         self.grid = image_size // patch_size
         self.register_count = registers
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size.width))
-        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + self.grid**2, size.width))
+        self.pos_embed = None if rotary else nn.Parameter(torch.zeros(1, 1 + self.grid**2, size.width))
         self.reg_token = nn.Parameter(torch.zeros(1, registers, size.width)) if registers else None
         self.patch_embed = PatchEmbed(patch_size, size.width, size.conv_stem)
         rates = torch.linspace(0, drop_path, size.depth).tolist()
-        self.blocks = nn.ModuleList(Block(size.width, size.heads, rate, layer_scale) for rate in rates)
-        self.norm = nn.LayerNorm(size.width, eps=1e-6)
+        self.blocks = nn.ModuleList(Block(size.width, size.heads, rate, layer_scale, eps) for rate in rates)
+        self.norm = nn.LayerNorm(size.width, eps=eps)
         self._reset()
 
     def _reset(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
         if self.reg_token is not None:
             nn.init.trunc_normal_(self.reg_token, std=0.02)
         for module in self.modules():
@@ -198,8 +230,8 @@ class VisionTransformer(nn.Module):
         return [block for block in self.blocks if isinstance(block, Block)]
 
     def class_token(self) -> Tensor:
-        """The class token with its position (1, 1, D)."""
-        return self.cls_token + self.pos_embed[:, :1]
+        """The class token with its position, if there is a table of them (1, 1, D)."""
+        return self.cls_token if self.pos_embed is None else self.cls_token + self.pos_embed[:, :1]
 
     def registers(self, batch: int) -> Tensor:
         """The register tokens, which have no position: (batch, R, D), R may be 0."""
@@ -208,7 +240,10 @@ class VisionTransformer(nn.Module):
         return self.reg_token.expand(batch, -1, -1)
 
     def position(self, grid: tuple[int, int]) -> Tensor:
-        """Position embeddings of the patches for a grid of (h, w), resized where it is not the trained one: (1, N, D)."""
+        """Position embeddings of the patches for a grid of (h, w), resized where it is not the trained one: (1, N, D); zeros
+        without a table."""
+        if self.pos_embed is None:
+            return self.cls_token.new_zeros(1, 1, self.width)
         table = self.pos_embed[:, 1:]
         if grid == (self.grid, self.grid):
             return table
@@ -220,3 +255,18 @@ class VisionTransformer(nn.Module):
         """images (B, 3, H, W) -> patch tokens with positions (B, N, D), and the grid (h, w)."""
         grid = (images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size)
         return self.patch_embed(images) + self.position(grid), grid
+
+    def rotation(self, grid: tuple[int, int]) -> Rotation | None:
+        """What every block needs to know of the places of the patches in a grid of (h, w); None with a table of positions.
+
+        Centres of patches in [-1, 1] along each side, times 2 pi over periods of ROTARY_BASE ** (2k / (head width / 2)); the
+        rows' angles come first, then the columns', and both once more for the second half of the channels (DINOv3).
+        """
+        if self.pos_embed is not None:
+            return None
+        device, quarter = self.cls_token.device, self.head_width // 4
+        rows, columns = (2 * (torch.arange(side, device=device) + 0.5) / side - 1 for side in grid)
+        centres = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)  # (N, 2)
+        periods = ROTARY_BASE ** (torch.arange(quarter, device=device) / quarter)
+        angles = (2 * math.pi * centres.unsqueeze(-1) / periods).flatten(1).tile(2)
+        return angles.cos(), angles.sin()

@@ -19,12 +19,13 @@ class ViTCAMNetwork(nn.Module):
         """images (B, 3, H, W), normalised -> Features without prototypes."""
         vit = self.backbone
         patches, grid = vit.embed(images)
+        rotation = vit.rotation(grid)
         n = patches.shape[1]
         token = vit.class_token().expand(images.shape[0], -1, -1)
         x = torch.cat((patches, token, vit.registers(images.shape[0])), 1)  # (B, N+1+R, D)
         attention = RunningMean()
         for block in vit.layers():
-            x, weights = block.attention_unit(x, need_attention)
+            x, weights = block.attention_unit(x, need_attention, rotation)
             x = block.mlp_unit(x)
             if weights is not None:
                 attention.add(weights[:, :n, :n])

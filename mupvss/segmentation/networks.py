@@ -73,11 +73,12 @@ class ViTSegmenter(nn.Module):
         also the logits of each class's presence in the picture (B, labels - 1), None without a head for it."""
         vit = self.backbone
         patches, grid = vit.embed(images)
+        rotation = vit.rotation(grid)
         n = patches.shape[1]
         x = torch.cat((patches, vit.class_token().expand(images.shape[0], -1, -1), vit.registers(images.shape[0])), 1)
         total = torch.zeros((), device=images.device)
         for number, block in enumerate(vit.layers(), 1):
-            x = block.mlp_unit(block.attention_unit(x)[0])
+            x = block.mlp_unit(block.attention_unit(x, rotation=rotation)[0])
             if number in self.taken:
                 total = total + self.tokens[self.taken.index(number)](x[:, :n])
         square = self.join(total.transpose(1, 2).unflatten(2, grid))

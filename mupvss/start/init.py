@@ -18,11 +18,10 @@ from mupvss.errors import DataError
 from mupvss.files import write_text
 from mupvss.model.pretrained import OWN
 from mupvss.options import FolderData
+from mupvss.start.backbones import BACKBONES, Word
 from mupvss.start.estimate import measure, print_estimate
 
 console = Console()
-BACKBONES = {"tiny": "timm/deit_tiny_patch16_224.fb_in1k", "small": "timm/deit_small_patch16_224.fb_in1k"}
-"""Pretrained weights on the Hugging Face hub."""
 PREVIEW = 2000
 """Image steps after which rough masks are made."""
 MIN_STEPS, FEW, EPOCHS, MAX_STEPS = 3200, 300, 8, 200_000
@@ -38,9 +37,9 @@ class Wishes:
     val_tags: Path | None
     """Tags of the validation set."""
     out: Path
-    backbone: str
+    backbone: Word
     weights: str | None
-    """None: from the hub."""
+    """None: the backbone's, from the hub."""
     force: bool
     quick: bool
     """Skip the measurement."""
@@ -69,7 +68,7 @@ def initialise(wishes: Wishes) -> None:
         print_doubts(seen_before(dataset, val), console)
     if wishes.background == "some":
         _ask_for_background(dataset)
-    weights = BACKBONES[wishes.backbone] if wishes.weights is None else wishes.weights
+    weights = BACKBONES[wishes.backbone].weights if wishes.weights is None else wishes.weights
     steps = image_steps(len(dataset.samples))
     write_text(wishes.out, config_text(wishes.out.stem, data, dataset, wishes.backbone, weights, steps))
     config = load_config(wishes.out)  # makes sure that the written config can be read
@@ -113,7 +112,7 @@ def _relative(path: Path) -> Path:
 def _tell_weights(weights: str) -> None:
     if not weights:
         console.print("\nno pretrained weights: expect poor masks of real pictures")
-    elif weights in BACKBONES.values() and not _is_cached(weights):
+    elif weights in {known.weights for known in BACKBONES.values()} and not _is_cached(weights):
         console.print(
             f"\npretrained weights come from the Hugging Face hub at the first training ({weights}). Without internet: fetch\n"
             f"https://huggingface.co/{weights}/resolve/main/model.safetensors elsewhere, and set model.weights to the file.",
@@ -140,7 +139,7 @@ def _tell_next(path: Path, pictures: Path) -> None:
     console.print("\nnext:", *(f"  mupvss {command}" for command in commands), sep="\n", highlight=False, soft_wrap=True)
 
 
-def config_text(name: str, data: FolderData, dataset: Dataset, backbone: str, weights: str, steps: int) -> str:
+def config_text(name: str, data: FolderData, dataset: Dataset, backbone: Word, weights: str, steps: int) -> str:
     """The config as TOML; every value is the user's own or backed by our measurements. Without weights: those of the drawn
     scenes."""
     settings = _small(weights == OWN) if weights in ("", OWN) else _pretrained(backbone, weights, steps)
@@ -186,11 +185,14 @@ def _background(data: FolderData) -> str:
 MIDDLE = 'threshold = "middle"             # how it is chosen what is object; "otsu": from one histogram, as earlier runs did\n'
 
 
-def _pretrained(backbone: str, weights: str, steps: int) -> str:
+def _pretrained(word: Word, weights: str, steps: int) -> str:
+    known = BACKBONES[word]
+    settings = "".join(f"{name} = {json.dumps(value)}\n" for name, value in known.settings.items())
+    pooled = "" if known.flattens else '\n[mupvss]\nglobal_embedding = "pool"       # for patches of other sizes than 16\n'
     return f"""[model]
-backbone = {_text(backbone)}                # tiny: fast; small: better masks, about four times the time
-weights = {_text(weights)}    # hub name, path or URL of an ImageNet ViT with patches of 16
-
+backbone = {_text(known.size)}                # tiny: fast; small: better masks, about four times the time
+weights = {_text(weights)}    # hub name, path or URL
+{settings}{pooled}
 [train]
 image_steps = {steps}              # pictures seen in all; more help up to a point
 batch_size = 16                  # with so few image steps, twice as many small steps learn more
