@@ -37,6 +37,7 @@ from mupvss.runtime.device import pick_device
 from mupvss.runtime.log import console, progress_bar
 from mupvss.runtime.memory import gpu_memory, peak_memory_mb, reset_peak_memory
 from mupvss.runtime.processes import processes
+from mupvss.search.given import folder_state
 from mupvss.training.batches import Manner
 from mupvss.training.loop import remove_states
 from mupvss.version import VERSION
@@ -144,6 +145,8 @@ def _plain(part: Any) -> Any:
             found[name] = _plain(value)
         elif name in ("weights", "decoder") and value:  # by content: the file may be moved, or replaced by another
             found[name] = weights_identity(value)
+        elif name == "given" and value:
+            found[name] = folder_state(value)
         else:
             found[name] = values[name]
     return found

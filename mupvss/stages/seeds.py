@@ -18,7 +18,7 @@ from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
-from mupvss.search.given import HALF, GivenSeeds, folder_state
+from mupvss.search.given import HALF, GivenSeeds
 from mupvss.search.maps import witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import Choice, disagreements
@@ -42,8 +42,6 @@ class SeedsInputs(Section):
     options: Section
     """The method's own options for its search."""
     background: str = added("some", neutral="some")
-    given_files: str = added("", neutral="")
-    """Identifies the files of another method's maps."""
 
 
 class CamInputs(Section):
@@ -53,10 +51,7 @@ class CamInputs(Section):
 
 
 def seeds_inputs(config: RunConfig) -> SeedsInputs:
-    given, background = config.search.given, config.data.background
-    files = "" if given is None else folder_state(given)
-    search = config.search.model_copy(update={"given": None})  # what counts is their content, wherever they lie
-    return SeedsInputs.model_construct(search=search, options=config.search_options, background=background, given_files=files)
+    return SeedsInputs.model_construct(search=config.search, options=config.search_options, background=config.data.background)
 
 
 def cam_inputs(config: RunConfig) -> CamInputs:
@@ -67,8 +62,8 @@ def cam_inputs(config: RunConfig) -> CamInputs:
 def seeds(work: Work) -> Metrics:
     """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
     inputs, dataset, folder = work.inputs, work.dataset, work.folder
-    if (given := work.run.config.search.given) is not None:  # of which `inputs` have the files
-        return take_given(work, GivenSeeds(given, dataset))
+    if inputs.search.given is not None:
+        return take_given(work, GivenSeeds(inputs.search.given, dataset))
     predictor = Predictor.open(work.run.checkpoint("train"), inputs.search, inputs.options, device=str(work.device))
     if processes().main:
         search = inputs.search.model_copy(update={name: SearchConfig.model_fields[name].default for name in OF_THE_SCORES})
