@@ -109,6 +109,7 @@ def test_checkpoints(tmp_path):
     described = info.header()
     changes = [{"classes": ["a"]}, {"classes": 3}, {"model": 3}, {"model": {"backbone": "huge"}}, {"model": {"patch_size": 16}}]
     changes += [{"method": 3}, {"method": "unknown"}, {"method": "os:system"}, {"options": 3}, {"options": {"ccp": 1.0}}]
+    changes += [{"origins": [3]}, {"origins": [{"part": "backbone"}]}]
     for change in (*changes, {"model": ViTConfig(patch_size=10**9).model_dump(mode="json")}):
         save_tensors(path, network.state_dict(), described | change)
         with pytest.raises(CheckpointError, match=r"m\.safetensors"):
@@ -122,5 +123,5 @@ def test_a_short_run_of_the_fuzzer(tmp_path):
     found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert found.returncode == 0, found.stdout + found.stderr[-3000:]
     counted = [line.split("|")[2] for line in found.stdout.splitlines()[2:]]
-    assert len(counted) == 16
+    assert len(counted) == 17
     assert all(int(count) >= 187 for count in counted), found.stdout

@@ -123,13 +123,15 @@ def as_header(origins: Sequence[Origin]) -> list[dict[str, Any]]:
 def from_header(header: Mapping[str, Any]) -> tuple[Origin, ...]:
     """What a checkpoint says; of one written by version 0.1.0, only the source of its weights is known."""
     if isinstance(known := header.get("origins"), list):
-        return tuple(
-            Origin(str(one["part"]), str(one.get("source") or ""), str(one.get("sha256") or ""), one.get("licence"))
-            for one in known
-        )
+        return tuple(_read(one) for one in known)
     model = header.get("model")
     weights = model.get("weights") if isinstance(model, dict) else None
     return (Origin("backbone", Path(weights).name if "/" in weights else weights, "", _by_publisher(weights)),) if weights else ()
+
+
+def _read(entry: Mapping[str, Any]) -> Origin:
+    part, source, content = (str(entry[name] or "") for name in ("part", "source", "sha256"))
+    return Origin(part, source, content, None if entry["licence"] is None else str(entry["licence"]))
 
 
 def obstacles(origins: Sequence[Origin]) -> Iterator[str]:

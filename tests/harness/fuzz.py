@@ -55,6 +55,7 @@ def readers() -> dict[str, Callable[[], Reader]]:
         "checkpoint": _checkpoint,
         "weights": _weights,
         "seeds": _seeds,
+        "npy": _npy,
         "mask-png": _mask_png,
         "picture": _picture,
         "archive": _archive,
@@ -260,6 +261,25 @@ def _seeds() -> Reader:
 
     whole = {"ids": [1, 3], "maps": [[[0.1, 0.2], [0.3, 1.0]], [[0.5, 0.5], [0.0, 0.0]]], "size": [6, 7], "stride": 4}
     return Reader(".npz", read, [_arrays(whole)], [whole], _arrays)
+
+
+def _npy() -> Reader:
+    """Dictionaries of maps, as other projects keep them: pickles that are walked and never loaded."""
+    import numpy as np
+    import torch
+
+    from mupvss.data.pickled import read_npy
+
+    def write(value: Any) -> bytes:
+        stream, whole = io.BytesIO(), np.empty((), object)
+        whole[()] = value
+        np.save(stream, whole, allow_pickle=True)
+        return stream.getvalue()
+
+    maps = {0: np.ones((2, 3), np.float32), 3: np.zeros((2, 3), np.float16)}
+    irn = {"keys": torch.tensor([0, 3]), "cam": torch.ones(2, 1, 1), "high_res": np.ones((2, 2, 3))}
+    plain = {"0": [[0.1, 0.2]], "keys": [1, 2], "cam": {"a": 0.5}}
+    return Reader(".npy", read_npy, [write(maps), write(irn), write(plain)], [plain], write)
 
 
 def _pictures(kinds: list[str], mode: str) -> list[bytes]:
