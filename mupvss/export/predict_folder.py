@@ -187,6 +187,7 @@ def _predict_one(predictor: PicturePredictor, source: Source, tags: list[str] | 
     figures = {
         "tags": list(found.tags),
         "scores": {name: round(score, 4) for name, score in found.scores.items()},
+        "unsure": list(found.unsure),
         "boxes": {name: list(box) for name, box in found.boxes.items()},
         "areas": found.areas,
         "size": list(found.labels.shape),
@@ -214,7 +215,8 @@ def _is_made(out: Path, source: Source, made_by: str) -> bool:
 
 def network_state(run: Path) -> list[object]:
     """State of those files of a run that predictions depend on."""
-    files = [run] if run.is_file() else sorted([*run.glob("*/model.safetensors"), *run.glob("seeds/metrics.json")])
+    used = ("*/model.safetensors", "seeds/metrics.json", "val/calibration.json")
+    files = [run] if run.is_file() else sorted(path for pattern in used for path in run.glob(pattern))
     return [[path.name, file_state(str(path))] for path in files]
 
 

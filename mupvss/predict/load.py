@@ -8,6 +8,7 @@ from pathlib import Path
 from mupvss.errors import UserError
 from mupvss.methods.checkpoint import load_network, model_info, search_settings
 from mupvss.model.checkpoint import fitting
+from mupvss.predict.calibration import calibration_of
 from mupvss.predict.hub import SETTINGS, read_settings
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
@@ -70,18 +71,25 @@ def _load(path: Path, device: str, runtime: Runtime, classifier: bool) -> Predic
     found = FinishedRun(path)
     segmenter = found.checkpoint("segment")
     if segmenter.is_file() and not classifier:
-        return SegmentationPredictor.open(segmenter, **found.test_settings, device=device)
+        predictor = SegmentationPredictor.open(segmenter, **found.test_settings, device=device)
+        predictor.calibration = found.calibration("segment")
+        return predictor
     return load_classifier(path, device)
 
 
 def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredictor:
     network, header = load_runtime(path, runtime)
     with fitting(path):
+        predictor: Predictor | SegmentationPredictor
         if "segment" in header:
-            return SegmentationPredictor(network, segmenter_info(header), device="cpu")
+            predictor = SegmentationPredictor(network, segmenter_info(header), device="cpu")
+            predictor.calibration = calibration_of(header)
+            return predictor
         info = model_info(header, path)
         saved = {"search": header["search"], **({"options": header["searched_with"]} if "searched_with" in header else {})}
-        return Predictor(network, info, *search_settings(saved, info.method), header["threshold"], "cpu")
+        predictor = Predictor(network, info, *search_settings(saved, info.method), header["threshold"], "cpu")
+        predictor.calibration = calibration_of(header)
+        return predictor
 
 
 def load_classifier(run: Path, device: str = "auto") -> Predictor:
@@ -90,5 +98,6 @@ def load_classifier(run: Path, device: str = "auto") -> Predictor:
     network, info = load_network(found.checkpoint("train"))
     search, options = found.search_settings or (None, None)
     predictor = Predictor(network, info, search, options, found.threshold, device)
+    predictor.calibration = found.calibration("train")
     predictor.run = run
     return predictor

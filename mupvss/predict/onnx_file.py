@@ -18,6 +18,7 @@ from mupvss.errors import MissingExtraError
 from mupvss.files import atomic_path
 from mupvss.model.checkpoint import KEY, header_text
 from mupvss.model.licences import as_header
+from mupvss.predict.calibration import calibration_settings
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.runtimes import PlainOutputs, output_names
 from mupvss.predict.segmenter import SegmentationPredictor
@@ -41,6 +42,7 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
     assert program is not None
     normalisation = {"mean": list(MEAN), "std": list(STD)}
     header |= {"outputs": list(names), "stride": predictor.stride, "normalisation": normalisation}
+    header |= calibration_settings(predictor.calibration)
     program.model.metadata_props[KEY] = header_text(header)
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)

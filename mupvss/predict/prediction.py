@@ -15,6 +15,7 @@ from mupvss.data.images import array_to_rgb, read_image, to_rgb
 from mupvss.data.masks import Box, bounding_box
 from mupvss.errors import UserError
 from mupvss.ops import enlarged
+from mupvss.predict.calibration import Calibration, unsure
 
 Picture = Image.Image | np.ndarray | str | Path
 
@@ -32,9 +33,14 @@ class Prediction:
     tags: tuple[str, ...]
     """The tags that were searched for, given or predicted; for a segmentation network, the classes that it found."""
     scores: dict[str, float]
-    """Per class the probability that it is in the picture."""
+    """Per class the probability that it is in the picture; calibrated, if the run had pictures to test on."""
     probabilities: Mapping[str, np.ndarray]
     """Per considered class, (H, W) float32 in [0, 1]: the class's map, or the probability of each pixel."""
+
+    @property
+    def unsure(self) -> tuple[str, ...]:
+        """Classes whose score says neither yes nor no (0.2 to 0.8)."""
+        return unsure(self.scores)
 
     @property
     def areas(self) -> dict[str, int]:
@@ -74,10 +80,18 @@ class PicturePredictor(ABC):
     """Call it with a picture, and with its tags if they are known. Each picture has a forward pass of its own, so that its result
     does not depend on others."""
 
+    calibration: Calibration | None = None
+    """Makes its scores those that were found to be right on pictures that it had not seen; None: they are as the network gives
+    them."""
+
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
         """Names behind the ids 1, 2, ..."""
+
+    def calibrated(self, scores: dict[str, float]) -> dict[str, float]:
+        """The network's scores by class -> those that are given out."""
+        return scores if self.calibration is None else self.calibration.of(scores)
 
     @abstractmethod
     def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:

@@ -17,6 +17,7 @@ from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, searc
 from mupvss.model.features import Features
 from mupvss.model.licences import Origin
 from mupvss.options import SearchConfig, Section
+from mupvss.predict.calibration import calibration_of, calibration_settings
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
@@ -71,12 +72,15 @@ class Predictor(SharedPredictor, PicturePredictor):
             "search": self.config.model_dump(mode="json"),
             "options": self.options.model_dump(mode="json"),
             "threshold": self.threshold,
+            **calibration_settings(self.calibration),
         }
 
     @classmethod
     def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> Predictor:
         network, info = load_network(checkpoint)
-        return cls(network, info, *search_settings(settings, info.method), settings["threshold"], device)
+        found = cls(network, info, *search_settings(settings, info.method), settings["threshold"], device)
+        found.calibration = calibration_of(settings)
+        return found
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -159,7 +163,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         logits = features.patch_score[0]
         if features.token_score is not None:
             logits = (logits + features.token_score[0]) / 2
-        return dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True))
+        return self.calibrated(dict(zip(self.classes, torch.sigmoid(logits.float()).tolist(), strict=True)))
 
     def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
         """tags None: the classes whose probability is at least 0.5."""

@@ -13,7 +13,11 @@ from mupvss.errors import CheckpointError
 from mupvss.files import read_json
 from mupvss.methods.earlier import MAPS
 from mupvss.options import SearchConfig, Section
+from mupvss.predict.calibration import Calibration, calibration_of
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
+
+CALIBRATION = "calibration.json"
+"""File of the stage `val`: by network, how to calibrate its scores, and how reliable they are."""
 
 
 class FinishedRun:
@@ -56,6 +60,11 @@ class FinishedRun:
             return {}
         segment = self.config(stage).segment
         return {"scales": segment.scales, "crf": segment.crf}
+
+    def calibration(self, network: str) -> Calibration | None:
+        """Of the scores of a network, `segment` or `train`; None if they were not tested."""
+        path = self.folder / "val" / CALIBRATION
+        return calibration_of({"calibration": read_json(path).get(network)}) if path.is_file() else None
 
     @cached_property
     def maps(self) -> str | None:

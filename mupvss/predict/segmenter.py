@@ -16,6 +16,7 @@ from mupvss.crf import MAX_PIXELS, DenseCRF
 from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search, working_scale
 from mupvss.model.licences import Origin
 from mupvss.ops import best_enlarged
+from mupvss.predict.calibration import calibration_of, calibration_settings
 from mupvss.predict.hub import SharedPredictor
 from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
@@ -59,12 +60,15 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
         save_segmenter(path, self.network, self.info)  # type: ignore[arg-type]
 
     def settings(self) -> dict[str, Any]:
-        return {"scales": list(self.scales), "crf": self.crf, "flip": self.flip}
+        own = {"scales": list(self.scales), "crf": self.crf, "flip": self.flip}
+        return own | calibration_settings(self.calibration)
 
     @classmethod
     def from_settings(cls, checkpoint: Path, settings: dict[str, Any], device: str) -> SegmentationPredictor:
         options = {key: settings[key] for key in ("scales", "crf", "flip")}
-        return cls.open(checkpoint, device=device, **options)
+        found = cls.open(checkpoint, device=device, **options)
+        found.calibration = calibration_of(settings)
+        return found
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -103,7 +107,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
 
     def predict(self, picture: Image.Image, tags: Sequence[str] | None) -> Prediction:
         found = self.probabilities(picture)
-        scores = dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True))
+        scores = self.calibrated(dict(zip(self.classes, (float(p.max()) for p in found[1:]), strict=True)))
         if tags is None:  # other classes could not win, and would cost time
             likely = np.unique(found.argmax(0))
             ids = likely[likely > 0]

@@ -14,13 +14,13 @@ from mupvss.config.load import dump_config
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
-from mupvss.files import write_text
+from mupvss.files import read_json, write_text
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import Section
-from mupvss.predict.run import FinishedRun
+from mupvss.predict.run import CALIBRATION, FinishedRun
 from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import heat, inline, overlay
-from mupvss.report.plot import curve, read_log
+from mupvss.report.plot import Series, curve, plot, read_log
 from mupvss.runtime.processes import processes
 from mupvss.search.maps import Map
 from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, Work
@@ -59,6 +59,7 @@ def report(work: Work) -> Metrics:
         ("Maps and masks", _pictures(run, dataset, metrics["seeds"].get("maps", ""), offered)),
         ("Per class", _classes(dataset, metrics["seeds"])),
         ("Training", _curves(run)),
+        ("Scores of tags", _reliability(run)),
         ("Config", f"<pre>{escape(work.inputs.config)}</pre>"),
     ]
     write_text(work.folder / "index.html", page(f"MuP-VSS: {run.out.resolve().name}", sections))
@@ -195,6 +196,29 @@ def _curves(run: Run) -> str:
     log = read_log(run.folder("train") / "log.jsonl")
     names = [name for name in (log[0] if log else {}) if name not in ("step", "images_per_s")]
     return f'<div class="curves">{"".join(curve(log, name) for name in names)}</div>'
+
+
+NETWORKS = {"segment": "segmentation network", "train": "classifier"}
+
+
+def _reliability(run: Run) -> str:
+    """Diagrams: of the tags with a score, how many are right."""
+    path = run.folder("val") / CALIBRATION
+    found = read_json(path) if path.is_file() else {}
+    diagrams = []
+    for name, title in NETWORKS.items():
+        if name in found:
+            own = found[name]
+            lines = [Series("as it should be", [(0, 0), (1, 1)])]
+            lines += [Series(text, [(s, share) for s, share, _ in own[key]["bins"]]) for key, text in CALIBRATED.items()]
+            errors = " and ".join(f"{own[key]['error']:.1f} points {text}" for key, text in CALIBRATED.items())
+            drawn = plot(lines, "score of a tag", "share of the pictures that have it", (0, 1))
+            said = f"{title}, {own['pictures']} pictures: wrong by {errors}, on average"
+            diagrams.append(f"<figure><figcaption>{said}</figcaption>{drawn}</figure>")
+    return "".join(diagrams) or "<p>There were too few further pictures to test the scores of tags on.</p>"
+
+
+CALIBRATED = {"before": "as the network gives them", "after": "calibrated (by the other half of the pictures)"}
 
 
 REPORT = Stage(

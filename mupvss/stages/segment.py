@@ -4,6 +4,7 @@ seen."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,11 @@ from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
-from mupvss.files import read_json
+from mupvss.files import read_json, write_json
 from mupvss.options import Section, SegmentConfig, VocData
+from mupvss.predict.calibration import measured
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import CALIBRATION
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
@@ -109,10 +113,15 @@ def val(work: Work) -> Metrics:
     full = SegmentationPredictor.open(checkpoint, scales=inputs.scales, crf=inputs.crf, device=device)
     names = ["background", *work.dataset.classes]
     matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
+    classifier = Predictor.open(work.run.checkpoint("train"), device=device)
     drawn, scored = np.zeros((2, len(names))), 0
+    tested: list[np.ndarray] = []
     for sample in each("val", work.dataset.samples):
         image = sample.open_image()
-        labels = {"single": single(image).labels, "full": full(image).labels}
+        prediction = full(image)
+        labels = {"single": single(image).labels, "full": prediction.labels}
+        scored_tags = (prediction.scores, classifier.scores(image), {name: name in sample.tags for name in work.dataset.classes})
+        tested.append(np.array([[own[name] for name in work.dataset.classes] for own in scored_tags], np.float32))
         write_palette_png(work.folder / inputs.folder / f"{sample.name}.png", labels["full"])
         drawn += [np.bincount(found.ravel(), minlength=len(names)) / found.size for found in labels.values()]
         if sample.open_mask is not None:
@@ -122,13 +131,29 @@ def val(work: Work) -> Metrics:
             scored += 1
     team = processes()
     pictures = int(team.total(np.array(scored)))
+    calibration = _calibration(team.in_order(tested))
+    if team.main:
+        write_json(work.folder / CALIBRATION, calibration)
+    metrics = {f"{name}_calibration_error": [one["before"]["error"], one["after"]["error"]] for name, one in calibration.items()}
     warnings = list(taken_away(team.total(drawn), work.dataset.classes, TEST_LOSES))
     print_doubts(warnings, console)
     if not pictures:
-        return {"pictures": 0, "warnings": warnings}
+        return {"pictures": 0, "warnings": warnings, **metrics}
     found = {name: scores(team.total(matrix)) for name, matrix in matrices.items()}
     console.print(as_table(found["full"], names, f"segmentation network, {pictures} pictures, no tags"))
-    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"]), "warnings": warnings}
+    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"]), "warnings": warnings, **metrics}
+
+
+def _calibration(tested: list[np.ndarray]) -> dict[str, dict[str, Any]]:
+    """By network, how to calibrate its scores of tags; without those of which too little is known.
+
+    tested: per picture (3, C): the scores of the segmentation network and of the classifier, and 1 for a true tag.
+    """
+    if not tested:
+        return {}
+    own, classifier, present = np.stack(tested, 1)
+    measures = {"segment": measured(own, present > 0), "train": measured(classifier, present > 0)}
+    return {name: one for name, one in measures.items() if one}
 
 
 SEGMENT = Stage(
