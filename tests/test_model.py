@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from helpers import network_of
+from helpers import TINY_VIT, network_of
 from safetensors.torch import load_file, save_file
 
 from mupvss.data.images import read_image
@@ -249,3 +249,32 @@ def test_real_deit_checkpoint_knows_dogs(shared):
             x = block.mlp_unit(block.attention_unit(x)[0])
         found = (backbone.norm(x)[:, 0] @ raw["head.weight"].t() + raw["head.bias"]).argmax(-1)
     assert ((found >= 151) & (found <= 268)).sum() >= 14  # ImageNet's 118 breeds
+
+
+def test_patches_that_do_not_see_the_prototypes():
+    """Whatever prototypes are, patches and registers stay the same; prototypes see patches all the same. With the attention's
+    weights or without them."""
+    torch.manual_seed(0)
+    config = TINY_VIT.model_copy(update={"registers": 2})
+    images = torch.randn(2, 3, 32, 48)
+    for seen in (True, False):
+        network = network_of("mupvss", 3, config, prototypes_seen=seen, token_start="zero").eval()
+        for parameter in network.backbone.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        before = network(images), network(images, need_attention=True)
+        torch.testing.assert_close(before[0].patches, before[1].patches)
+        assert before[1].class_attention.sum(-1).min() > 0.01
+        torch.nn.init.normal_(network.class_position, std=3.0)
+        after = network(images)
+        assert not torch.allclose(before[0].prototypes, after.prototypes, atol=1e-3)
+        assert torch.allclose(before[0].patches, after.patches, atol=1e-6) != seen
+    assert before[1].patch_attention.sum(-1).max() < 1 + 1e-5
+
+
+def test_the_fused_attention_hides_the_same_tokens(monkeypatch):
+    torch.manual_seed(0)
+    network = network_of("mupvss", 3, prototypes_seen=False).eval()
+    images = torch.randn(1, 3, 32, 32)
+    explicit = network(images).prototypes
+    monkeypatch.setattr("mupvss.model.vit.EXPLICIT_TOKENS", 0)
+    torch.testing.assert_close(network(images).prototypes, explicit, atol=1e-5, rtol=1e-4)

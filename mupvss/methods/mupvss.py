@@ -36,6 +36,9 @@ class MupvssOptions(Section):
     """Token that the global embedding is added to."""
     global_scale: float = 0.1
     """Factor on the global embedding."""
+    prototypes_seen: bool = added(True, neutral=True)
+    """Whether patches attend to the prototypes in the blocks. Without it, prototypes only ask, and patches stay free of what the
+    classes have found elsewhere in the picture (ours)."""
     attention_skip: Fraction = 0.25
     """Fraction of the blocks, from the first, that the class attention leaves out."""
     pem: PEMConfig = PEMConfig()
@@ -93,6 +96,7 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
         global_scale=options.global_scale,
         attention_skip=options.attention_skip,
         pem=options.pem,
+        prototypes_seen=options.prototypes_seen,
     )
 
 

@@ -28,11 +28,12 @@ class MuPVSSNetwork(nn.Module):
         global_scale: float = 0.1,
         attention_skip: float = 0.25,
         pem: PEMConfig | None = None,
+        prototypes_seen: bool = True,
     ) -> None:
         """The options are explained in `methods/mupvss.py`."""
         super().__init__()
         pem = pem or PEMConfig()
-        self.backbone, self.head = backbone, head
+        self.backbone, self.head, self.prototypes_seen = backbone, head, prototypes_seen
         self.token_start, self.global_scale, self.attention_skip = token_start, global_scale, attention_skip
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
         # Base-R copies one token C times; equal tokens have a cosine gradient of zero, so they start a little apart.
@@ -71,8 +72,9 @@ class MuPVSSNetwork(nn.Module):
         m = n + prototypes.shape[1]
         x = torch.cat((patches, prototypes, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, m - n, first_attention_block(self.attention_skip, len(vit.blocks)))
+        seen = None if self.prototypes_seen else only_themselves(x, n, m)
         for i, block in enumerate(vit.layers()):
-            x, weights = block.attention_unit(x, need_attention, rotation)
+            x, weights = block.attention_unit(x, need_attention, rotation, seen)
             if str(i) in self.pem:
                 x = torch.cat((*self.pem[str(i)](x[:, :n], x[:, n:m]), x[:, m:]), 1)
             x = block.mlp_unit(x)
@@ -94,6 +96,13 @@ class MuPVSSNetwork(nn.Module):
             patch_attention=attention.patch.value,
             class_attention=attention.token.value,
         )
+
+
+def only_themselves(x: Tensor, first: int, end: int) -> Tensor:
+    """x (B, T, D) -> (T, T) bool, see `Attention`: the tokens from `first` to `end` see all, and only they see themselves."""
+    asks = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+    asks[first:end] = True
+    return asks.unsqueeze(1) | ~asks
 
 
 def _pem_blocks(which: str, depth: int) -> range:

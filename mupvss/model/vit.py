@@ -53,18 +53,23 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward(
+        self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """x (B, T, D) -> output (B, T, D), and the head-averaged weights (B, T, T) or None. rotation: of the first tokens, which
-        are patches; the others have no place."""
+        are patches; the others have no place. seen: (T, T) bool, which token (row) sees which (column); None: each sees all."""
         b, t, d = x.shape
         q, k, v = self.qkv(x).reshape(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotated(q, rotation), rotated(k, rotation)
         if need_weights or (x.device.type == "cpu" and t <= EXPLICIT_TOKENS):
-            weights = ((q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1)  # (B, heads, T, T)
+            logits = (q * (d // self.heads) ** -0.5) @ k.transpose(-2, -1)
+            if seen is not None:
+                logits = logits.masked_fill(~seen, -torch.inf)
+            weights = logits.softmax(-1)  # (B, heads, T, T)
             out = weights @ v
         else:
-            out, weights = F.scaled_dot_product_attention(q, k, v), None
+            out, weights = F.scaled_dot_product_attention(q, k, v, seen), None
         mean = weights.float().mean(1) if need_weights and weights is not None else None
         return self.proj(out.transpose(1, 2).reshape(b, t, d)), mean
 
@@ -135,10 +140,10 @@ class Block(nn.Module):
         self.ls2: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
 
     def attention_unit(
-        self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None
+        self, x: Tensor, need_weights: bool = False, rotation: Rotation | None = None, seen: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """rotation: see `VisionTransformer.rotation`."""
-        out, weights = self.attn(self.norm1(x), need_weights, rotation)
+        """rotation: see `VisionTransformer.rotation`; seen: see `Attention`."""
+        out, weights = self.attn(self.norm1(x), need_weights, rotation, seen)
         return x + self.drop_path(self.ls1(out)), weights
 
     def mlp_unit(self, x: Tensor) -> Tensor:
