@@ -110,19 +110,31 @@ def test_chunks_change_nothing(monkeypatch):
 def test_the_band_in_loops(width):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 3, (4, 5)).repeat(5, 0).repeat(5, 1).astype(np.uint8)
-    truth[3:9, 10:14] = 255
     found = near_boundary(truth, width)
     edge = np.zeros(truth.shape, bool)
     height, w = truth.shape
     for y in range(height):
         for x in range(w):
             for b, a in ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)):
-                if 0 <= b < height and 0 <= a < w and truth[y, x] != truth[b, a] and 255 not in (truth[y, x], truth[b, a]):
+                if 0 <= b < height and 0 <= a < w and truth[y, x] != truth[b, a]:
                     edge[y, x] = True
     for y in range(height):
         for x in range(w):
             around = edge[max(0, y - width + 1) : y + width, max(0, x - width + 1) : x + width]
             assert found[y, x] == around.any()
+
+
+def test_the_boundary_lies_in_the_middle_of_a_rim():
+    """VOC draws a rim of 255 around every object; a perfect prediction is perfect at the boundary too."""
+    truth = np.zeros((20, 20), np.uint8)
+    truth[:, 8:12], truth[:, 12:] = 255, 1
+    found = near_boundary(truth, 4)
+    assert not found[:, :6].any()
+    assert found[:, 7].all()
+    assert found[:, 12].all()
+    assert not found[:, 14:].any()
+    assert not near_boundary(np.zeros((5, 5), np.uint8)).any()
+    assert not near_boundary(np.full((5, 5), 255, np.uint8)).any()
 
 
 def test_sizes_by_hand():
@@ -156,5 +168,9 @@ def test_what_the_command_says(tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     for text in ("95 % of the resamples", "within 2 pixels of a true boundary", "over 20 %", "random exchanges of the two"):
         assert text in said
+    for i in range(12):
+        write_palette_png(tmp_path / "truth" / f"{i}.png", np.zeros((15, 18), np.uint8))
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["miou_band"] is None  # there is no boundary
     assert main([*words, "--band", "0"]) == 1
     assert "at least one pixel" in capsys.readouterr().err

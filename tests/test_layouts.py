@@ -317,6 +317,26 @@ def test_dinov3_runs_in_every_method(tmp_path, method):
     assert network.backbone.blocks[0].attn.qkv.weight.grad.abs().sum() > 0
 
 
+def test_other_rotary_networks_are_refused(tmp_path):
+    """Their tensors have the same names, and their rotations differ."""
+    state = dict(rotary().state_dict())
+    save_file({key: value + 1 if key.endswith("qkv.bias") else value for key, value in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="its keys have a bias"):
+        load_backbone(rotary(), str(tmp_path / "w.safetensors"))
+    del state["reg_token"]
+    save_file(state, tmp_path / "w.safetensors")
+    target = VisionTransformer(SIZES["tiny"], 16, 32, 0.0, 0, True, rotary=True)
+    with pytest.raises(WeightsError, match="has no registers"):
+        load_backbone(target, str(tmp_path / "w.safetensors"))
+
+
+def test_two_networks_in_one_file(tmp_path):
+    state = dict(backbone(patch=16, image=32).state_dict())
+    save_file(state | {f"module.{key}": value + 1 for key, value in state.items()}, tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors: holds two networks"):
+        load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.safetensors"))
+
+
 LAYOUTS = {
     "lightning": lambda s: {f"model.{k}": v for k, v in s.items()},
     "ddp": lambda s: {f"module.{k}": v for k, v in s.items()},

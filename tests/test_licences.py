@@ -16,9 +16,10 @@ from mupvss.errors import UserError
 from mupvss.methods.checkpoint import read_info, save_model
 from mupvss.model import licences
 from mupvss.model.checkpoint import read_header
-from mupvss.model.licences import Origin, obstacles, pictures_origin, weights_origin
-from mupvss.options import ViTSegment
+from mupvss.model.licences import Origin, obstacles, pictures_origin, shortened, weights_origin
+from mupvss.options import SearchConfig, ViTSegment
 from mupvss.predict.onnx_file import export_onnx
+from mupvss.predict.predictor import Predictor
 from mupvss.segmentation.build import segmenter_origins
 from mupvss.stages.run import run_all
 from mupvss.stages.run_folder import Run
@@ -90,6 +91,12 @@ def test_a_file_is_known_by_its_content_only(weights, monkeypatch):
     [
         ("apache-2.0", None),
         ("MIT", None),
+        ("MIT License", None),
+        ("Apache 2.0", None),
+        ("CC BY 4.0", None),
+        ("cc0", None),
+        ("apache-2.0 and own words", "are not known here"),
+        ("Non-Commercial Use", "not commercial"),
         ("cc-by-4.0", None),
         ("cc-by-nc-4.0", "not commercial"),
         ("cc-by-nd-4.0", "without changes"),
@@ -157,12 +164,38 @@ def test_a_licence_that_is_not_known_can_be_stated(tmp_path, monkeypatch, capsys
     assert load(tmp_path / "out", "cpu").origins == (Origin("backbone", "vit.safetensors", "", "mit"),)
 
 
+def test_no_folder_and_no_password_is_shown():
+    for source, shown in {
+        "/home/me/secret/vit.pth": "vit.pth",
+        "C:\\Users\\me\\x.pth": "x.pth",
+        "folder/deit.pth": "deit.pth",
+        "timm/deit_tiny_patch16_224.fb_in1k": "timm/deit_tiny_patch16_224.fb_in1k",
+        "package:drawn": "package:drawn",
+        "https://me:token@host/a/b.pth?token=1#sha256=00": "https://host/a/b.pth",
+    }.items():
+        assert shortened(source) == shown
+
+
+def test_headers_and_settings_name_no_folder(tmp_path, weights):
+    """What is shared says nothing about the computer it was made on."""
+    model = TINY_VIT.model_copy(update={"weights": str(weights)})
+    info = info_of(("a",), model=model)
+    save_model(tmp_path / "m.safetensors", network_of(), info)
+    search = SearchConfig(given=tmp_path / "their-cams")
+    for text in (
+        json.dumps(read_header(tmp_path / "m.safetensors")),
+        json.dumps(Predictor(network_of(), info, search).settings()),
+    ):
+        assert str(tmp_path) not in text
+
+
 def test_checkpoints_of_earlier_versions_name_their_weights(tmp_path):
     path = tmp_path / "model.safetensors"
     save_model(path, network_of(), info_of(("a",), model=TINY_VIT.model_copy(update={"weights": "folder/deit.pth"})))
     header = read_header(path)
     del header["origins"]
     assert licences.from_header(header) == (Origin("backbone", "deit.pth"),)
+    assert licences.from_header(header | {"segment": {"weights": "C:\\a\\own.pth"}}) == (Origin("backbone", "own.pth"),)
     header["model"]["weights"] = "package:drawn"
     assert licences.from_header(header) == (Origin("backbone", "package:drawn", "", "apache-2.0"),)
 

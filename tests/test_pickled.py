@@ -6,6 +6,7 @@ import collections
 import io
 import os
 import pickle
+import time
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,39 @@ def test_tensors(tmp_path):
     assert found["keys"].dtype == np.int64
 
 
+def test_a_tensor_in_the_place_of_its_numbers(tmp_path):
+    """It could be read beyond its end."""
+    stream = io.BytesIO()
+    torch.save(torch.full((1,), 7.0).expand(1000), stream, _use_new_zipfile_serialization=False)
+
+    class Fake:
+        def __reduce__(self):
+            return (torch._utils._rebuild_tensor_v2, (Inside(stream.getvalue()), 0, (1000,), (1,), False, {}))
+
+    class Inside:
+        def __init__(self, data):
+            self.data = data
+
+        def __reduce__(self):
+            return (torch.storage._load_from_bytes, (self.data,))
+
+    with pytest.raises(DataError, match=r"refused: a Tensor in the place|not a readable"):
+        read_npy(saved(tmp_path / "a.npy", {0: Fake()}))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.int64, torch.bool])
+def test_tensors_of_every_kind(tmp_path, kind):
+    tensor = torch.tensor([[0.0, 1.0, 3.0]]).to(kind)
+    found = read_npy(saved(tmp_path / "a.npy", {0: tensor}))[0]
+    assert np.array_equal(found, tensor.float().numpy() if kind == torch.bfloat16 else tensor.numpy())
+
+
+def test_complex_numbers_are_refused(tmp_path):
+    for value in (torch.ones(2, dtype=torch.complex64), np.ones(2, np.complex64)):
+        with pytest.raises(DataError, match="refused"):
+            read_npy(saved(tmp_path / "a.npy", {0: value}))
+
+
 class Runs:
     """Makes a file when it is unpickled."""
 
@@ -144,6 +178,22 @@ def test_small_files_that_want_much(tmp_path, monkeypatch):
     large = pickle.dumps({0: np.zeros(4)}, 2).replace(b"K\x04\x85", b"J\xff\xff\xff\x7f\x85")
     with pytest.raises(DataError, match="shape"):
         read_npy(raw(tmp_path / "a.npy", large))
+    marks = b"\x80\x02" + b"(" * 100_000 + b"1" * 90_000 + b"."
+    shared = b"\x80\x02N" + b"2\x86" * 40 + b")R."
+    begin = time.monotonic()
+    for content in (marks, shared):
+        with pytest.raises(DataError):
+            read_npy(raw(tmp_path / "a.npy", content))
+    for sides in ((2**100_000,) * 30, (1,) * 40, (-1,), "12", None):
+        with pytest.raises(pickled.RefusedError):
+            pickled._sides(sides)
+    assert time.monotonic() - begin < 20
+    again = pickle.dumps([np.zeros(300_000, np.uint8)] + [b"x"] * 60, 4)
+    assert len(read_npy(raw(tmp_path / "a.npy", again))) == 61
+    monkeypatch.setattr(pickled, "SPARE", 0)
+    monkeypatch.setattr(pickled, "TIMES", 0.5)
+    with pytest.raises(DataError, match="more bytes than the file has"):
+        read_npy(raw(tmp_path / "a.npy", again))
     monkeypatch.setattr(pickled, "MOST_STEPS", 20)
     with pytest.raises(DataError, match="more than 20 instructions"):
         read_npy(saved(tmp_path / "a.npy", {0: list(range(100))}))

@@ -73,6 +73,8 @@ class ShareArguments:
     known."""
     weights_licence: str | None = None
     """Licence of the weights that the network began from, if it is not known."""
+    pictures_licence: str | None = None
+    """Licence of the pictures, if the config did not state it."""
     classifier: bool = False
     """Share the run's classifier, even if the run has a segmentation network."""
 
@@ -84,7 +86,7 @@ def share(argv: Sequence[str]) -> None:
     from mupvss.predict.load import load, stated
 
     predictor = load(arguments.run, "cpu", classifier=arguments.classifier)
-    predictor = stated(predictor, arguments.weights_licence)
+    predictor = stated(predictor, arguments.weights_licence, arguments.pictures_licence)
     found = list(obstacles(predictor.origins))
     if arguments.repo and found and not arguments.accept_licence:
         raise UserError(

@@ -29,6 +29,11 @@ DEEPEST = 8
 """Deepest nesting of what is read."""
 MOST_VALUES = 1_000_000
 """Most values of what is read, a value counted wherever it stands."""
+MOST_SIDES, LONGEST_SIDE = 32, 1 << 40
+"""Most dimensions of an array, and its longest side."""
+SPARE = 1 << 20
+"""Arrays may take TIMES the bytes of their file, and this many more."""
+TIMES = 4
 PLAIN = re.compile(r"[<>|=]?[biuf]\d{1,2}$|[?]$")
 """Types of array elements that are read: truth values and numbers."""
 
@@ -85,11 +90,20 @@ def _array(dtype: np.dtype, shape: tuple[int, ...], by_column: bool, data: bytes
     """Raises RefusedError unless the bytes are exactly those of such an array."""
     if not PLAIN.match(dtype.str.replace("|b1", "?")):
         raise RefusedError(f"an array of {dtype}")
-    sides = tuple(shape)
-    if not all(isinstance(side, int) and side >= 0 for side in sides) or math.prod(sides) * dtype.itemsize != len(data):
+    sides = _sides(shape)
+    if math.prod(sides) * dtype.itemsize != len(data):
         raise RefusedError(f"an array of shape {sides} and type {dtype} in {len(data):,} bytes")
     found = np.frombuffer(data, dtype).reshape(sides, order="F" if by_column else "C")
     return found.astype(dtype.newbyteorder("="))
+
+
+def _sides(shape: Any) -> tuple[int, ...]:
+    """A shape, checked before anything is multiplied."""
+    if not isinstance(shape, tuple | list) or len(shape) > MOST_SIDES:
+        raise RefusedError("an array without a usable shape")
+    if not all(isinstance(side, int) and 0 <= side <= LONGEST_SIDE for side in shape):
+        raise RefusedError("an array whose shape is no list of numbers")
+    return tuple(shape)
 
 
 @dataclass
@@ -134,8 +148,10 @@ class _Walk:
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = SPARE
 
     def run(self, data: bytes) -> Any:
+        self.left = TIMES * len(data) + SPARE
         for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
             if step >= MOST_STEPS:
                 raise RefusedError(f"more than {MOST_STEPS:,} instructions")
@@ -167,7 +183,7 @@ class _Walk:
 
     def marked(self) -> list[Any]:
         """Takes what is above the last mark, and the mark."""
-        place = max(i for i, value in enumerate(self.stack) if value is MARK)
+        place = next(i for i in range(len(self.stack) - 1, -1, -1) if self.stack[i] is MARK)
         found = self.stack[place + 1 :]
         del self.stack[place:]
         return found
@@ -199,13 +215,24 @@ class _Walk:
 
     def named(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
-        self.stack.append(_Name(str(module), str(name)))
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise RefusedError("a name that is no text")
+        self.stack.append(_Name(module, name))
 
     def reduce(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, _Name) or str(function) not in CALLS or not isinstance(arguments, tuple):
-            raise RefusedError(f"a call of {function}")
-        self.stack.append(CALLS[str(function)](*arguments))
+            raise RefusedError(f"a call of {function if isinstance(function, _Name) else type(function).__name__}")
+        made = CALLS[str(function)](*arguments)
+        self.stack.append(made)
+        self.spend(made)
+
+    def spend(self, made: Any) -> None:
+        """Counts the bytes of what was made, since a few bytes of a file can name the same data many times."""
+        found = made.found if isinstance(made, _Array) else made
+        self.left -= found.nbytes if isinstance(found, np.ndarray) else 0
+        if self.left < 0:
+            raise RefusedError("arrays of more bytes than the file has")
 
     def build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
@@ -214,6 +241,7 @@ class _Walk:
         elif isinstance(target, _Array) and isinstance(state, tuple):
             _, shape, kind, by_column, data = state
             target.found = _filled(kind, shape, by_column, data)
+            self.spend(target)
         else:
             raise RefusedError(f"a state for a {type(target).__name__}")
 
@@ -222,8 +250,8 @@ def _filled(kind: Any, shape: Any, by_column: Any, data: Any) -> Any:
     if not isinstance(kind, _Type) or not isinstance(shape, tuple):
         raise RefusedError("an array without a type or shape")
     if kind.text.lstrip("|") in ("O", "O4", "O8"):  # of Python objects: the outermost, which holds the dictionary
-        if not isinstance(data, list) or len(shape) > 1 or math.prod(shape) != len(data):
-            raise RefusedError(f"an array of objects of shape {shape}")
+        if not isinstance(data, list) or len(shape) > 1 or math.prod(_sides(shape)) != len(data):
+            raise RefusedError("an array of objects of another shape than its list")
         return data if shape else data[0]
     return _array(kind.dtype, shape, bool(by_column), _bytes(data))
 
@@ -241,7 +269,9 @@ def _number(kind: _Type, data: Any) -> _Array:
     return _Array(_array(kind.dtype, (1,), False, _bytes(data))[0])
 
 
-def _from_buffer(data: Any, kind: _Type, shape: Any, order: str) -> _Array:
+def _from_buffer(data: Any, kind: _Type, shape: Any, order: str, *others: Any) -> _Array:
+    if others:
+        raise RefusedError("an array with its axes exchanged; save a copy of it")
     return _Array(_filled(kind, shape, order == "F", data))
 
 
@@ -253,32 +283,46 @@ def _no_bytes(*arguments: Any) -> bytes:
 
 
 def _encoded(text: str, encoding: str) -> bytes:
-    if encoding not in ("latin1", "latin-1"):
-        raise RefusedError(f"text in '{encoding}'")
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise RefusedError("bytes in another encoding than Latin-1")
     return text.encode("latin-1")
 
 
 def _storage(data: Any) -> np.ndarray:
-    """What torch.save made of a storage, read with weights_only."""
-    found: Any = torch.load(io.BytesIO(_bytes(data)), map_location="cpu", weights_only=True)
-    kind = getattr(found, "dtype", torch.uint8)
-    return torch.tensor([], dtype=kind).set_(getattr(found, "_untyped_storage", found)).numpy()
+    """What torch.save made of a storage, in the form without compression that tensors in pickles have: its numbers, one after the
+    other. It is read with weights_only."""
+    content = _bytes(data)
+    if content.startswith(b"PK"):
+        raise RefusedError("a tensor in an archive")
+    found: Any = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(found, torch.UntypedStorage | torch.TypedStorage):
+        raise RefusedError(f"a {type(found).__name__} in the place of a tensor's numbers")
+    kind = torch.uint8 if isinstance(found, torch.UntypedStorage) else found.dtype
+    untyped = found if isinstance(found, torch.UntypedStorage) else found.untyped()
+    numbers = torch.tensor([], dtype=torch.uint8).set_(untyped).view(kind)
+    if kind == torch.bfloat16:
+        numbers = numbers.float()
+    if kind.is_complex or not PLAIN.match(numbers.numpy().dtype.str.replace("|b1", "?")):
+        raise RefusedError(f"a tensor of {kind}")
+    return np.ascontiguousarray(numbers.numpy())
 
 
-def _tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: Any) -> _Array:
-    if not isinstance(storage, np.ndarray) or not isinstance(shape, tuple) or not isinstance(strides, tuple):
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *others: Any) -> _Array:
+    if not isinstance(storage, np.ndarray) or storage.ndim != 1 or not storage.flags.c_contiguous:
         raise RefusedError("a tensor without its storage")
-    numbers = (offset, *shape, *strides)
-    if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-        raise RefusedError(f"a tensor of shape {shape}")
-    last = offset + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True))
-    if math.prod(shape) and (last >= len(storage) or math.prod(shape) > len(storage)):
-        raise RefusedError(f"a tensor of shape {shape} in a storage of {len(storage):,} numbers")
-    if not math.prod(shape):
-        return _Array(np.zeros(shape, storage.dtype))
-    step = storage.itemsize
-    view = np.lib.stride_tricks.as_strided(storage[offset:], shape, tuple(step * stride for stride in strides))
-    return _Array(view.copy())
+    if len(others) > 2 and others[2]:
+        raise RefusedError("a tensor with marks, such as of a sign or a conjugate")
+    sides, steps, (first,) = _sides(shape), _sides(strides), _sides((offset,))
+    if len(sides) != len(steps):
+        raise RefusedError(f"a tensor of shape {sides}")
+    count = math.prod(sides)
+    last = first + sum((side - 1) * step for side, step in zip(sides, steps, strict=True))
+    if count and (last >= len(storage) or count > len(storage)):
+        raise RefusedError(f"a tensor of shape {sides} in a storage of {len(storage):,} numbers")
+    if not count:
+        return _Array(np.zeros(sides, storage.dtype))
+    jumps = tuple(storage.itemsize * step for step in steps)
+    return _Array(np.lib.stride_tricks.as_strided(storage[first:], sides, jumps).copy())
 
 
 PUSHES = {

@@ -23,6 +23,8 @@ BAND = 5
 """Width of the band at true boundaries, in pixels to either side."""
 SIZES = (0.05, 0.2)
 """Shares of the picture at which classes in a picture count as small, medium or large."""
+WIDEST = 16
+"""Widest rim of 255, in pixels to either side, that is taken for a boundary."""
 CHUNK = 500
 
 
@@ -47,7 +49,8 @@ class Interval:
 
 
 def interval(tallies: np.ndarray, seed: int = 0) -> Interval:
-    """Within which mIoU lies in LEVEL percent of the resamples of the pictures (bootstrap, percentiles).
+    """Within which mIoU lies in LEVEL percent of the resamples of the pictures (bootstrap, percentiles). A class that few
+    pictures have is missing in some resamples, and is then left out of their mean.
 
     tallies: (N, 3, K), see `tally`.
     """
@@ -100,21 +103,37 @@ def near_boundary(truth: np.ndarray, width: int = BAND) -> np.ndarray:
     """Where a true boundary is at most `width` pixels away, in either direction or diagonally.
 
     Args:
-        truth: (H, W) class ids. 255 is no class: its rim is no boundary.
+        truth: (H, W) class ids. 255 is no class; where it is the rim of an object, as in VOC, the boundary lies in its middle.
         width: In pixels, at least 1.
 
     Returns:
         (H, W) bool.
     """
-    edge = np.zeros(truth.shape, bool)
+    labels, edge = _without_rims(truth), np.zeros(truth.shape, bool)
     for axis in (0, 1):
-        left, right = np.moveaxis(truth, axis, 0)[:-1], np.moveaxis(truth, axis, 0)[1:]
+        left, right = np.moveaxis(labels, axis, 0)[:-1], np.moveaxis(labels, axis, 0)[1:]
         differs = (left != right) & (left != IGNORE) & (right != IGNORE)
         for part in (np.moveaxis(edge, axis, 0)[:-1], np.moveaxis(edge, axis, 0)[1:]):
             part |= differs
     reach = width - 1  # the two pixels at the boundary are its first
     grown = F.max_pool2d(torch.from_numpy(edge.astype(np.float32))[None, None], 2 * reach + 1, 1, reach)[0, 0]
     return grown.numpy() > 0
+
+
+def _without_rims(labels: np.ndarray) -> np.ndarray:
+    """(H, W) with 255 replaced by the class that is nearest in steps along the sides, up to WIDEST steps away."""
+    found = labels.copy()
+    for _ in range(WIDEST):
+        if not (found == IGNORE).any():
+            break
+        before = found.copy()
+        for axis in (0, 1):
+            for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+                target, source = np.moveaxis(found, axis, 0)[here], np.moveaxis(before, axis, 0)[there]
+                np.copyto(target, source, where=(target == IGNORE) & (source != IGNORE))
+        if np.array_equal(found, before):
+            break
+    return found
 
 
 def ious_by_size(matrix: np.ndarray, sums: np.ndarray, counts: np.ndarray) -> None:

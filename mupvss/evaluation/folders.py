@@ -138,7 +138,7 @@ def further_figures(scored: Scored, other: Scored | None = None) -> dict[str, An
     own = interval(scored.tallies)
     found: dict[str, Any] = {
         "miou_interval": [own.low, own.high],
-        "miou_band": scores(scored.band).miou,
+        "miou_band": scores(scored.band).miou if scored.band.any() else None,
         "iou_by_size": [
             {"size": name, "iou": iou, "regions": count} for name, (iou, count) in zip(size_names(), scored.sizes, strict=True)
         ],
@@ -158,7 +158,8 @@ def in_words(further: dict[str, Any], band: int, against: Path | None) -> Iterat
     """The lines below the table. further: of `further_figures`."""
     low, high = further["miou_interval"]
     yield f"mean IoU lies between {low:.1f} and {high:.1f} in {LEVEL:.0f} % of the resamples of these pictures"
-    yield f"mean IoU within {band} pixels of a true boundary: {further['miou_band']:.1f}"
+    if further["miou_band"] is not None:
+        yield f"mean IoU within {band} pixels of a true boundary: {further['miou_band']:.1f}"
     groups = [f"{one['size']}: {one['iou']:.1f} ({one['regions']:,})" for one in further["iou_by_size"] if one["regions"]]
     if groups:
         yield f"mean IoU of a class in a picture, by the share of the picture that it fills: {', '.join(groups)}"

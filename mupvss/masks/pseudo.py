@@ -34,7 +34,8 @@ class Refined:
     size: tuple[int, int]
     """(H, W) of the picture."""
     drawn: np.ndarray
-    """(2, K + 1) shares of the picture's pixels that each label has, before and after the dense CRF."""
+    """(2, K + 1) shares of the picture's pixels that each label has, before and after the dense CRF; of the mask itself, also
+    for a stronger or weaker background."""
 
     def labels(self) -> np.ndarray:
         """(H, W) uint8: the most likely class id."""
@@ -127,13 +128,12 @@ def _refine(
             asked[1:][maps == maps.max(0)] *= question.best
     values **= sharpness
     probabilities = values / values.sum(1, keepdims=True)
-    before = [_shares(found) for found in probabilities]
+    before = _shares(probabilities[0])
     if config.crf != "none" and len(maps) >= 1 + first:
         crf = DenseCRF(image, preset(config.crf).reduced(factor))
         probabilities[:, first:] = crf.several(probabilities[:, first:], config.crf_steps)
-    return [
-        Refined(seeds.ids, found, size, np.stack((own, _shares(found)))) for found, own in zip(probabilities, before, strict=True)
-    ]
+    drawn = np.stack((before, _shares(probabilities[0])))
+    return [Refined(seeds.ids, found, size, drawn) for found in probabilities]
 
 
 def _shares(probabilities: np.ndarray) -> np.ndarray:

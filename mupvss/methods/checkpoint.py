@@ -16,7 +16,7 @@ from mupvss.methods import find_method
 from mupvss.methods.earlier import modern
 from mupvss.methods.method import Method
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
-from mupvss.model.licences import Origin, as_header, from_header
+from mupvss.model.licences import Origin, as_header, from_header, without_folders
 from mupvss.options import SearchConfig, Section
 
 
@@ -40,7 +40,7 @@ class ModelInfo:
         return {
             "classes": list(self.classes),
             "method": self.named,
-            "model": self.model.model_dump(mode="json"),
+            "model": without_folders(self.model),
             "options": self.options.model_dump(mode="json"),
             "normalisation": {"mean": list(MEAN), "std": list(STD)},
             "origins": as_header(self.origins),

@@ -9,17 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from mupvss.errors import WeightsError
 from mupvss.files import hash_of
-from mupvss.model.pretrained import OWN, locate
+from mupvss.model.pretrained import FILES, OWN, locate
+from mupvss.options import Section
 from mupvss.runtime.processes import processes
 
 KNOWN: tuple[tuple[str, str], ...] = (
     (r"package:(drawn|efficientnet-lite0)$", "apache-2.0"),
-    (r"https://dl\.fbaipublicfiles\.com/(deit|dino|dinov2)/", "apache-2.0"),
+    (r"https://dl\.fbaipublicfiles\.com/(deit|dino|dinov2/dinov2_vit)", "apache-2.0"),
     (r"https://dl\.fbaipublicfiles\.com/(mae|moco-v3)/", "cc-by-nc-4.0"),
     (
         r"(https://dl\.fbaipublicfiles\.com/dinov3/|https://dinov3\.llamameta\.net/|facebook/dinov3-|timm/.*dinov3)",
@@ -33,14 +35,12 @@ CONTENTS = {
     "4ad512ff59af3206b5c848afea50131e3362d2d0dddae070fd4164d3cc399d2c": ("timm/deit_tiny_patch16_224.fb_in1k", "apache-2.0"),
 }
 """SHA-256 of files that are published under a licence: their name and the licence."""
-FREE = re.compile(
-    r"^(apache-2\.0|mit|bsd(-[23]-clause)?|isc|zlib|unlicense|cc0-1\.0|cc-by-[234]\.0|public domain)$", re.IGNORECASE
-)
+FREE = re.compile(r"^(apache-?2(\.0)?|mit|bsd(-[23]-clause)?|isc|zlib|unlicense|cc0(-1\.0)?|cc-by(-[234]\.0)?|public-domain)$")
 """Licences under which what was made with the weights may be shared by anyone who names them."""
 CONDITIONS: tuple[tuple[str, str], ...] = (
-    (r"nc\b", "only for uses that are not commercial"),
-    (r"nd\b", "without changes, so no network that learned from it"),
-    (r"(sa\b|gpl)", "only under the same licence"),
+    (r"(?<![a-z])nc(?![a-z])|non-?commercial", "only for uses that are not commercial"),
+    (r"(?<![a-z])nd(?![a-z])|no-?deriv", "without changes, so no network that learned from it"),
+    (r"(?<![a-z])sa(?![a-z])|gpl", "only under the same licence"),
     (r"dinov3", "only together with its own terms"),
     (r"research|academic", "only for research"),
 )
@@ -64,9 +64,10 @@ class Origin:
         """What stands in the way of sharing a network made from it, as a part of a sentence; None: nothing."""
         if self.licence is None:
             return "its licence is not known"
-        if FREE.match(self.licence.strip()):
+        plain = re.sub(r"[\s_]+", "-", self.licence.strip().casefold()).removesuffix("-license").removesuffix("-licence")
+        if FREE.match(plain):
             return None
-        allowed = [text for mark, text in CONDITIONS if re.search(mark, self.licence, re.IGNORECASE)]
+        allowed = [text for mark, text in CONDITIONS if re.search(mark, plain)]
         return (
             f"{self.licence} allows that {' and '.join(allowed)}"
             if allowed
@@ -83,9 +84,25 @@ def weights_origin(part: str, source: str, licence: str | None = None) -> Origin
     with processes().main_first():  # the others find it in the cache
         path = locate(source)
     content = hash_of(path)
-    name, known = CONTENTS.get(content, (path.name if _is_file(source) else source.partition("#")[0], None))
+    name, known = CONTENTS.get(content, (shortened(source), None))
     found = licence or known or _on_the_hub(source) or _by_publisher(source)
     return Origin(part, name, content, found)
+
+
+def shortened(source: str) -> str:
+    """A source as it may be shown to others: a file without its folders, a URL without passwords and what follows the path."""
+    if source.startswith(("https://", "http://")):
+        parts = urlsplit(source)
+        return f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    name = PureWindowsPath(source).name  # which knows both kinds of separators
+    on_the_hub = source.count("/") == 1 and not source.startswith(("/", ".", "~")) and not _is_file(source)
+    return source if source.startswith("package:") or (on_the_hub and Path(name).suffix.lower() not in FILES) else name
+
+
+def without_folders(section: Section) -> dict[str, Any]:
+    """The values of a section for a header, in which the weights' places on this computer are left out."""
+    values = section.model_dump(mode="json")
+    return values | {name: shortened(values[name]) for name in ("weights", "decoder") if values.get(name)}
 
 
 def _is_file(source: str) -> bool:
@@ -124,9 +141,9 @@ def from_header(header: Mapping[str, Any]) -> tuple[Origin, ...]:
     """What a checkpoint says; of one written by version 0.1.0, only the source of its weights is known."""
     if isinstance(known := header.get("origins"), list):
         return tuple(_read(one) for one in known)
-    model = header.get("model")
-    weights = model.get("weights") if isinstance(model, dict) else None
-    return (Origin("backbone", Path(weights).name if "/" in weights else weights, "", _by_publisher(weights)),) if weights else ()
+    places = (header.get(name) for name in ("segment", "model"))  # a segmentation network may have weights of its own
+    weights = next((place["weights"] for place in places if isinstance(place, dict) and place.get("weights")), None)
+    return (Origin("backbone", shortened(str(weights)), "", _by_publisher(str(weights))),) if weights else ()
 
 
 def _read(entry: Mapping[str, Any]) -> Origin:
@@ -150,5 +167,5 @@ def origins_of(weights: str | None, weights_licence: str | None, pictures_licenc
         try:
             found.append(weights_origin("backbone", weights, weights_licence))
         except WeightsError:
-            found.append(Origin("backbone", weights, "", weights_licence))
+            found.append(Origin("backbone", shortened(weights), "", weights_licence))
     return (*found, pictures_origin(pictures_licence))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
@@ -37,6 +38,7 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     path, given = read_source(source)
     wanted = backbone.state_dict()
     if isinstance(backbone, VisionTransformer):
+        _check_one_network(given, path)
         state = _fit_vit(to_timm(given), backbone, path)
         _check_left(state, wanted, given, path)
     else:
@@ -56,6 +58,16 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     if pixels == "half":
         found = _to_imagenet_pixels(found, path)
     backbone.load_state_dict(found)
+
+
+def _check_one_network(given: Mapping[str, Tensor], path: Path) -> None:
+    """WeightsError if two tensors would get one name: of two networks in a file, student and teacher, either may be meant."""
+    own = {key: value for key, value in given.items() if key.startswith("backbone.")} or given
+    names = {key: _rename(key) for key in own}
+    several = [name for name, count in Counter(names.values()).items() if count > 1]
+    if several:
+        both = " and ".join(f"'{key}'" for key, name in names.items() if name == several[0])
+        raise WeightsError(f"{path}: holds two networks ({both}); save the one that you want by itself")
 
 
 NOT_THE_TRUNK = re.compile(
@@ -94,8 +106,10 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
     if "pos_embed" not in state:
         if backbone.pos_embed is not None:
             raise WeightsError(
-                f'{path}: has no table of positions; if these are DINOv3\'s weights, set model.position = "rotary"'
+                f"{path}: has no table of positions. Of the networks without one, DINOv3 alone is known here: if these are its "
+                'weights, set model.position = "rotary"'
             )
+        _check_dinov3(state, registers, path)
         return state
     if backbone.pos_embed is None:
         raise WeightsError(f'{path}: has a table of positions; set model.position = "table"')
@@ -103,6 +117,14 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
     if round(patches**0.5) ** 2 != patches:
         raise WeightsError(f"{path}: positions of {patches} patches, which are no square; expected those of a square picture")
     return state | {"pos_embed": resize_positions(state["pos_embed"], backbone.grid)}
+
+
+def _check_dinov3(state: Mapping[str, Tensor], registers: int, path: Path) -> None:
+    """WeightsError for other networks with rotary positions, whose rotations differ though their tensors have the same names."""
+    biases = [value.chunk(3)[1] for key, value in state.items() if key.endswith("attn.qkv.bias")]
+    if not registers or any(bias.any() for bias in biases):
+        what = "has no registers" if not registers else "its keys have a bias"
+        raise WeightsError(f"{path}: {what}, unlike DINOv3's; other rotary positions are not known here")
 
 
 def _to_imagenet_pixels(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
@@ -225,10 +247,14 @@ def _from_package(name: str) -> Path:
 
 def _from_hub(name: str) -> Path:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
         return Path(hf_hub_download(name, "model.safetensors"))
+    except HFValidationError:
+        raise WeightsError(
+            f"{name}: neither a file nor a hub name; give a .safetensors or .pth file, or a name like timm/..."
+        ) from None
     except (HfHubHTTPError, OSError) as error:
         raise WeightsError(
             f"{name}: cannot be fetched from the Hugging Face hub ({type(error).__name__}). Offline? Download its "
@@ -302,7 +328,7 @@ def _rename(key: str) -> str:
 def _without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """DINOv3's keys have no bias: it is zero in its authors' files, and left out in timm's and transformers'. Nothing else is
     changed."""
-    found = {key: value for key, value in state.items() if not COMPUTED.search(key)}
+    found = {key: value for key, value in state.items() if not COMPUTED.search(key) or (key.endswith("k_bias") and value.any())}
     for key, value in state.items():
         match = re.match(r"(blocks\.\d+\.attn\.)(.*)$", key)
         if match is None:

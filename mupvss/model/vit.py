@@ -78,7 +78,8 @@ def rotated(x: Tensor, rotation: Rotation) -> Tensor:
     """Turns the pairs of channels (k, k + d/2) of the first N tokens of x (B, heads, T, d); the others stay (RoPE, Su et al.
     2021)."""
     cosine, sine = (angle.to(x.dtype) for angle in rotation)
-    patches, others = x[..., : len(cosine), :], x[..., len(cosine) :, :]
+    count = cosine.shape[0]  # not len(), which would fix the number of patches in an exported network
+    patches, others = x[..., :count, :], x[..., count:, :]
     first, second = patches.chunk(2, -1)
     return torch.cat((patches * cosine + torch.cat((-second, first), -1) * sine, others), -2)
 

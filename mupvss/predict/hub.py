@@ -55,7 +55,8 @@ def card_text(
 
 
 def _made_from(origins: Sequence[Origin]) -> list[str]:
-    rows = [f"| {one.part} | {one.source or '-'} | {one.licence or 'not known'} | {one.sha256[:16] or '-'} |" for one in origins]
+    cells = [(one.part, one.source or "-", one.licence or "not known", one.sha256[:16] or "-") for one in origins]
+    rows = [f"| {' | '.join(' '.join(cell.split()).replace('|', '/') for cell in row)} |" for row in cells]
     head = ["Made from:", "", "| part | source | licence | SHA-256 |", "|---|---|---|---|"]
     return [*head, *rows, ""] if rows else []
 

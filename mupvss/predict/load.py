@@ -47,14 +47,13 @@ def load(
     return predictor
 
 
-def stated(predictor: Predictor | SegmentationPredictor, licence: str | None) -> Predictor | SegmentationPredictor:
-    """The predictor with a licence for those of its weights whose licence is not known. None: unchanged."""
-    if licence is not None:
-        known = [
-            origin if origin.licence or origin.part == "pictures" else replace(origin, licence=licence)
-            for origin in predictor.origins
-        ]
-        predictor.info = replace(predictor.info, origins=tuple(known))
+def stated(
+    predictor: Predictor | SegmentationPredictor, weights: str | None, pictures: str | None = None
+) -> Predictor | SegmentationPredictor:
+    """The predictor with licences for those of its weights, and for its pictures, whose licence is not known. None: unchanged."""
+    said = {origin: pictures if origin.part == "pictures" else weights for origin in predictor.origins}
+    known = tuple(origin if origin.licence or not said[origin] else replace(origin, licence=said[origin]) for origin in said)
+    predictor.info = replace(predictor.info, origins=known)
     return predictor
 
 

@@ -17,9 +17,9 @@ from mupvss.data.preprocess import MEAN, STD
 from mupvss.errors import MissingExtraError
 from mupvss.files import atomic_path
 from mupvss.model.checkpoint import KEY, header_text
-from mupvss.model.licences import as_header
+from mupvss.model.licences import as_header, without_folders
 from mupvss.predict.calibration import calibration_settings
-from mupvss.predict.predictor import Predictor
+from mupvss.predict.predictor import Predictor, shareable
 from mupvss.predict.runtimes import PlainOutputs, output_names
 from mupvss.predict.segmenter import SegmentationPredictor
 
@@ -67,12 +67,12 @@ def _quiet() -> Iterator[None]:
 def _parts(predictor: Predictor | SegmentationPredictor) -> tuple[nn.Module, tuple[str, ...], dict[str, Any]]:
     info = predictor.info
     if isinstance(predictor, SegmentationPredictor):
-        header = {"classes": list(info.classes), "model": info.model.model_dump(mode="json")}
-        segment = predictor.info.segment.model_dump(mode="json") | {"scales": list(predictor.scales), "crf": predictor.crf}
+        header: dict[str, Any] = {"classes": list(info.classes), "model": without_folders(info.model)}
+        segment = without_folders(predictor.info.segment) | {"scales": list(predictor.scales), "crf": predictor.crf}
         header |= {"segment": segment, "background": predictor.info.background, "origins": as_header(info.origins)}
         return predictor.network, ("logits",), header
     header = predictor.info.header() | {
-        "search": predictor.config.model_dump(mode="json"),
+        "search": shareable(predictor.config),
         "searched_with": predictor.options.model_dump(mode="json"),
         "threshold": predictor.threshold,
     }

@@ -26,6 +26,11 @@ from mupvss.search.multiscale import cell_size, search_maps
 from mupvss.search.seeds import Seeds
 
 
+def shareable(search: SearchConfig) -> dict[str, Any]:
+    """The settings of a search without the folder of another method's maps, which belongs to one computer."""
+    return search.model_copy(update={"given": None}).model_dump(mode="json")
+
+
 class Predictor(SharedPredictor, PicturePredictor):
     """The classifier with its spatial search."""
 
@@ -69,7 +74,7 @@ class Predictor(SharedPredictor, PicturePredictor):
 
     def settings(self) -> dict[str, Any]:
         return {
-            "search": self.config.model_dump(mode="json"),
+            "search": shareable(self.config),
             "options": self.options.model_dump(mode="json"),
             "threshold": self.threshold,
             **calibration_settings(self.calibration),

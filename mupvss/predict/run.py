@@ -14,6 +14,7 @@ from mupvss.files import read_json
 from mupvss.methods.earlier import MAPS
 from mupvss.options import SearchConfig, Section
 from mupvss.predict.calibration import Calibration, calibration_of
+from mupvss.search.given import GIVEN
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
 
 CALIBRATION = "calibration.json"
@@ -75,6 +76,8 @@ class FinishedRun:
     @cached_property
     def threshold(self) -> float | None:
         """Map value from which a pixel belongs to an object, chosen without masks; None if nothing was searched."""
+        if self.metrics("seeds").get("maps") == GIVEN:
+            return None  # chosen for another method's maps, and says nothing about this network's
         found = self.metrics("seeds").get("threshold")
         return None if found is None else float(found)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mupvss.data.masks import IGNORE, read_label_image
+from mupvss.data.masks import IGNORE, named_ids, read_label_image
 from mupvss.data.names import PictureNames
 from mupvss.data.pickled import read_npy
-from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.errors import DataError, UserError
-from mupvss.files import file_state
 from mupvss.ops import enlarged
 from mupvss.search.multiscale import canvas_size
 from mupvss.search.seeds import Seeds, read_seeds
@@ -36,12 +35,24 @@ from mupvss.search.seeds import Seeds, read_seeds
 SUFFIXES = (".npy", ".npz", ".png")
 NAMED = 5
 """Number of pictures that a message names."""
+SMALLEST = 4
+"""Shortest side of maps that are resized, in cells."""
 STRIDES = range(1, 33)
 """Sizes of a cell, in pixels, that maps smaller than their picture may have."""
 HALF = 0.5
-"""Value of what a mask leaves unsure, and the threshold of masks."""
-AGREE = 0.5
-"""Share of the pictures whose tags the numbers must be for a numbering to be believed."""
+"""The threshold of masks."""
+UNSURE = 0.49
+"""Value of what a mask leaves unsure: background, that a slightly weaker background would not be."""
+AGREE = 0.9
+"""Share of the files whose numbers must be those of their picture's tags."""
+CHECKED, SIZED = 2000, 50
+"""Number of files, spread evenly, that are read before anything is made of them; and of pictures whose size is compared."""
+HIGHEST = 254
+"""Highest number of a class."""
+BLOCK, BLOCKS = 4096, 16
+"""Bytes of a part of a file, and number of parts, by which a change is noticed."""
+GIVEN = "given"
+"""Kind under which another method's maps are kept."""
 
 
 @dataclass(frozen=True)
@@ -74,17 +85,34 @@ class GivenSeeds:
         self.notes: Counter[str] = Counter()
         """What was left out or guessed, and for how many pictures."""
         self.paths = self._find(dataset)
-        self.masks_only = all(path.suffix == ".png" for path in self.paths.values())
+        self.masks_only = all(path.suffix.lower() == ".png" for path in self.paths.values())
         """Whether every file is a mask, which needs no threshold but HALF."""
-        self.numbering = self._numbered(dataset)
+        self.colours = named_ids(folder, dataset.classes)
+        tagged = [sample for sample in dataset.samples if sample.tags and sample.name in self.paths]
+        self.numbering = self._numbered(evenly(tagged, CHECKED))
+        before = Counter(self.notes)
+        for sample in evenly(tagged, SIZED):
+            self.seeds(sample)
+        self.notes = before
+        if len(tagged) > CHECKED:
+            self.notes[f"{CHECKED:,} of {len(tagged):,} files were looked at beforehand"] = 0
 
     def _find(self, dataset: Dataset) -> dict[str, Path]:
-        files = {path.relative_to(self.folder).with_suffix("").as_posix(): path for path in seed_files(self.folder)}
-        names, paths, missing = PictureNames(files), {}, []
+        files: dict[str, Path] = {}
+        for path in seed_files(self.folder):
+            other = files.setdefault(path.relative_to(self.folder).with_suffix("").as_posix(), path)
+            if other != path:
+                raise DataError(f"{self.folder}: {other.name} and {path.name} are of the same picture; leave one of them there")
+        names, paths, missing = PictureNames(files), dict[str, Path](), []
+        users: dict[Path, str] = {}
         for sample in dataset.samples:
             match = names.find(sample.name)
             if match.picture is not None:
-                paths[sample.name] = files[match.picture]
+                paths[sample.name] = path = files[match.picture]
+                if (other_name := users.setdefault(path, sample.name)) != sample.name:
+                    raise DataError(
+                        f"{path}: fits two pictures, {other_name} and {sample.name}; name the files like the pictures"
+                    )
                 if match.how:
                     self.notes[f"named {match.how}"] += 1
             elif sample.tags:
@@ -94,41 +122,61 @@ class GivenSeeds:
                 f"{self.folder}: no maps of {len(missing):,} of the {len(dataset.samples):,} pictures ({_few(missing)}); add "
                 "them, or take these pictures out of data.tags"
             )
-        if unused := len(files) - len(set(paths.values())):
+        if unused := len(files) - len(users):
             self.notes[f"{unused:,} files belong to no picture, left out"] = 0
         return paths
 
-    def _numbered(self, dataset: Dataset) -> Numbering:
-        fitting, dictionaries, example, broken = Counter[Numbering](), 0, "", []
-        for sample in dataset.samples:
-            path = self.paths.get(sample.name)
-            if path is None or path.suffix != ".npy" or not sample.tags:
-                continue
+    def _numbered(self, samples: Sequence[Sample]) -> Numbering:
+        """Which numbering the tags of most pictures bear out."""
+        fitting, read, example, broken = Counter[Numbering](), 0, "", list[str]()
+        empty: Path | None = None
+        everything = set(range(1, len(self.classes) + 1))
+        for sample in samples:
+            path, tags = self.paths[sample.name], set(_tagged(sample, self.classes))
             try:
-                maps = _maps_of(read_npy(path), path)
+                numbers = self._numbers(path)
             except DataError as error:
                 broken.append(str(error))
                 continue
-            dictionaries += 1
-            tags = _tagged(sample, self.classes)
-            fits = [numbering for numbering in NUMBERINGS if set(numbering.ids(maps)) == set(tags)]
+            if not numbers and path.suffix.lower() != ".npy":
+                empty = empty or path  # says nothing of the numbering
+                continue
+            read += 1
+            if path.suffix.lower() == ".npy":  # maps of the tags, or of all classes
+                fits = [one for one in NUMBERINGS if set(one.ids(dict.fromkeys(numbers))) in (tags, everything)]
+            else:  # masks may lack a tag, but have no other
+                fits = list(NUMBERINGS) if numbers <= tags else []
             fitting.update(fits)
             if not fits and not example:
-                own = ", ".join(f"{self.classes[i - 1]} ({i})" for i in tags)
-                example = f"{path} has maps numbered {', '.join(map(str, maps))}, and the picture's tags are {own}"
+                own = ", ".join(f"{self.classes[i - 1]} ({i})" for i in sorted(tags))
+                example = f"{path} has {', '.join(map(str, sorted(numbers)[:NAMED])) or 'none'}, and the picture's tags are {own}"
         if broken:
+            shown = [*broken[:NAMED], "..."] if len(broken) > NAMED else broken
+            raise DataError("\n".join((f"{len(broken):,} files cannot be read:", *shown)))
+        if empty is not None and not read:
             raise DataError(
-                "\n".join([f"{len(broken):,} files cannot be read:", *broken[:NAMED], *(["..."] if broken[NAMED:] else [])])
+                f"{self.folder}: no mask has a pixel of any class, as in {empty}. Are these masks of 0 and 255? Class ids are "
+                "expected: 0 for the background, 1 for the first class, and 255 where it is not known"
             )
         best, count = fitting.most_common(1)[0] if fitting else (NUMBERINGS[0], 0)
-        if dictionaries and count < AGREE * dictionaries:
+        if count < AGREE * read:
             raise DataError(
-                f"{self.folder}: the numbers of the maps are not those of the tags, neither from 0 nor from 1: {example}. List "
-                "data.classes in the order in which the maps are numbered"
+                f"{self.folder}: the numbers of the classes are not those of the tags, neither from 0 nor from 1, in "
+                f"{read - count:,} of {read:,} files: {example}. List data.classes in the order in which they are numbered; "
+                "masks number the classes from 1, and 255 is unsure"
             )
-        if dictionaries:
-            self.notes[f"maps are numbered {best.text}, as the tags of {count:,} of {dictionaries:,} pictures say"] = 0
+        if any(self.paths[sample.name].suffix.lower() == ".npy" for sample in samples):
+            self.notes[f"maps are numbered {best.text}, as the tags of {count:,} of {read:,} pictures say"] = 0
         return best
+
+    def _numbers(self, path: Path) -> set[int]:
+        """The numbers of a file's classes, as they stand there."""
+        suffix = path.suffix.lower()
+        if suffix == ".npy":
+            return set(_maps_of(read_npy(path), path))
+        if suffix == ".npz":
+            return set(read_seeds(path).ids.tolist())
+        return set(np.unique(read_label_image(path, self.colours)).tolist()) - {0, IGNORE}
 
     def seeds(self, sample: Sample) -> Seeds:
         """The maps of one picture, of its tagged classes, in [0, 1]. DataError if they do not fit the picture."""
@@ -138,35 +186,40 @@ class GivenSeeds:
         ids = np.array(tags, np.int16)
         if path is None or not tags:
             return Seeds(ids, np.zeros((len(tags), *size), np.float32), size, 1)
-        if path.suffix == ".npz":
+        suffix, stride = path.suffix.lower(), 1
+        if suffix == ".npz":
             found = read_seeds(path)
             if found.size != size:
                 raise _misfit(path, found.size, size)
-            return Seeds(ids, self._for(tags, dict(zip(found.ids.tolist(), found.maps, strict=True)), path), size, found.stride)
-        if path.suffix == ".png":
-            labels = read_label_image(path)
+            by_id, stride = dict(zip(found.ids.tolist(), found.maps, strict=True)), found.stride
+        elif suffix == ".png":
+            labels = read_label_image(path, self.colours)
             if labels.shape != size:
                 raise _misfit(path, labels.shape, size)
-            unsure = HALF * (labels == IGNORE)
-            present = {int(i): labels == i for i in np.unique(labels) if i not in (0, IGNORE)}
-            sure = self._for(tags, present, path) if present else np.zeros((len(tags), *size), np.float32)
-            return Seeds(ids, np.maximum(sure, unsure).astype(np.float32), size, 1)
-        maps = _maps_of(read_npy(path), path)
-        background = maps.get(0) if self.numbering.first == 1 else None
-        by_id = {i: _against(maps[key], background) for i, key in self.numbering.ids(maps).items()}
-        stride = _stride(next(iter(by_id.values())).shape if by_id else size, size)
-        if stride is None:
-            by_id = {i: _resized(own, size, path) for i, own in by_id.items()}
-            self.notes["maps of another size than their picture, resized"] += 1
-        return Seeds(ids, self._for(tags, by_id, path), size, stride or 1)
+            by_id = {int(i): labels == i for i in np.unique(labels) if i not in (0, IGNORE)}
+        else:
+            maps = _maps_of(read_npy(path), path)
+            background = maps.get(0) if self.numbering.first == 1 else None
+            by_id = {i: _against(maps[key], background) for i, key in self.numbering.ids(maps).items()}
+            own = _stride(next(iter(by_id.values())).shape, size) if by_id else 1
+            if own is None:
+                by_id = {i: _resized(one, size, path) for i, one in by_id.items()}
+                self.notes["maps of another size than their picture, resized"] += 1
+            stride = own or 1
+        if not set(by_id) & set(tags):
+            by_id, stride = {}, 1
+        finished = self._for(tags, by_id, size, path)
+        if suffix == ".png":
+            finished = np.maximum(finished, UNSURE * (labels == IGNORE)).astype(np.float32)
+        return Seeds(ids, finished, size, stride)
 
-    def _for(self, tags: list[int], by_id: Mapping[int, np.ndarray], path: Path) -> np.ndarray:
-        """Maps of the tags (K, h, w) in [0, 1]."""
+    def _for(self, tags: list[int], by_id: Mapping[int, np.ndarray], size: tuple[int, int], path: Path) -> np.ndarray:
+        """Maps of the tags (K, h, w) in [0, 1]; without any map, of the picture's size."""
         if missing := [i for i in tags if i not in by_id]:
             self.notes["tags without a map, which find nothing"] += 1
         if set(by_id) - set(tags):
             self.notes["maps of classes that the picture is not tagged with, left out"] += 1
-        shape = next(iter(by_id.values())).shape if by_id else (1, 1)
+        shape = next(iter(by_id.values())).shape if by_id else size
         if len({own.shape for own in by_id.values()}) > 1:
             raise DataError(f"{path}: has maps of different sizes")
         found = np.stack([np.zeros(shape, np.float32) if i in missing else by_id[i].astype(np.float32) for i in tags])
@@ -180,26 +233,33 @@ class GivenSeeds:
             found /= found.max()
         return found.clip(0, 1)
 
-    def remarks(self) -> Iterator[str]:
-        """What was left out or guessed, as sentences without an end."""
-        for text, count in sorted(self.notes.items()):
-            yield f"{count:,} pictures: {text}" if count else text
+    def remarks(self, notes: Mapping[str, int]) -> Iterator[str]:
+        """What was left out or guessed, as sentences without an end. notes: `notes` of this process, or of several together."""
+        for text, count in sorted(notes.items()):
+            yield f"{count:,} picture{'' if count == 1 else 's'}: {text}" if count else text
 
 
 def seed_files(folder: Path) -> list[Path]:
     """The files of seeds in a folder and below it. UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"search.given: {folder} is no folder; expected the folder of another method's maps")
-    found = sorted(path for path in folder.rglob("*") if path.suffix in SUFFIXES and path.is_file())
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not found:
         raise UserError(f"search.given: {folder} has no {', '.join(SUFFIXES)} files")
     return found
 
 
 def folder_state(folder: Path) -> str:
-    """Changes when a file of seeds does."""
-    states = [(path.relative_to(folder).as_posix(), file_state(str(path))) for path in seed_files(folder)]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
+    """Changes when a file of seeds does: of each, the size and BLOCKS parts spread over it are looked at."""
+    known = hashlib.sha256()
+    for path in seed_files(folder):
+        size = path.stat().st_size
+        known.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
+        with path.open("rb") as stream:
+            for place in range(0, size, max(BLOCK, size // BLOCKS)):
+                stream.seek(place)
+                known.update(stream.read(BLOCK))
+    return known.hexdigest()
 
 
 def _few(names: list[str]) -> str:
@@ -211,7 +271,8 @@ def _tagged(sample: Sample, classes: tuple[str, ...]) -> list[int]:
 
 
 def _misfit(path: Path, found: tuple[int, ...], size: tuple[int, int]) -> DataError:
-    return DataError(f"{path}: of {found[0]}x{found[1]} cells, but its picture has {size[0]}x{size[1]} pixels")
+    turned = "; perhaps the picture is turned by its EXIF entry, and the maps are not" if found == size[::-1] else ""
+    return DataError(f"{path}: of {found[0]}x{found[1]} cells, but its picture has {size[0]}x{size[1]} pixels{turned}")
 
 
 def _maps_of(content: Any, path: Path) -> dict[int, np.ndarray]:
@@ -221,16 +282,27 @@ def _maps_of(content: Any, path: Path) -> dict[int, np.ndarray]:
         maps = content.get("high_res", content.get("cam"))
         if not isinstance(maps, np.ndarray) or maps.ndim != 3 or len(maps) != len(keys) or keys.dtype.kind not in "iu":
             raise DataError(f"{path}: expected IRN's keys (K) and high_res or cam (K, H, W)")
+        if len(keys) and not 0 <= keys.min() <= keys.max() <= HIGHEST:
+            raise DataError(f"{path}: its keys are no numbers of classes from 0 to {HIGHEST}")
         return dict(zip(map(int, keys), maps, strict=True))
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a dictionary from class number to map")
     found = {}
     for key, own in content.items():
-        number = int(key) if isinstance(key, int) or (isinstance(key, str) and key.isdigit()) else None
-        if number is None or number < 0 or not isinstance(own, np.ndarray) or own.ndim != 2 or own.dtype.kind not in "biuf":
-            raise DataError(f"{path}: its entry '{key}' is no map (H, W) of a class number")
-        found[number] = own / 255 if own.dtype == np.uint8 and own.max(initial=0) > 1 else own
+        number = _number(key)
+        if number is None or not isinstance(own, np.ndarray) or own.ndim != 2 or own.dtype.kind not in "biuf":
+            raise DataError(f"{path}: has an entry that is no map (H, W) of a class from 0 to {HIGHEST}")
+        found[number] = own
+    if found and all(own.dtype == np.uint8 for own in found.values()) and max(own.max(initial=0) for own in found.values()) > 1:
+        return {number: own / 255 for number, own in found.items()}
     return found
+
+
+def _number(key: Any) -> int | None:
+    """The number that a key means; None if it is none."""
+    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= len(str(HIGHEST)):
+        key = int(key)
+    return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= HIGHEST else None
 
 
 def _against(own: np.ndarray, background: np.ndarray | None) -> np.ndarray:
@@ -247,6 +319,6 @@ def _stride(shape: tuple[int, ...], size: tuple[int, int]) -> int | None:
 
 def _resized(own: np.ndarray, size: tuple[int, int], path: Path) -> np.ndarray:
     height, width = own.shape
-    if abs(height * size[1] - width * size[0]) > max(size) + 0.02 * height * size[1]:
+    if min(own.shape) < SMALLEST or abs(height * size[1] - width * size[0]) > max(size) + 0.02 * height * size[1]:
         raise _misfit(path, own.shape, size)
     return enlarged(torch.from_numpy(own.astype(np.float32)), size).numpy()

@@ -14,7 +14,7 @@ from mupvss.methods.earlier import modern
 from mupvss.model.build import build_vit
 from mupvss.model.checkpoint import fitting, load_tensors, read_header, save_tensors
 from mupvss.model.cnn import ResNet38
-from mupvss.model.licences import Origin, as_header, from_header, weights_origin
+from mupvss.model.licences import Origin, as_header, from_header, weights_origin, without_folders
 from mupvss.model.pretrained import load_backbone, read_source
 from mupvss.options import NETWORKS, DeepLabSegment, ModelConfig, SegmentConfig, ViTConfig, ViTSegment
 from mupvss.segmentation.networks import DeepLab, ViTSegmenter
@@ -87,8 +87,8 @@ def _take_decoder(network: ViTSegmenter, source: str) -> None:
 def save_segmenter(path: Path, network: Segmenter, info: SegmenterInfo) -> None:
     header = {
         "classes": list(info.classes),
-        "model": info.model.model_dump(mode="json"),
-        "segment": info.segment.model_dump(mode="json"),
+        "model": without_folders(info.model),
+        "segment": without_folders(info.segment),
         "background": info.background,
         "normalisation": {"mean": list(MEAN), "std": list(STD)},
         "origins": as_header(info.origins),

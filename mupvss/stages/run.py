@@ -37,8 +37,8 @@ def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
     expected: seconds that stages will take. After each stage the time left is printed, corrected by the time that it really took.
     """
     tell_pictures(run)
-    if (given := run.config.search.given) is not None:
-        GivenSeeds(given, pictures_of(run, "seeds"))  # before anything is trained
+    if (given := run.config.search.given) is not None and not (run.folder("seeds") / "metrics.json").is_file():
+        GivenSeeds(given, pictures_of(run, "seeds"))  # what is wrong with them is said before anything is trained
     left = dict(expected or {})
     for name in STAGES:
         if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):

@@ -43,6 +43,8 @@ class MapScores:
 
 KEPT = 0.5
 """Share of a class's area that refinement may leave without a warning."""
+LEAST = 1e-3
+"""Share of all pixels under which a class is too little to say anything about it."""
 TRIVIAL = ("nothing but background", "each picture its largest tag")
 """Masks to compare with. The largest tag of a picture is that of most pixels in its true mask, and fills the picture."""
 
@@ -137,7 +139,10 @@ def taken_away(areas: np.ndarray, classes: Sequence[str], text: str) -> Iterator
         At most one sentence.
     """
     before, after = areas
-    lost = [(1 - after[i] / before[i], name) for i, name in enumerate(classes, 1) if after[i] < KEPT * before[i]]
+    least = LEAST * before.sum()
+    lost = [
+        (1 - after[i] / before[i], name) for i, name in enumerate(classes, 1) if before[i] > least and after[i] < KEPT * before[i]
+    ]
     if lost:
         yield text.format(", ".join(f"{100 * share:.0f} % of {name}" for share, name in sorted(lost, reverse=True)))
 

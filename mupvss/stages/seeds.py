@@ -3,6 +3,7 @@ the maps."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from mupvss.predict.predictor import Predictor
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
-from mupvss.search.given import HALF, GivenSeeds
+from mupvss.search.given import GIVEN, HALF, GivenSeeds
 from mupvss.search.maps import witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import Choice, disagreements
@@ -31,8 +32,6 @@ CAM_KEYS = {"cam": "", "cam_spread": "spread_", "cam_refined": "refined_"}
 
 OF_THE_SCORES = ("maps", "kinds", "threshold", "given")
 """Options of the search that change no map."""
-GIVEN = "given"
-"""Name under which another method's maps are kept."""
 
 
 class SeedsInputs(Section):
@@ -88,20 +87,24 @@ def seeds(work: Work) -> Metrics:
 def take_given(work: Work, given: GivenSeeds) -> Metrics:
     """-> maps/given/NAME.npz and masks/NAME.png, of another method's maps."""
     dataset, folder = work.dataset, work.folder
-    if processes().main:
-        remarks = given.remarks()
-        print_doubts(remarks, console)
+    before = Counter(given.notes)
     for sample in each("seeds", dataset.samples):
         path = seed_path(folder, GIVEN, sample.name)
         if not path.is_file():
             write_seeds(path, given.seeds(sample))
+    # Of the folder every process knows the same; of the pictures each has read its own.
+    read = Counter[str]()
+    for own in processes().in_order([given.notes - before]):
+        read += own
+    remarks = list(given.remarks({text: count for text, count in before.items() if text not in read} | read))
+    print_doubts(remarks, console)
     found = score_maps(
         dataset, folder, GIVEN, work.inputs.background == "some", work.inputs.search.threshold, HALF if given.masks_only else None
     )
     write_masks(dataset, folder, GIVEN, found.threshold)
     if processes().main:
         write_json(folder / "kinds.json", {GIVEN: as_record(found)})
-    metrics = {"maps": GIVEN, "threshold": found.threshold, **_sureness(found.choice, {})}
+    metrics = {"maps": GIVEN, "threshold": found.threshold, **_sureness(found.choice, {}), "remarks": remarks}
     return {**metrics, **_figures({GIVEN: found}, GIVEN, dataset.classes)}
 
 

@@ -82,6 +82,7 @@ def test_what_the_crf_takes_away_is_counted(square):
     assert np.array_equal(before, after)
     (sentence,) = taken_away(np.array([[5.0, 2, 3, 0], [7.0, 1.1, 1, 0]]), ("dog", "scratch", "cat"), "loses {}")
     assert sentence == "loses 67 % of scratch"
+    assert not list(taken_away(np.array([[1.0, 1e-4], [1.0, 0]]), ("dog",), "loses {}"))  # too little to say anything about it
     assert not list(taken_away(np.ones((2, 3)), ("dog", "cat"), "loses {}"))
 
 
