@@ -28,6 +28,10 @@ RUNTIMES = ("onnxruntime", "openvino")
 VIT = ViTConfig(backbone="micro", patch_size=8, image_size=32)
 METHODS = {
     "mupvss": (VIT.model_copy(update={"registers": 2, "layer_scale": True}), {"pem": PEMConfig(blocks="late")}),
+    "mupvss, rotary, hidden": (
+        VIT.model_copy(update={"registers": 2, "layer_scale": True, "position": "rotary"}),
+        {"prototypes_seen": False},
+    ),
     "mctformer": (VIT, {}),
     "vit-cam": (VIT, {}),
     "recam": (CNNConfig(backbone="resnet38", channels=1 / 32), {}),
@@ -37,6 +41,7 @@ METHODS = {
 def classifier(method):
     torch.manual_seed(0)
     model, own = METHODS[method]
+    method = method.split(",")[0]
     network, search = network_of(method, 3, model, **own).eval(), SearchConfig(scales=(1.0, 2.0), precision="fp32")
     return Predictor(network, info_of(CLASSES, method, model, **own), search, threshold=0.4, device="cpu")
 
