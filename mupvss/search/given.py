@@ -8,7 +8,7 @@ A folder has one file per picture, named like the picture:
 - `.npz`: seeds of this program, from the folder maps/KIND of a run's stage `seeds`;
 - `.png`: masks, palette or grey, in which 255 is unsure.
 
-No pickle is loaded (`data/pickled.py`).
+Nothing in a file is run (`data/pickled.py`).
 """
 
 from __future__ import annotations
