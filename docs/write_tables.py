@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mupvss.compare.tables import figure
+from mupvss.compare.tables import PAPER, figure, paper_figures
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "results"
@@ -43,7 +43,30 @@ SCENES = (
 TABLES = {"animals": ("voc-animals", ANIMALS), "scenes": ("scenes", SCENES)}
 
 
+PAPER_ROWS = (
+    ("CAM", "EfficientNet-lite0", "cnn-cam", "cam"),
+    ("CAM", "DeiT-Ti", "vit-cam", "cam"),
+    ("MCTformer", "DeiT-Ti", "mctformer", "attended_cam_spread"),
+    ("MCTformer+", "DeiT-Ti", "mctformer-plus", "attended_cam_spread"),
+    ("MCTformer, our refinement", "DeiT-Ti", "mctformer", "attended_cam_refined"),
+    ("MuP-VSS as printed", "DeiT-Ti", "paper-literal", "attended_search_refined"),
+    ("**MuP-VSS (ours)**", "DeiT-Ti", "mupvss", "attended_search_refined"),
+)
+
+
+def paper_table() -> str:
+    lines = ["| " + " | ".join(PAPER) + " |", "|" + "---|" * len(PAPER)]
+    for title, backbone, config, kind in PAPER_ROWS:
+        paths = sorted((RECORDS / "voc-animals" / config).glob("seed-*.json"))
+        found: list[dict[str, Any]] = [json.loads(path.read_text())["kinds"][kind] for path in paths]
+        figures = paper_figures([one["miou"] for one in found], [one["miou_oracle"] for one in found])
+        lines.append("| " + " | ".join([title, backbone, "ImageNet-1k, tags", "none", *figures]) + " |")
+    return "\n".join(lines)
+
+
 def table(name: str) -> str:
+    if name == "paper":
+        return paper_table()
     folder, rows = TABLES[name]
     lines = ["| maps from tags, mIoU | threshold without masks | oracle threshold | seeds |", "|---|---|---|---|"]
     for title, config, kind in rows:

@@ -238,6 +238,20 @@ def spread(values: Sequence[float]) -> float | None:
     return math.sqrt(sum((v - centre) ** 2 for v in values) / (len(values) - 1))
 
 
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
+"""97.5 % quantiles of Student's t for 1 to 9 degrees of freedom."""
+
+
+def interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Within which the mean over all seeds lies with 95 % (Student's t); None for one value, or more than ten, where the table
+    ends."""
+    deviation = spread(values)
+    if deviation is None or len(values) - 2 >= len(STUDENT):
+        return None
+    half = STUDENT[len(values) - 2] * deviation / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
 @dataclass(frozen=True)
 class Difference:
     """A row minus the reference, seed by seed."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from mupvss.compare.figures import completeness_plot, draw_all, learning_curve
 from mupvss.compare.plan import Entry, load_configs, plan
 from mupvss.compare.results import Record, known_record, others, rows, store_record, stored_record
-from mupvss.compare.tables import as_csv, costs, headline, html_cells, markdown, per_class
+from mupvss.compare.tables import as_csv, costs, headline, html_cells, latex, markdown, paper, per_class
 from mupvss.errors import ConfigError
 from mupvss.files import write_text
 from mupvss.report.html import page, table
@@ -40,7 +40,7 @@ class Comparison:
 
 
 def compare(comparison: Comparison) -> None:
-    """-> OUT/index.html, table.md, table.csv, figures/*.png; OUT/CONFIG/seed-N hold the runs."""
+    """-> OUT/index.html, table.md, table.csv, table.tex, figures/*.png; OUT/CONFIG/seed-N hold the runs."""
     configs = load_configs(comparison.configs, comparison.base)
     if comparison.reference is None:
         comparison = dataclasses.replace(comparison, reference=list(configs)[-1])
@@ -100,12 +100,14 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
         "Seeds": headline(found, str(comparison.reference)),
         "Per class, oracle threshold": per_class(found, dataset.classes),
         "Cost": costs(found),
+        "As in papers": paper(found),
     }
     at_hand = [record for record in records if record.on_disk]
     first = [record for record in at_hand if record.entry.seed == at_hand[0].entry.seed]
     figures = draw_all(first, dataset, comparison.pictures, comparison.out / "figures")
     write_text(comparison.out / "table.md", "\n".join(f"## {title}\n\n{markdown(t)}" for title, t in tables.items()))
     write_text(comparison.out / "table.csv", as_csv(tables["Seeds"]))
+    write_text(comparison.out / "table.tex", latex(tables["As in papers"]))
     sections = [(title, table(*html_cells(t))) for title, t in tables.items()]
     sections[0] = (sections[0][0], sections[0][1] + NOTE)
     sections += _plots(found, records)

@@ -7,7 +7,8 @@ import io
 from collections.abc import Sequence
 from html import escape
 
-from mupvss.compare.results import Difference, Record, Row, difference, mean, spread
+from mupvss.compare.results import Difference, Record, Row, difference, interval, mean, spread
+from mupvss.model.licences import shortened
 
 Table = tuple[list[str], list[list[str]]]
 """Header and cells, as text."""
@@ -32,6 +33,46 @@ def headline(rows: Sequence[Row], reference: str) -> Table:
             ]
         )
     return header, body
+
+
+PAPER = [
+    "method",
+    "backbone",
+    "pretraining",
+    "extra supervision",
+    "seeds",
+    "mIoU",
+    "95 % interval",
+    "oracle",
+    "lost by the threshold",
+]
+
+
+def paper(rows: Sequence[Row]) -> Table:
+    """A line per method in the form of the field's papers: its own maps, and what it was given besides image tags."""
+    body = []
+    for row in (row for row in rows if row.own):
+        config = row.records[0].entry.run.config
+        body.append(
+            [
+                row.name,
+                config.model.backbone,
+                shortened(config.model.weights) if config.model.weights else "none",
+                "none",
+                *paper_figures(row.values("miou"), row.values("miou_oracle")),
+            ]
+        )
+    return PAPER, body
+
+
+def paper_figures(miou: Sequence[float], oracle: Sequence[float]) -> list[str]:
+    """Number of seeds, mIoU with its interval, oracle, and what the threshold that was chosen without masks loses."""
+    if not miou:
+        return ["0", "", "", "", ""]
+    between = interval(miou)
+    lost = [best - own for own, best in zip(miou, oracle, strict=True)]
+    shown = "" if between is None else f"{between[0]:.1f} to {between[1]:.1f}"
+    return [str(len(miou)), f"{mean(miou):.1f}", shown, f"{mean(oracle):.1f}", f"{mean(lost):.1f}"]
 
 
 def per_class(rows: Sequence[Row], classes: Sequence[str]) -> Table:
@@ -91,6 +132,41 @@ def markdown(table: Table) -> str:
     header, body = table
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in body)]) + "\n"
+
+
+LATEX = {sign: rf"\{sign}" for sign in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "--",
+}
+"""Signs that LaTeX writes otherwise."""
+
+
+def latex(table: Table) -> str:
+    """A tabular with rules of the package booktabs."""
+
+    def line(cells: Sequence[str]) -> str:
+        return " & ".join("".join(LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+
+    header, body = table
+    columns = "l" * 4 + "r" * (len(header) - 4)
+    return (
+        "\n".join(
+            [
+                rf"\begin{{tabular}}{{{columns}}}",
+                r"\toprule",
+                line(header),
+                r"\midrule",
+                *map(line, body),
+                r"\bottomrule",
+                r"\end{tabular}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def as_csv(table: Table) -> str:

@@ -14,12 +14,24 @@ import pytest
 import tomli_w
 from helpers import TINY, as_tables
 from PIL import Image
+from scipy import stats
 
 from mupvss.cli.main import main
 from mupvss.compare.figures import completeness_plot
 from mupvss.compare.plan import load_configs, plan
-from mupvss.compare.results import Record, Row, difference, known_record, others, read_record, spread, store_record, stored_record
-from mupvss.compare.tables import costs
+from mupvss.compare.results import (
+    Record,
+    Row,
+    difference,
+    interval,
+    known_record,
+    others,
+    read_record,
+    spread,
+    store_record,
+    stored_record,
+)
+from mupvss.compare.tables import costs, latex
 from mupvss.config.load import build, load_config, rows_of
 from mupvss.data.sample import Dataset
 from mupvss.errors import ConfigError, DataError
@@ -65,6 +77,35 @@ def test_one_table_for_all(compared):
     text = (out / "table.md").read_text()
     assert "GFLOP" in text
     assert "| full | shared |" in text
+
+
+def test_a_table_as_papers_have_it(compared):
+    out, _ = compared
+    text = (out / "table.md").read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("| mupvss | micro |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[:5] == ["mupvss", "micro", "none", "none", "2"]
+    assert float(cells[5]) + float(cells[8]) == pytest.approx(float(cells[7]), abs=0.11)
+    low, high = map(float, cells[6].split(" to "))
+    assert low < float(cells[5]) < high
+    written = (out / "table.tex").read_text()
+    assert written.startswith("\\begin{tabular}{llllrrrrr}\n\\toprule\nmethod & backbone &")
+    assert "95 \\% interval" in written
+    assert "mupvss & micro & none & none & 2 & " in written
+    assert written.count("\\\\\n") == len(METHODS) + 4  # a header, and a line for each
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_intervals_over_seeds(count):
+    values = np.random.default_rng(count).normal(60, 3, count).tolist()
+    theirs = stats.t.interval(0.95, count - 1, np.mean(values), stats.sem(values))
+    assert interval(values) == pytest.approx(theirs, abs=0.02)
+    assert interval([1.0]) is None
+    assert interval([1.0] * 11) is None
+
+
+def test_signs_in_latex():
+    assert latex((["a_b"], [["5 % × {x}\\"]])).splitlines()[2:5:2] == [r"a\_b \\", r"5 \% $\times$ \{x\}\textbackslash{} \\"]
 
 
 def test_page_with_pictures_and_plots(compared):
