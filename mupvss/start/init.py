@@ -142,10 +142,11 @@ def _tell_next(path: Path, pictures: Path) -> None:
 def config_text(name: str, data: FolderData, dataset: Dataset, backbone: Word, weights: str, steps: int) -> str:
     """The config as TOML; every value is the user's own or backed by our measurements. Without weights: those of the drawn
     scenes."""
-    settings = _small(weights == OWN) if weights in ("", OWN) else _pretrained(backbone, weights, steps)
+    drawn = weights in ("", OWN)
+    plain = data.background == "none" and not drawn
+    settings = _small(weights == OWN) if drawn else _pretrained(backbone, weights, steps, plain)
     return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
-baseline = false                 # true: train a plain CAM beside it, to compare
-{_preview(weights)}
+{PLAIN if plain else BESIDE}{_preview(weights)}
 [data]
 source = "folder"
 root = {_text(data.root.as_posix())}
@@ -185,10 +186,25 @@ def _background(data: FolderData) -> str:
 MIDDLE = 'threshold = "middle"             # how it is chosen what is object; "otsu": from one histogram, as earlier runs did\n'
 
 
-def _pretrained(word: Word, weights: str, steps: int) -> str:
-    known = BACKBONES[word]
+BESIDE = "baseline = false                 # true: train a plain CAM beside it, to compare\n"
+PLAIN = 'method = "vit-cam"               # a plain CAM: without background its maps are better (docs/domains.md)\n'
+SIZE = "size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size\n"
+TOGETHER = f"""\
+maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
+kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
+{MIDDLE}"""
+CAM = """maps = "cam_refined"             # class activation maps, refined along similar patches and the picture's edges
+kinds = ["cam_refined"]          # the maps that are made; without this line all three kinds are made and compared
+"""
+
+
+def _pretrained(word: Word, weights: str, steps: int, plain: bool) -> str:
+    """plain: the method is a plain CAM."""
+    known, search = BACKBONES[word], (CAM if plain else TOGETHER) + SIZE
     settings = "".join(f"{name} = {json.dumps(value)}\n" for name, value in known.settings.items())
-    pooled = "" if known.flattens else '\n[mupvss]\nglobal_embedding = "pool"       # for patches of other sizes than 16\n'
+    pooled = (
+        "" if known.flattens or plain else '\n[mupvss]\nglobal_embedding = "pool"       # for patches of other sizes than 16\n'
+    )
     return f"""[model]
 backbone = {_text(known.size)}                # tiny: fast; small: better masks, about four times the time
 weights = {_text(weights)}    # hub name, path or URL
@@ -198,10 +214,7 @@ image_steps = {steps}              # pictures seen in all; more help up to a poi
 batch_size = 16                  # with so few image steps, twice as many small steps learn more
 
 [search]
-maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
-kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
-{MIDDLE}size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size
-scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
+{search}scales = [0.5, 0.75, 1.0]        # the picture is searched at these scales; larger objects like smaller scales
 
 [affinity]
 kind = "head"                    # learned from the seeds, masks end at edges; "none" saves a quarter of the time
