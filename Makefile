@@ -1,5 +1,6 @@
 # make demo: the whole job on drawn pictures. make test: the tests; make test-fast: those that take a moment. make lint: style and types. make docs: the site.
 # make bench: speed beside what one would have otherwise. make audit: known holes in the pinned packages.
+# make wheel: the wheel, the same bytes for the same commit, and its bill of materials.
 # make lock: what users install, in the pinned versions, with the hashes of their files on every platform.
 PYTHON ?= python3
 VENV := .venv
@@ -7,7 +8,7 @@ BIN := $(VENV)/bin
 WORKERS := -n 2 --dist loadfile
 EXTRAS := crf export onnx openvino studio datasets distributed cnn doctor tensorboard heic
 
-.PHONY: demo test test-fast lint docs bench audit lock setup setup-dev clean
+.PHONY: demo test test-fast lint docs bench audit wheel lock setup setup-dev clean
 
 demo: setup
 	$(BIN)/mupvss run configs/demo.toml --out runs/demo
@@ -38,6 +39,15 @@ bench: setup-dev
 audit: setup-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement constraints.txt
+
+# The time of the commit stands in the files of the wheel, so that everyone who builds the same commit gets the same bytes.
+wheel: setup-dev
+	rm -rf build dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --wheel --outdir dist .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --target build/bom cyclonedx-bom
+	PYTHONPATH=build/bom $(BIN)/python -m cyclonedx_py requirements requirements-hashed.txt --output-reproducible --output-file dist/bom.json
+	rm -rf build
+	cd dist && sha256sum *.whl bom.json
 
 lock: setup-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
