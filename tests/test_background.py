@@ -93,6 +93,11 @@ def test_a_network_without_background_never_says_background(tmp_path, tiny_model
         predictor = SegmentationPredictor.open(tmp_path / "m.safetensors", crf=crf, device="cpu")
         found = predictor(image)
         assert found.labels.min() > 0
+        probabilities = predictor.probabilities(Image.fromarray(image))  # also at the rim, where they are enlarged
+        assert np.isfinite(probabilities).all()
+        assert not probabilities[0].any()
+        np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-4)
+        assert all(np.isfinite(score) for score in found.scores.values())
         assert {LAND[i - 1] for i in np.unique(found.labels)} <= set(found.probabilities)
         two = predictor(image, ["lake", "field"])
         assert set(np.unique(two.labels)) <= {1, 2}

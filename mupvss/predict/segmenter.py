@@ -23,6 +23,11 @@ from mupvss.runtime.device import autocast, pick_device
 from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter
 
 
+NEVER = -1e4
+"""Logit of the background where there is none. Infinity would become NaN at the picture's rim, where it is enlarged with a weight
+of zero."""
+
+
 class SegmentationPredictor(SharedPredictor, PicturePredictor):
     """The segmentation network, averaged over scales and mirror and refined by the dense CRF; no tags are needed."""
 
@@ -100,7 +105,7 @@ class SegmentationPredictor(SharedPredictor, PicturePredictor):
             with autocast(self.device, self.info.segment.train.precision):
                 logits = self.network(views.to(self.device))
             if not self.info.background:
-                logits[:, 0] = -torch.inf
+                logits[:, 0] = NEVER
             large = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
             total += ((large[0] + large[1].flip(-1)) / 2 if self.flip else large[0]).cpu()
         return (total / len(self.scales)).numpy()
