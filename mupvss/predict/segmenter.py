@@ -22,7 +22,6 @@ from mupvss.predict.prediction import FullSize, PicturePredictor, Prediction
 from mupvss.runtime.device import autocast, pick_device
 from mupvss.segmentation.build import SegmenterInfo, load_segmenter, save_segmenter
 
-
 NEVER = -1e4
 """Logit of the background where there is none. Infinity would become NaN at the picture's rim, where it is enlarged with a weight
 of zero."""
