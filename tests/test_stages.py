@@ -81,7 +81,7 @@ def test_warnings_of_every_stage_are_on_the_page_and_said_again(finished, capsys
     finally:
         for stage, path in paths.items():
             path.write_text(before[stage])
-    out = capsys.readouterr().out
+    out = capsys.readouterr().err
     for stage in WARNED:
         assert f"! a doubt <of> {stage}" in out
         assert f"a doubt &lt;of&gt; {stage}" in page

@@ -52,16 +52,10 @@ def paper(rows: Sequence[Row]) -> Table:
     """A line per method in the form of the field's papers: its own maps, and what it was given besides image tags."""
     body = []
     for row in (row for row in rows if row.own):
-        config = row.records[0].entry.run.config
-        body.append(
-            [
-                row.name,
-                config.model.backbone,
-                shortened(config.model.weights) if config.model.weights else "none",
-                "none",
-                *paper_figures(row.values("miou"), row.values("miou_oracle")),
-            ]
-        )
+        model = row.records[0].entry.run.config.model  # of another package's method it may be of any kind
+        weights = getattr(model, "weights", None)
+        given = [getattr(model, "backbone", "its own"), shortened(weights) if weights else "none", "none"]
+        body.append([row.name, *given, *paper_figures(row.values("miou"), row.values("miou_oracle"))])
     return PAPER, body
 
 

@@ -11,6 +11,7 @@ import io
 import math
 import pickletools
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -298,7 +299,9 @@ def _storage(data: Any) -> np.ndarray:
     if not isinstance(found, torch.UntypedStorage | torch.TypedStorage):
         raise RefusedError(f"a {type(found).__name__} in the place of a tensor's numbers")
     kind = torch.uint8 if isinstance(found, torch.UntypedStorage) else found.dtype
-    untyped = found if isinstance(found, torch.UntypedStorage) else found.untyped()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TypedStorage")  # older files have no other kind
+        untyped = found if isinstance(found, torch.UntypedStorage) else found.untyped()
     numbers = torch.tensor([], dtype=torch.uint8).set_(untyped).view(kind)
     if kind == torch.bfloat16:
         numbers = numbers.float()
