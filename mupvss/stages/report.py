@@ -211,14 +211,17 @@ def _reliability(run: Run) -> str:
             own = found[name]
             lines = [Series("as it should be", [(0, 0), (1, 1)])]
             lines += [Series(text, [(s, share) for s, share, _ in own[key]["bins"]]) for key, text in CALIBRATED.items()]
-            errors = " and ".join(f"{own[key]['error']:.1f} points {text}" for key, text in CALIBRATED.items())
             drawn = plot(lines, "score of a tag", "share of the pictures that have it", (0, 1))
-            said = f"{title}, {own['pictures']} pictures: wrong by {errors}, on average"
-            diagrams.append(f"<figure><figcaption>{said}</figcaption>{drawn}</figure>")
+            before, after = (f"{own[key]['error']:.1f}" for key in CALIBRATED)
+            said = (
+                f"<b>{title}</b>, {own['pictures']} pictures: scores are off by {before} points on average as the network gives "
+                f"them, and by {after} calibrated. For this diagram each half of the pictures was calibrated by the other half."
+            )
+            diagrams.append(f"<p>{said}</p>{drawn}")
     return "".join(diagrams) or "<p>There were too few further pictures to test the scores of tags on.</p>"
 
 
-CALIBRATED = {"before": "as the network gives them", "after": "calibrated (by the other half of the pictures)"}
+CALIBRATED = {"before": "as given", "after": "calibrated"}
 
 
 REPORT = Stage(
