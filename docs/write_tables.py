@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mupvss.compare.tables import PAPER, figure, paper_figures
+from mupvss.compare.tables import PAPER, figure, markdown, paper_figures
 
 ROOT = Path(__file__).parent.parent
 RECORDS = ROOT / "docs" / "results"
@@ -55,13 +55,17 @@ PAPER_ROWS = (
 
 
 def paper_table() -> str:
-    lines = ["| " + " | ".join(PAPER) + " |", "|" + "---|" * len(PAPER)]
+    body = []
     for title, backbone, config, kind in PAPER_ROWS:
-        paths = sorted((RECORDS / "voc-animals" / config).glob("seed-*.json"))
-        found: list[dict[str, Any]] = [json.loads(path.read_text())["kinds"][kind] for path in paths]
+        found = recorded("voc-animals", config, kind)
         figures = paper_figures([one["miou"] for one in found], [one["miou_oracle"] for one in found])
-        lines.append("| " + " | ".join([title, backbone, "ImageNet-1k, tags", "none", *figures]) + " |")
-    return "\n".join(lines)
+        body.append([title, backbone, "ImageNet-1k, tags", "none", *figures])
+    return markdown((PAPER, body)).rstrip("\n")
+
+
+def recorded(folder: str, config: str, kind: str) -> list[dict[str, Any]]:
+    """What the records of a config say of one kind of maps, seed by seed."""
+    return [json.loads(path.read_text())["kinds"][kind] for path in sorted((RECORDS / folder / config).glob("seed-*.json"))]
 
 
 def table(name: str) -> str:
@@ -70,8 +74,7 @@ def table(name: str) -> str:
     folder, rows = TABLES[name]
     lines = ["| maps from tags, mIoU | threshold without masks | oracle threshold | seeds |", "|---|---|---|---|"]
     for title, config, kind in rows:
-        paths = sorted((RECORDS / folder / config).glob("seed-*.json"))
-        found: list[dict[str, Any]] = [json.loads(path.read_text())["kinds"][kind] for path in paths]
+        found = recorded(folder, config, kind)
         cells = [figure([one[key] for one in found]) for key in ("miou", "miou_oracle")]
         lines.append(f"| {title} | {cells[0]} | {cells[1]} | {len(found)} |")
     return "\n".join(lines)

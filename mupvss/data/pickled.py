@@ -89,7 +89,7 @@ def _content(stream: io.BufferedReader) -> Any:
 
 def _array(dtype: np.dtype, shape: tuple[int, ...], by_column: bool, data: bytes) -> np.ndarray:
     """Raises RefusedError unless the bytes are exactly those of such an array."""
-    if not PLAIN.match(dtype.str.replace("|b1", "?")):
+    if not PLAIN.match(dtype.str):
         raise RefusedError(f"an array of {dtype}")
     sides = _sides(shape)
     if math.prod(sides) * dtype.itemsize != len(data):
@@ -305,7 +305,7 @@ def _storage(data: Any) -> np.ndarray:
     numbers = torch.tensor([], dtype=torch.uint8).set_(untyped).view(kind)
     if kind == torch.bfloat16:
         numbers = numbers.float()
-    if kind.is_complex or not PLAIN.match(numbers.numpy().dtype.str.replace("|b1", "?")):
+    if kind.is_complex or not PLAIN.match(numbers.numpy().dtype.str):
         raise RefusedError(f"a tensor of {kind}")
     return np.ascontiguousarray(numbers.numpy())
 

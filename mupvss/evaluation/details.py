@@ -54,7 +54,11 @@ def interval(tallies: np.ndarray, seed: int = 0) -> Interval:
 
     tallies: (N, 3, K), see `tally`.
     """
-    found = _resampled(tallies, np.random.default_rng(seed))
+    return _middle(_resampled(tallies, np.random.default_rng(seed)))
+
+
+def _middle(found: np.ndarray) -> Interval:
+    """Within which LEVEL percent of the values lie."""
     return Interval(*np.percentile(found, [50 - LEVEL / 2, 50 + LEVEL / 2]).tolist())
 
 
@@ -74,7 +78,6 @@ def difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Difference:
     rng = np.random.default_rng(seed)
     points = float(miou_of(one.sum(0)) - miou_of(other.sum(0)))
     both = _resampled(np.stack((one, other), 1), rng)
-    spread = np.percentile(both[:, 0] - both[:, 1], [50 - LEVEL / 2, 50 + LEVEL / 2]).tolist()
     change, shape = (other - one).reshape(len(one), -1).astype(np.float64), one.shape[1:]
     extreme = 0
     for count in _chunks(ROUNDS):
@@ -82,7 +85,7 @@ def difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Difference:
         exchanged = exchanged.reshape(count, *shape)
         moved = miou_of(one.sum(0) + exchanged) - miou_of(other.sum(0) - exchanged)
         extreme += int((np.abs(moved) >= abs(points) - 1e-9).sum())
-    return Difference(points, Interval(*spread), (1 + extreme) / (1 + ROUNDS))
+    return Difference(points, _middle(both[:, 0] - both[:, 1]), (1 + extreme) / (1 + ROUNDS))
 
 
 def _resampled(tallies: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -16,6 +16,7 @@ from mupvss.errors import UserError
 from mupvss.files import atomic_path
 from mupvss.predict.run import FinishedRun
 from mupvss.runtime.log import each
+from mupvss.search.multiscale import canvas_size
 from mupvss.search.seeds import Seeds
 from mupvss.stages.run_folder import Run, pictures_of
 
@@ -31,7 +32,7 @@ def _dictionary(seeds: Seeds) -> dict[int, np.ndarray]:
 def _irn(seeds: Seeds) -> dict[str, Any]:
     """IRN: class numbers from 0, maps at a quarter of the size and at the picture's."""
     full = seeds.full()
-    size = (-(-seeds.size[0] // CELL), -(-seeds.size[1] // CELL))
+    size = canvas_size(seeds.size[1], seeds.size[0], CELL)
     small = torch.zeros(0, *size)
     if len(full):
         small = torch.nn.functional.interpolate(torch.from_numpy(full)[None], size=size, mode="bilinear", align_corners=False)[0]

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from mupvss.errors import WeightsError
 from mupvss.files import hash_of
-from mupvss.model.pretrained import FILES, OWN, locate
+from mupvss.model.pretrained import FILES, locate
 from mupvss.options import Section
 from mupvss.runtime.processes import processes
 
@@ -31,6 +31,8 @@ KNOWN: tuple[tuple[str, str], ...] = (
     (r"timm/eva02", "mit"),
 )
 """Sources whose publishers state a licence, as patterns, and its name as the hub writes it."""
+NO_PATHS = ("package:", "https://", "http://")
+"""How sources begin that are neither files nor hub names."""
 CONTENTS = {
     "4ad512ff59af3206b5c848afea50131e3362d2d0dddae070fd4164d3cc399d2c": ("timm/deit_tiny_patch16_224.fb_in1k", "apache-2.0"),
 }
@@ -106,7 +108,7 @@ def without_folders(section: Section) -> dict[str, Any]:
 
 
 def _is_file(source: str) -> bool:
-    return source != OWN and not source.startswith(("package:", "https://", "http://")) and Path(source).expanduser().is_file()
+    return not source.startswith(NO_PATHS) and Path(source).expanduser().is_file()
 
 
 def _by_publisher(source: str) -> str | None:
@@ -117,7 +119,7 @@ def _by_publisher(source: str) -> str | None:
 
 def _on_the_hub(source: str) -> str | None:
     """The licence in the model card of a repository, which the hub's cache keeps; None if it has none or cannot be read."""
-    if _is_file(source) or source.startswith(("package:", "https://", "http://")):
+    if _is_file(source) or source.startswith(NO_PATHS):
         return None
     try:
         from huggingface_hub import ModelCard, hf_hub_download

@@ -82,11 +82,10 @@ def _load_onnx(path: Path, runtime: Runtime) -> Predictor | SegmentationPredicto
         predictor: Predictor | SegmentationPredictor
         if "segment" in header:
             predictor = SegmentationPredictor(network, segmenter_info(header), device="cpu")
-            predictor.calibration = calibration_of(header)
-            return predictor
-        info = model_info(header, path)
-        saved = {"search": header["search"], **({"options": header["searched_with"]} if "searched_with" in header else {})}
-        predictor = Predictor(network, info, *search_settings(saved, info.method), header["threshold"], "cpu")
+        else:
+            info = model_info(header, path)
+            saved = {"search": header["search"], **({"options": header["searched_with"]} if "searched_with" in header else {})}
+            predictor = Predictor(network, info, *search_settings(saved, info.method), header["threshold"], "cpu")
         predictor.calibration = calibration_of(header)
         return predictor
 
