@@ -42,7 +42,8 @@ def taught(run: Run, dataset: Dataset) -> Metrics:
 
     def work(given: Work) -> Metrics:
         write_true_masks(dataset, given.folder / "true")
-        return fit(given, dataset, given.folder / "true", given.folder, run.config.data.background == "some")
+        background = run.config.data.background == "some"
+        return fit(given, given.inputs, dataset, given.folder / "true", given.folder, given.identity, background=background)
 
     prepare(run.config.seed, run.config.threads)
     run_stage(dataclasses.replace(SEGMENT, work=work, after=("train",), revision=-1), run)

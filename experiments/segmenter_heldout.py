@@ -52,7 +52,8 @@ def main() -> None:
     identity = fingerprint("held out", inputs, stage_fingerprint(given.run / "masks"), dataset_identity(learned))
     claim(given.out, identity)
     if not (given.out / "model.safetensors").is_file():
-        fit(Work(inputs, learned, given.out, Run(config, given.run), identity), learned, given.run / "masks", given.out)
+        work = Work(inputs, learned, given.out, Run(config, given.run), identity)
+        fit(work, inputs, learned, given.run / "masks", given.out, identity)
         remove_states(given.out)
     found = score(given.out / "model.safetensors", scored)
     print(f"{len(learned.samples)} pseudo-masks learned from, {len(scored.samples)} pictures scored")

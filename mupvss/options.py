@@ -8,7 +8,7 @@ the method (`methods/`). Paths are kept as written; a relative path means relati
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -28,6 +28,9 @@ class Section(BaseModel):
     """Base of every section: immutable, no unknown keys, no silent conversion of text to numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    removed: ClassVar[dict[str, Any]] = {}
+    """Options of earlier versions that were removed, with the value under which everything is computed as it is now. They stay
+    part of what identifies a finished stage, so that it stays valid."""
 
 
 class ScenesConfig(Section):
@@ -369,9 +372,22 @@ class SegmenterTrainConfig(DenseTrainConfig):
     """Factor on the learning rate of layers without pretrained weights."""
 
 
+class CrossfitConfig(Section):
+    """Masks drawn by networks that did not learn them, in place of the pseudo-masks (cross-fitting)."""
+
+    folds: Literal[0, 2, 3, 4, 5] = 0
+    """Number of parts. The pictures of each part get their masks, with their tags known, from a segmentation network that learned
+    the pseudo-masks of the other parts. 0: the pseudo-masks are the masks of the run."""
+    image_steps: Positive | None = None
+    """Number of pictures that each of these networks sees during training. Default: segment.train.image_steps."""
+    agreement: Fraction = 0.5
+    """A class whose new masks overlap less than this with its pseudo-masks (IoU over all pictures) keeps its pseudo-masks."""
+
+
 class SegmentConfig(Section):
     """The segmentation network, learned from pseudo-masks."""
 
+    removed: ClassVar[dict[str, Any]] = {"rounds": 1}
     size: int = Field(default=320, ge=0)
     """Resize pictures to an area of size x size pixels, in training and at test time. 0: keep their size, as published."""
     crop: Positive = 224
@@ -380,8 +396,6 @@ class SegmentConfig(Section):
     """Range of the random scale, relative to that size, before the crop."""
     weights: str | None = None
     """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38)."""
-    rounds: Positive = 1
-    """Rounds of training; 2 or more: self-training on the network's own masks."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()
     scales: Scales = (0.75, 1.0, 1.25)
     """Scales at test time, relative to that size; each is also mirrored. Changing it retrains nothing."""

@@ -90,7 +90,7 @@ def runs(root) -> dict[str, dict[str, Any]]:
         "scenes": {"mupvss.pem.blocks": "late", "mupvss.p2p_dense": 0.5},
         "literal": {**literal, **none, "masks.crf": "none", "masks.margin": 0.0},
         "weights": {**weights, "search.affinity": ["both"]},
-        "chain": {**NARROW, "segment.presence": None, "segment.size": 48, "segment.rounds": 2},
+        "chain": {**NARROW, "segment.presence": None, "segment.size": 48, "crossfit.folds": 2},
         "mctformer": {"method": "mctformer", "mctformer.token_contrast": 1.0, **none},
         "vit-cam": {"method": "vit-cam", **none, "segment.presence": 0.0, "search.kinds": ["cam", "cam_refined"]},
         "cnn-cam": {"method": "cnn-cam", **CNN},
@@ -98,7 +98,7 @@ def runs(root) -> dict[str, dict[str, Any]]:
         "voc": {"data.source": "voc", "data.root": root / "voc", **none, "data.classes": ["cat", "dog"]},
         "coco": {"data.source": "coco", "data.root": root / "coco", "data.val_split": "train2014", **none},
         "folder": {"data.source": "folder", "data.root": root / "own", "data.tags": root / "tags.csv", **none},
-        "single": {"limit": 2, "baseline": False, **none, "segment.rounds": 2, "search.pixel_steps": 0},
+        "single": {"limit": 2, "baseline": False, **none, "search.pixel_steps": 0},
     }
 
 

@@ -25,6 +25,7 @@ SUMMARIES = {
     "seeds": "Search the pictures with the trained classifier, and score the maps.",
     "affinity": "Train the affinity that refines the maps.",
     "masks": "Make pseudo-masks from the maps: affinity, random walk, dense CRF.",
+    "crossfit": "Draw each mask anew by a network that has not learned it (needs crossfit.folds).",
     "segment": "Train the segmentation network on the pseudo-masks.",
     "val": "Score the segmentation network on the pictures of the val split.",
     "report": "Write the report page from the stages that are finished.",
@@ -33,8 +34,8 @@ COMMON = (
     "method", "seed", "limit", "baseline", "device", "threads", "workers", "snapshots", "preview", "data.source", "data.root",
     "data.tags", "data.val_tags", "data.masks", "data.classes", "data.unreadable", "model.backbone", "model.weights",
     "model.image_size", "train.image_steps", "train.batch_size", "train.lr", "train.precision", "train.flip", "search.scales",
-    "search.maps", "affinity.kind", "masks.crf", "masks.margin", "segment.network", "segment.size", "segment.train.image_steps",
-    "segment.scales", "segment.crf",
+    "search.maps", "affinity.kind", "masks.crf", "masks.margin", "crossfit.folds", "segment.network", "segment.size",
+    "segment.train.image_steps", "segment.scales", "segment.crf",
 )  # fmt: skip
 """The options that people change most; a config has only those that its choices read."""
 

@@ -161,7 +161,7 @@ def _read(path: Path, trusted: bool = True, above: tuple[Path, ...] = ()) -> dic
     """
     file, row = _parted(path)
     path = _place(file)
-    own = modern(_parsed(path), str(path))
+    own = modern(_parsed(path), str(path), trusted)
     rows = own.pop("rows", None)
     values: dict[str, Any] = {}
     names = own.pop("extends", [])
@@ -173,17 +173,17 @@ def _read(path: Path, trusted: bool = True, above: tuple[Path, ...] = ()) -> dic
             raise ConfigError(f"{path}: extends {name}, which extends this file; take one of the two out")
         values = overlay(values, _read(below, trusted, (*above, path)), trusted)
     values = overlay(values, own, trusted)
-    return values if rows is None and row is None else overlay(values, _one_row(path, rows, row), trusted)
+    return values if rows is None and row is None else overlay(values, _one_row(path, rows, row, trusted), trusted)
 
 
-def _one_row(path: Path, rows: Any, row: str | None) -> dict[str, Any]:
+def _one_row(path: Path, rows: Any, row: str | None, trusted: bool) -> dict[str, Any]:
     if not isinstance(rows, dict) or not all(isinstance(value, dict) for value in rows.values()):
         raise ConfigError(f"{path}: has no table of rows; expected [rows.NAME]")
     if row is None:
         raise ConfigError(f"{path}: a table of configs; name a row, as in {path}:{next(iter(rows), 'NAME')}")
     if row not in rows:
         raise ConfigError(f"{path}: no row '{row}'; it has {', '.join(rows)}")
-    return {key: value for key, value in modern(rows[row], str(path)).items() if key != "about"}
+    return {key: value for key, value in modern(rows[row], str(path), trusted).items() if key != "about"}
 
 
 def _parted(path: Path) -> tuple[Path, str | None]:

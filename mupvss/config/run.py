@@ -14,6 +14,7 @@ from mupvss.options import (
     SOURCES,
     AffinityConfig,
     CNNConfig,
+    CrossfitConfig,
     DataConfig,
     DeepLabSegment,
     HeadAffinity,
@@ -61,6 +62,7 @@ class RunConfig(Section):
     affinity: Annotated[AffinityConfig, Field(discriminator="kind")] = HeadAffinity()
     masks: MasksConfig = MasksConfig()
     licences: Licences = Licences()
+    crossfit: CrossfitConfig = CrossfitConfig()
     segment: Annotated[ViTSegment | DeepLabSegment, Field(discriminator="network")] = ViTSegment()
 
     @property

@@ -57,6 +57,7 @@ GONE: dict[str, Any] = {
     "affinity.train.flip": True,
     "affinity.train.brightness": 0.3,
     "masks.sharpness": 4.0,
+    "segment.rounds": 1,
     "segment.weigh": True,
     "segment.unsure": 0.6,
     "segment.train.weight_decay": 0.05,
@@ -65,17 +66,23 @@ GONE: dict[str, Any] = {
     "segment.train.brightness": 0.3,
 }
 """Options that were removed, and the fixed value that is used now."""
+INSTEAD = {"segment.rounds": "crossfit.folds = 2 makes masks by networks that did not learn them"}
+"""What to do instead of options that were removed. What was made with another value can still be read, since only a training
+depended on it."""
 IGNORED = ("affinity.train.crop_area", "affinity.train.new_lr_scale", "segment.train.crop_area")
 """Options that were accepted and had no effect."""
 
 
-def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """A table of options of 0.1.0, whole or in part, or one of today -> today's. ConfigError, naming `origin`, for an option that
-    was removed and had another value than the fixed one."""
+def modern(values: Mapping[str, Any], origin: str, wanted: bool = False) -> dict[str, Any]:
+    """A table of options of an earlier version, whole or in part, or one of today -> today's.
+
+    wanted: whether a person asks for these options now. Otherwise they say how something finished was made. ConfigError, naming
+    `origin`, for an option that was removed and had another value than the fixed one.
+    """
     found = {key: dict(value) if isinstance(value, dict) else value for key, value in values.items()}
     found.pop("name", None)
     _whole_sections(found)
-    _drop_gone(found, origin)
+    _drop_gone(found, origin, wanted)
     for section in ("affinity", "segment"):
         train = found.get(section, {}).get("train") if isinstance(found.get(section), dict) else None
         if isinstance(train, dict):
@@ -90,7 +97,7 @@ def modern(values: Mapping[str, Any], origin: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value != {} or values.get(key) == {}}
 
 
-def _drop_gone(found: dict[str, Any], origin: str) -> None:
+def _drop_gone(found: dict[str, Any], origin: str, wanted: bool) -> None:
     for path in (*GONE, *IGNORED):
         *parents, name = path.split(".")
         table: Any = found
@@ -101,9 +108,11 @@ def _drop_gone(found: dict[str, Any], origin: str) -> None:
         if not isinstance(table, dict) or name not in table:
             continue
         value = table.pop(name)
-        if path in GONE and value != GONE[path]:
+        if path in GONE and value != GONE[path] and (wanted or path not in INSTEAD):
+            instead = f"; {INSTEAD[path]}" if path in INSTEAD else ""
             raise ConfigError(
-                f"{origin}: {path} is {value!r}, but this option was removed, and its value is always {GONE[path]!r}; remove it"
+                f"{origin}: {path} is {value!r}, but this option was removed, and its value is always {GONE[path]!r}; "
+                f"remove it{instead}"
             )
 
 

@@ -96,8 +96,10 @@ class FinishedRun:
         return _there(self.folder / "seeds" / "masks" / f"{name}.png")
 
     def pseudo_mask(self, name: str) -> Path | None:
-        """The mask after affinity and dense CRF, with every pixel labelled; None if it is missing."""
-        return _there(self.folder / "masks" / "full" / f"{name}.png")
+        """The run's mask of a picture, with every pixel labelled: that of `crossfit`, if it was asked for, else that of affinity
+        and dense CRF. None if it is missing."""
+        stage = "crossfit" if (self.folder / "crossfit" / "metrics.json").is_file() else "masks"
+        return _there(self.folder / stage / "full" / f"{name}.png")
 
     @property
     def val_masks(self) -> Callable[[str], Path | None] | None:

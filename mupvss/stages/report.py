@@ -29,7 +29,7 @@ PICTURES = 16
 LARGE, TALL, LOOKED_AT = 6, 220, 200
 """At the top: pictures of either kind, their height in pixels, and the number of pictures from which tagged ones are chosen."""
 MOST_NAMED = 8
-SHOWN = ("train", "seeds", "affinity", "masks", "segment", "val", "cam_train", "cam")
+SHOWN = ("train", "seeds", "affinity", "masks", "crossfit", "segment", "val", "cam_train", "cam")
 """Stages whose figures and times the report shows."""
 MAPS_SHOWN = 3
 """Number of kinds of maps that are shown besides the one that became the seed mask."""
@@ -71,7 +71,8 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
     classes = [escape(name) for name in dataset.classes]
     named = ", ".join(classes) if len(classes) <= MOST_NAMED else f"{len(classes)} classes"
     found = f"From tags alone, without one outline, a network learned where each of these is: {named}"
-    masks, val = metrics["masks"].get("miou", metrics["seeds"].get("miou")), metrics["val"]
+    known = (metrics[stage]["miou"] for stage in ("crossfit", "masks", "seeds") if metrics[stage].get("miou") is not None)
+    masks, val = next(known, None), metrics["val"]
     if masks is not None:
         found += f"; the masks that it made of the {len(dataset.samples):,} tagged pictures reach <b>{masks:.1f}</b> mIoU"
     if "miou" not in val:
@@ -131,6 +132,7 @@ def _headline(metrics: dict[str, dict[str, Any]], offered: Mapping[str, Map]) ->
         *((f"To compare with: {name}", value) for name, value in seeds.get("trivial", {}).items()),
         *((f"Other maps: {escape(offered[kind].title)}, <i>oracle</i>", seeds.get(f"{kind}_oracle")) for kind in others),
         ("Pseudo-masks: seeds + affinity + dense CRF", metrics["masks"].get("miou")),
+        ("Masks by segmentation networks that had not learned them", metrics["crossfit"].get("miou")),
         ("<b>Segmentation network</b> on <i>val</i>, without tags", metrics["val"].get("miou")),
         ("The same at one scale, without mirror and CRF", metrics["val"].get("miou_single")),
         ("Plain CAM, <i>oracle</i>", cam.get("oracle")),

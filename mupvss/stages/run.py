@@ -17,14 +17,17 @@ from mupvss.runtime.log import console
 from mupvss.search.given import GivenSeeds
 from mupvss.search.maps import asked_kinds, chosen_kind
 from mupvss.stages.affinity import AFFINITY
+from mupvss.stages.crossfit import CROSSFIT
 from mupvss.stages.masks import MASKS
 from mupvss.stages.report import REPORT
-from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, gather_metrics, pictures_of, run_stage
+from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, gather_metrics, pictures_of, run_stage, set_aside_unasked
 from mupvss.stages.seeds import CAM, SEEDS
 from mupvss.stages.segment import SEGMENT, VAL
 from mupvss.stages.train import CAM_TRAIN, TRAIN
 
-STAGES: dict[str, Stage] = {stage.name: stage for stage in (TRAIN, SEEDS, AFFINITY, MASKS, SEGMENT, VAL, CAM_TRAIN, CAM, REPORT)}
+STAGES: dict[str, Stage] = {
+    stage.name: stage for stage in (TRAIN, SEEDS, AFFINITY, MASKS, CROSSFIT, SEGMENT, VAL, CAM_TRAIN, CAM, REPORT)
+}
 SHORT = 20.0
 """Seconds; stages that take less say nothing about the speed of the computer."""
 BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
@@ -32,7 +35,7 @@ BASELINE, PLAIN = ("cam_train", "cam"), ("vit-cam", "cnn-cam")
 
 
 def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
-    """Runs every stage in turn, those of the plain CAM only with `baseline`; returns the flat metrics.
+    """Runs every stage in turn, `crossfit` and those of the plain CAM only if they are asked for; returns the flat metrics.
 
     expected: seconds that stages will take. After each stage the time left is printed, corrected by the time that it really took.
     """
@@ -41,13 +44,20 @@ def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
         GivenSeeds(given, pictures_of(run, "seeds"))  # what is wrong with them is said before anything is trained
     left = dict(expected or {})
     for name in STAGES:
-        if name not in BASELINE or (run.config.baseline and run.config.method not in PLAIN):
+        if asked_for(name, run.config):
             begin = time.monotonic()
             run_one(run, name)
             tell_time_left(left, name, time.monotonic() - begin)
     metrics = gather_metrics(run)
     print_headline(run, metrics)
     return metrics
+
+
+def asked_for(stage: str, config: RunConfig) -> bool:
+    """Whether a whole run has this stage."""
+    if stage in BASELINE:
+        return config.baseline and config.method not in PLAIN
+    return stage != "crossfit" or bool(config.crossfit.folds)
 
 
 def tell_time_left(left: dict[str, float], stage: str, seconds: float) -> None:
@@ -75,6 +85,8 @@ def tell_pictures(run: Run) -> None:
 
 def run_one(run: Run, name: str) -> Metrics:
     check_names(run.config)
+    if name != "crossfit" and not asked_for("crossfit", run.config):
+        set_aside_unasked(run, "crossfit")
     prepare(run.config.seed, run.config.threads)
     metrics = run_stage(STAGES[name], run)
     gather_metrics(run)
@@ -97,6 +109,7 @@ HEADLINE = {
     "seeds/search_refined_oracle": "prototype search alone (oracle)",
     "seeds/attention_refined_oracle": "seeds without the prototypes (oracle)",
     "masks/miou": "pseudo-masks",
+    "crossfit/miou": "masks by networks that had not learned them",
     "val/miou_single": "segmentation network on val, one scale",
     "val/miou": "segmentation network on val",
     "cam/oracle": "plain CAM (oracle)",

@@ -43,7 +43,7 @@ from mupvss.training.loop import remove_states
 from mupvss.version import VERSION
 
 Metrics = dict[str, Any]
-WARNED = ("seeds", "affinity", "masks", "val")
+WARNED = ("seeds", "affinity", "masks", "crossfit", "val")
 """Stages whose metrics have `warnings` about the masks."""
 EARLIER = ".earlier"
 """Suffix of the folder that keeps a finished stage after its settings or data have changed."""
@@ -111,6 +111,8 @@ class Stage:
     pictures: Purpose = "seeds"
     after: tuple[str, ...] = ()
     """The stages whose results it reads."""
+    also_after: Callable[[RunConfig], tuple[str, ...]] = lambda config: ()
+    """Those that it reads besides under some configs only."""
     scores: bool = False
     """Whether it scores against true masks. If only those have changed, the work is done again in the same folder, and finds
     there what does not depend on them."""
@@ -134,7 +136,7 @@ def fingerprint(*parts: Any) -> str:
 def _plain(part: Any) -> Any:
     if not isinstance(part, Section):
         return part
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = dict(type(part).removed)
     values = part.model_dump(mode="json")
     for name, field in type(part).model_fields.items():
         value = getattr(part, name)
@@ -191,7 +193,7 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
     """Does the stage's work unless its folder already holds the result; returns its metrics either way."""
     dataset = pictures_of(run, stage.pictures)
     truth = truth_identity(dataset, run.config.data) if stage.scores else ""
-    after = [stage_fingerprint(run.folder(name)) for name in stage.after]
+    after = [stage_fingerprint(run.folder(name)) for name in (*stage.after, *stage.also_after(run.config))]
     folder, team = run.folder(stage.name), processes()
     pictures = dataset_identity(dataset)
     known = known_by(stage, run.config, dataset, after, pictures)
@@ -273,6 +275,14 @@ def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
 def _doomed(folder: Path) -> Path:
     """Name of an unfinished stage's folder while it is being deleted."""
     return folder.with_name(f".{folder.name}.deleted")
+
+
+def set_aside_unasked(run: Run, stage: str) -> None:
+    """Sets aside what a stage has made that the config no longer asks for, so that nothing takes it for a part of the run."""
+    folder = run.folder(stage)
+    if processes().main and (folder / "stage.json").is_file():
+        _set_aside(folder)
+    processes().wait()
 
 
 def _set_aside(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import IGNORE, write_grey_png, write_palette_png
+from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
 from mupvss.evaluation.confusion import confusion_matrix, scores
@@ -23,7 +23,7 @@ from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
 from mupvss.search.threshold import NO_BACKGROUND
-from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint
+from mupvss.stages.run_folder import Metrics, Run, Stage, Work, fingerprint
 from mupvss.stages.scoring import read_mask, taken_away
 from mupvss.training.segmenter import train_segmenter
 
@@ -33,8 +33,6 @@ TEST_LOSES = (
     "several scales and the dense CRF take away {} of what the network finds at one scale without them. Try segment.crf = 'none' "
     "and segment.scales = [1.0]; nothing is trained again"
 )
-UNSURE = 0.6
-"""Self-training: pixels of the network's own masks that are less certain than this become 255."""
 
 
 class SegmentInputs(Section):
@@ -69,40 +67,40 @@ def val_inputs(config: RunConfig) -> ValInputs:
 
 
 def segment(work: Work) -> Metrics:
-    """-> model.safetensors and log.jsonl; with more than one round, those of the earlier ones under round-N."""
-    masks, figures, rounds = work.run.folder("masks"), {}, work.inputs.segment.rounds
-    background = read_json(masks / "metrics.json").get("threshold") != NO_BACKGROUND
+    """-> model.safetensors and log.jsonl, learned from the pseudo-masks or, if there are any, from those of `crossfit`."""
     if given := sum(sample.given_mask is not None for sample in work.dataset.samples):
         console.print(f"segment: {given} of the masks are those that people accepted or painted", highlight=False)
-    for number in range(1, rounds + 1):
-        target = work.folder if number == rounds else work.folder / f"round-{number}"
-        if not processes().from_main((target / "model.safetensors").is_file() and number < rounds):
-            figures = fit(work, work.dataset, masks, target, background, number)
-        if number < rounds:
-            masks = _own_masks(work, target)
-    return figures
+    masks = work.run.folder("crossfit" if also_after(work.run.config) else "masks")
+    identity = fingerprint(work.identity, 1)
+    return fit(work, work.inputs, work.dataset, masks, work.folder, identity, background=has_background(work.run))
 
 
-def fit(work: Work, dataset: Dataset, masks: Path, folder: Path, background: bool = True, number: int = 1) -> Metrics:
-    """Trains on masks/labels and masks/confidence into folder/model.safetensors. background: whether the pictures have one."""
-    inputs, title = work.inputs, "segment" if number == 1 else f"segment, round {number}"
+def has_background(run: Run) -> bool:
+    """Whether a pixel of the run's pictures may belong to no class."""
+    return read_json(run.folder("masks") / "metrics.json").get("threshold") != NO_BACKGROUND
+
+
+def fit(
+    work: Work,
+    inputs: SegmentInputs,
+    dataset: Dataset,
+    masks: Path,
+    folder: Path,
+    identity: str,
+    title: str = "segment",
+    background: bool = True,
+) -> Metrics:
+    """Trains on masks/labels and masks/confidence into folder/model.safetensors, and returns the figures of `train_segmenter`.
+
+    identity: an interrupted training is only resumed under the same one. background: whether the pictures have one.
+    """
     settings = (inputs.segment, inputs.seed, inputs.flip, dataset, masks, work.run.checkpoint("train"))
-    return train_segmenter(*settings, work.run.manner, folder, fingerprint(work.identity, number), title, background)
+    return train_segmenter(*settings, work.run.manner, folder, identity, title, background)
 
 
-def _own_masks(work: Work, folder: Path) -> Path:
-    """The network's masks of the training pictures, tagged classes only, in the layout of the stage `masks`."""
-    predictor = SegmentationPredictor.open(folder / "model.safetensors", device=str(work.device))
-    for sample in each("own masks", work.dataset.samples):
-        path = folder / "labels" / f"{sample.name}.png"
-        if not path.is_file():
-            found = predictor(sample.open_image(), sorted(sample.tags))
-            confidence = (255 * found.confidence.clip(0, 1) + 0.5).astype(np.uint8)
-            write_grey_png(folder / "confidence" / path.name, confidence)
-            unsure = (confidence < 255 * UNSURE) | ((found.labels == 0) & (not predictor.info.background))
-            write_palette_png(path, np.where(unsure, IGNORE, found.labels).astype(np.uint8))
-    processes().wait()
-    return folder
+def also_after(config: RunConfig) -> tuple[str, ...]:
+    """The stage `crossfit`, if its masks are asked for."""
+    return ("crossfit",) if config.crossfit.folds else ()
 
 
 def val(work: Work) -> Metrics:
@@ -161,6 +159,7 @@ SEGMENT = Stage(
     segment_inputs,
     segment,
     after=("train", "masks"),
+    also_after=also_after,
     revision=4,
     learns_masks=True,
     does="trains a segmentation network on the masks of {pictures}",

@@ -37,8 +37,9 @@ CONFIG = """{"threads": 1, "device": "cpu", "workers": 0, "checkpoint_every": 4,
     "train": {"image_steps": 128, "batch_size": 4, "warmup_steps": 1},
     "affinity": {"kind": "head", "crop": 32,
                  "train": {"image_steps": 32, "batch_size": 4, "warmup_steps": 1}},
-    "segment": {"crop": 32, "scales": [1.0], "rounds": 2,
+    "segment": {"crop": 32, "scales": [1.0],
                 "train": {"image_steps": 32, "batch_size": 4, "warmup_steps": 1}},
+    "crossfit": {"folds": 2},
     "search": {"scales": [1.0, 2.0]}}"""
 TIMES = ("seconds", "peak_mb", "images_per_s")
 
