@@ -90,7 +90,7 @@ def runs(root) -> dict[str, dict[str, Any]]:
         "scenes": {"mupvss.pem.blocks": "late", "mupvss.p2p_dense": 0.5},
         "literal": {**literal, **none, "masks.crf": "none", "masks.margin": 0.0},
         "weights": {**weights, "search.affinity": ["both"]},
-        "chain": {**NARROW, "segment.presence": None, "segment.size": 48, "crossfit.folds": 2},
+        "chain": {**NARROW, "segment.presence": None, "segment.size": 48, "crossfit.folds": 2, "data.scenes.seeds": 4},
         "mctformer": {"method": "mctformer", "mctformer.token_contrast": 1.0, **none},
         "vit-cam": {"method": "vit-cam", **none, "segment.presence": 0.0, "search.kinds": ["cam", "cam_refined"]},
         "cnn-cam": {"method": "cnn-cam", **CNN},
@@ -173,6 +173,7 @@ def test_what_is_declared_is_what_is_read(places, tmp_path, monkeypatch):
     unread = {stage: declared[stage] - read[stage] for stage in declared}
     # A training of the segmentation network has what its test reads at the defaults: the checkpoint holds the whole section.
     unread["segment"] = {entry for entry in unread["segment"] if entry[2] not in TEST}
+    unread["crossfit"] = {entry for entry in unread["crossfit"] if not (entry[0] == "networks.segment" and entry[2] in TEST)}
     # What says which class a section is, is read by the code that makes the class, before any stage.
     unread = {stage: {entry for entry in entries if entry[2] not in ("kind", "network")} for stage, entries in unread.items()}
     assert {stage: entries for stage, entries in unread.items() if entries} == {}
@@ -223,16 +224,17 @@ def touched(path: str, config: RunConfig) -> set[str]:
     if path in MANNER or path == "baseline" or path.startswith("licences."):
         return set()
     exact = {
-        "seed": {"train", "cam_train", "affinity", "segment"},
-        "train.flip": {"train", "cam_train", "affinity", "segment"},
+        "seed": {"train", "cam_train", "affinity", "crossfit", "segment"},
+        "train.flip": {"train", "cam_train", "affinity", "crossfit", "segment"},
+        "crossfit.folds": {"crossfit", "segment"},
         "masks.crf_steps": {"affinity", "masks"},
         "masks.crf_pixels": {"affinity", "masks"},
         "search.maps": {"seeds"},
         "search.kinds": {"seeds"},
         "search.threshold": {"seeds"},
         "search.given": {"seeds"},
-        "segment.scales": {"val"},
-        "segment.crf": {"val"},
+        "segment.scales": {"crossfit", "val"},
+        "segment.crf": {"crossfit", "val"},
     }
     if path in exact:
         return exact[path] - ({"affinity"} if isinstance(config.affinity, NoAffinity) else set())
@@ -245,7 +247,8 @@ def touched(path: str, config: RunConfig) -> set[str]:
         "search": {"seeds", "cam"},
         "affinity": {"affinity"},
         "masks": {"masks"},
-        "segment": {"segment"},
+        "crossfit": {"crossfit"},
+        "segment": {"crossfit", "segment"},
     }[first]
 
 

@@ -54,7 +54,7 @@ def crossfit_inputs(config: RunConfig) -> CrossfitInputs:
     train = networks.segment.train.model_copy(update={"image_steps": length})
     return CrossfitInputs.model_construct(
         crossfit=config.crossfit,
-        networks=networks.model_copy(update={"segment": networks.segment.model_copy(update={"train": train})}),
+        networks=networks.model_copy(update={"segment": networks.segment.model_copy(update={"train": train}), "masks": "masks"}),
         scales=config.segment.scales,
         crf=config.segment.crf,
     )
@@ -103,7 +103,7 @@ def learn(work: Work, parts: Sequence[int], number: int, identity: str) -> Metri
     if not processes().from_main((folder / "learned.json").is_file()):
         others = [sample for sample, part in zip(work.dataset.samples, parts, strict=True) if part != number]
         dataset, title = Dataset(work.dataset.classes, others), f"crossfit, network {number} of {max(parts)}"
-        masks, background = work.run.folder("masks"), has_background(work.run)
+        masks, background = work.run.folder(work.inputs.networks.masks), has_background(work.run)
         figures = fit(work, work.inputs.networks, dataset, masks, folder, fingerprint(identity, number), title, background)
         if processes().main:
             remove_states(folder)

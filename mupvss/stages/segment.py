@@ -15,7 +15,7 @@ from mupvss.data.summary import print_doubts
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import read_json, write_json
-from mupvss.options import Section, SegmentConfig, VocData
+from mupvss.options import Section, SegmentConfig, VocData, added
 from mupvss.predict.calibration import measured
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import CALIBRATION
@@ -42,6 +42,8 @@ class SegmentInputs(Section):
     """Options that only the test reads are at their defaults here."""
     seed: int
     flip: bool
+    masks: str = added("masks", neutral="masks")
+    """The stage whose masks it learns."""
 
 
 class ValInputs(Section):
@@ -56,7 +58,10 @@ class ValInputs(Section):
 def segment_inputs(config: RunConfig) -> SegmentInputs:
     usual = {name: type(config.segment).model_fields[name].default for name in TEST}
     return SegmentInputs.model_construct(
-        segment=config.segment.model_copy(update=usual), seed=config.seed, flip=config.train.flip
+        segment=config.segment.model_copy(update=usual),
+        seed=config.seed,
+        flip=config.train.flip,
+        masks=(*also_after(config), "masks")[0],
     )
 
 
@@ -70,8 +75,7 @@ def segment(work: Work) -> Metrics:
     """-> model.safetensors and log.jsonl, learned from the pseudo-masks or, if there are any, from those of `crossfit`."""
     if given := sum(sample.given_mask is not None for sample in work.dataset.samples):
         console.print(f"segment: {given} of the masks are those that people accepted or painted", highlight=False)
-    masks = work.run.folder("crossfit" if also_after(work.run.config) else "masks")
-    identity = fingerprint(work.identity, 1)
+    masks, identity = work.run.folder(work.inputs.masks), fingerprint(work.identity, 1)
     return fit(work, work.inputs, work.dataset, masks, work.folder, identity, background=has_background(work.run))
 
 

@@ -1,0 +1,320 @@
+"""Other ways to search with networks that are trained already: what each part of the search is worth, and what might beat it.
+
+    python experiments/searches.py RUN [RUN ...] [--every 3] [--only NAME ...] [--threads 1] [--json FILE]
+
+Nothing is trained. All ways share the passes through the network over every n-th picture of the run, and each is scored with the
+threshold chosen without masks and with the best one (oracle). A way is named by what differs from ours:
+
+- printed parts, one at a time: a decision at zero, each scale's own prototypes, no attention affinity, the affinity's power, no
+  averaging over pixels, products in place of cosines; and all of them together;
+- competition over all classes;
+- prototypes of others: the mean of all pictures with the tag, the picture's own and its nearest ones;
+- several prototypes per class: centres of the patches that the search found in all pictures with the tag, against centres of
+  those that it did not find there; weighed by how rare each is in pictures without the tag; and the search times these.
+
+No way but the last, to compare with, uses the classifier's weights or maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from mupvss.data.preprocess import working_scale
+from mupvss.data.sample import Dataset, Sample
+from mupvss.data.sources import load_dataset
+from mupvss.methods.mupvss import MupvssSearch, shared
+from mupvss.model.features import Features
+from mupvss.options import SearchConfig
+from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import FinishedRun
+from mupvss.runtime.device import prepare
+from mupvss.runtime.log import each
+from mupvss.search import maps as m
+from mupvss.search.multiscale import _along_edges, _features, _only, _to_canvas, canvas_size, cell_size, stretch
+from mupvss.search.seeds import Seeds, seed_path, write_seeds
+from mupvss.search.spatial_search import prototype_map
+from mupvss.stages.scoring import score_maps
+
+FOUND, NOT_FOUND = 0.6, 0.2
+"""Patches over the first value of the stretched map are what the search found, those under the second what it did not."""
+CENTRES = 4
+"""Per class, of what was found; twice as many of what was not."""
+NEAREST = 5
+SHARPNESS = 20.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Centres:
+    found: Tensor
+    """Of what was found, (C, K, D)."""
+    left: Tensor
+    """Of what was not found in pictures with the tag, (C, 2 K, D)."""
+    rarity: Tensor
+    """(C, K): of the patches nearest to a centre, the logarithm of how much more often they come from pictures with the tag than
+    pictures have it, at least 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What one pass over all tagged pictures tells."""
+
+    prototypes: Mapping[str, Tensor]
+    """By picture, of unit length, (C, D)."""
+    tags: Mapping[str, list[int]]
+    centres: Mapping[str, Centres]
+    """By how they were made."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    make: Callable[[Features, SearchConfig, MupvssSearch, Known, str, list[int]], Tensor]
+    search: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    refined: bool = True
+    raw: bool = False
+
+
+def attended(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda f, s, o, *rest: m.root_attention(f, s, o) * make(f, s, o, *rest)
+
+
+def plain(f: Features, s: SearchConfig, o: MupvssSearch, *rest: Any) -> Tensor:
+    return m.search(f, s, o)
+
+
+def product(f: Features, s: SearchConfig, o: MupvssSearch, *rest: Any) -> Tensor:
+    assert f.prototypes is not None
+    return (f.prototypes.float() @ f.patches.float().transpose(1, 2)).relu()
+
+
+def with_prototypes(choose: Callable[[Known, str, list[int]], Tensor]) -> Callable[..., Tensor]:
+    def make(f: Features, s: SearchConfig, o: MupvssSearch, known: Known, name: str, classes: list[int]) -> Tensor:
+        assert f.decision_scale is not None
+        assert f.decision_bias is not None
+        other = choose(known, name, classes).unsqueeze(0).expand(len(f.patches), -1, -1)
+        return prototype_map(f.patches, other, f.decision_scale, f.decision_bias)
+
+    return make
+
+
+def mean_of_class(known: Known, name: str, classes: list[int]) -> Tensor:
+    rows = []
+    for c in classes:
+        having = [known.prototypes[other][c] for other, tags in known.tags.items() if c in tags]
+        rows.append(F.normalize(torch.stack(having).mean(0), dim=-1))
+    return torch.stack(rows)
+
+
+def nearest_of_class(known: Known, name: str, classes: list[int]) -> Tensor:
+    rows = []
+    for c in classes:
+        own = known.prototypes[name][c]
+        having = torch.stack([known.prototypes[other][c] for other, tags in known.tags.items() if c in tags and other != name])
+        near = having[(having @ own).topk(min(NEAREST, len(having))).indices]
+        rows.append(F.normalize(torch.cat((own.unsqueeze(0), near)).mean(0), dim=-1))
+    return torch.stack(rows)
+
+
+def centres(which: str, weighed: bool = False) -> Callable[..., Tensor]:
+    def make(f: Features, s: SearchConfig, o: MupvssSearch, known: Known, name: str, classes: list[int]) -> Tensor:
+        return nearer_to_found(f.patches, known.centres[which], classes, weighed)
+
+    return make
+
+
+def nearer_to_found(patches: Tensor, known: Centres, classes: list[int], weighed: bool = False) -> Tensor:
+    """(B, N, D) -> (B, C, N) in [0, 1]: whether a patch resembles a centre of what was found more than one of what was not."""
+    unit = F.normalize(patches.float(), dim=-1)
+    there = SHARPNESS * torch.einsum("bnd,ckd->bckn", unit, known.found[classes])
+    if weighed:
+        there = there + known.rarity[classes].clamp_min(1e-3).log()[None, :, :, None]
+    absent = SHARPNESS * torch.einsum("bnd,ckd->bckn", unit, known.left[classes])
+    # As many of either kind weigh the same.
+    return torch.sigmoid(there.logsumexp(2) - absent.logsumexp(2) + np.log(2.0))
+
+
+def times(one: Callable[..., Tensor], other: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *arguments: one(*arguments) * other(*arguments)
+
+
+PATCH = {"affinity": ("patch",)}
+PRINTED = {"affinity": ("patch",), "affinity_power": 1.0, "pixel_steps": 0}
+ALONE: dict[str, Way] = {
+    "ours": Way(plain),
+    "decision at zero": Way(plain, own={"decision": "zero"}),
+    "each scale's own prototypes": Way(plain, own={"global_prototypes": False}),
+    "no attention affinity": Way(plain, PATCH),
+    "power 1": Way(plain, {"affinity_power": 1.0}),
+    "patch affinity alone, power 1": Way(plain, {**PATCH, "affinity_power": 1.0}),
+    "no averaging over pixels": Way(plain, {"pixel_steps": 0}),
+    "products": Way(product),
+    "not refined": Way(plain, refined=False),
+    "as printed, cosines": Way(plain, PRINTED, {"decision": "zero", "global_prototypes": False}),
+    "as printed": Way(product, PRINTED, {"decision": "zero", "global_prototypes": False}, raw=True),
+    "times competition": Way(plain, own={"competition": "times"}),
+    "competition alone": Way(plain, own={"competition": "alone"}),
+    "mean prototypes of the class": Way(with_prototypes(mean_of_class)),
+    "own and nearest prototypes": Way(with_prototypes(nearest_of_class)),
+    "centres": Way(centres("once")),
+    "centres, weighed": Way(centres("once", weighed=True)),
+    "search × centres": Way(times(plain, centres("once"))),
+    "search × centres, weighed": Way(times(plain, centres("once", weighed=True))),
+    "search × centres, twice": Way(times(plain, centres("twice"))),
+    "search × centres, more": Way(times(plain, centres("more"))),
+    "search × competition × centres": Way(times(plain, centres("once")), own={"competition": "times"}),
+}
+OF_ATTENTION = ("ours", "times competition", "centres", "search × centres", "search × centres, twice", "search × centres, more")
+WAYS: dict[str, Way] = {
+    **ALONE,
+    **{f"attention: {name}": dataclasses.replace(ALONE[name], make=attended(ALONE[name].make)) for name in OF_ATTENTION},
+    "classifier × attention, refined": Way(lambda f, s, o, *rest: m.attended_cam(f, s, o)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--every", type=int, default=3, help="every n-th picture is searched and scored")
+    parser.add_argument("--only", nargs="*", default=[], help="ways, by name; default: all")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--size", type=int, default=432, help="search.size")
+    parser.add_argument("--json", type=Path, help="the figures are added to this file, one JSON object per run")
+    given = parser.parse_args()
+    ways = {name: way for name, way in WAYS.items() if not given.only or name in given.only}
+    for run in given.runs:
+        config = FinishedRun(run).config("train")
+        prepare(config.seed, given.threads)
+        dataset = load_dataset(config.data, "seeds", config.limit)
+        search = SearchConfig(size=given.size, threshold="middle")
+        predictor = Predictor.open(run / "train" / "model.safetensors", search, MupvssSearch())
+        known = look(predictor, dataset)
+        chosen = Dataset(dataset.classes, dataset.samples[:: given.every])
+        found: dict[str, list[float]] = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for sample in each(run.name, chosen.samples):
+                for name, seeds in search_all_ways(predictor, sample, dataset, known, ways).items():
+                    write_seeds(seed_path(Path(folder), name, sample.name), seeds)
+            for name in ways:
+                scored = score_maps(chosen, Path(folder), name, config.data.background == "some", "middle")
+                assert scored.plain is not None
+                assert scored.oracle is not None
+                found[name] = [scored.plain.miou, scored.oracle.miou]
+                print(f"{run.name}  {name:45s} mask-free {scored.plain.miou:5.1f}  oracle {scored.oracle.miou:5.1f}", flush=True)
+        if given.json is not None:
+            with given.json.open("a") as stream:
+                stream.write(json.dumps({"run": run.name, **found}) + "\n")
+
+
+@torch.no_grad()
+def look(predictor: Predictor, dataset: Dataset) -> Known:
+    """One pass over every picture at the size of the training: prototypes, and the patches that the search finds."""
+    prototypes: dict[str, Tensor] = {}
+    tags: dict[str, list[int]] = {}
+    looked: list[Looked] = []
+    for sample in each("prototypes", dataset.samples):
+        classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+        image = sample.open_image()
+        scale = predictor.info.model.image_size / (image.width * image.height) ** 0.5
+        features = _features(predictor.network, image, scale, predictor.config, predictor.stride, need_attention=True)
+        prototypes[sample.name], tags[sample.name] = shared(features, MupvssSearch())["prototypes"][0], classes
+        if classes:
+            own = m.Map("", m.attended_search, refined=True)(_only(features, classes), predictor.config, MupvssSearch())
+            looked.append(Looked(classes, F.normalize(features.patches[:1].float(), dim=-1), own[0]))
+    once = centres_of(looked, len(dataset.classes), CENTRES)
+    maps = [one.maps * nearer_to_found(one.patches, once, one.classes)[0] for one in looked]
+    twice = centres_of([one._replace(maps=own) for one, own in zip(looked, maps, strict=True)], len(dataset.classes), CENTRES)
+    more = centres_of(looked, len(dataset.classes), 2 * CENTRES)
+    return Known(prototypes, tags, {"once": once, "twice": twice, "more": more})
+
+
+class Looked(NamedTuple):
+    """One picture with tags."""
+
+    classes: list[int]
+    patches: Tensor
+    """Of unit length, (1, N, D)."""
+    maps: Tensor
+    """(K, N), at least 0."""
+
+
+def centres_of(looked: list[Looked], classes: int, count: int) -> Centres:
+    rng = np.random.default_rng(0)
+    found: list[list[Tensor]] = [[] for _ in range(classes)]
+    left: list[list[Tensor]] = [[] for _ in range(classes)]
+    parts, owners = [], []
+    for number, one in enumerate(looked):
+        low, high = one.maps.amin(1, keepdim=True), one.maps.amax(1, keepdim=True)
+        values, unit = (one.maps - low) / (high - low).clamp_min(1e-8), one.patches[0]
+        best = values.amax(0)
+        for own, c in zip(values, one.classes, strict=True):
+            found[c].append(_some(unit[(own > FOUND) & (own >= best)], 30, rng))
+            left[c].append(_some(unit[own < NOT_FOUND], 30, rng))
+        parts.append(_some(unit, 40, rng))
+        owners.append(torch.full((len(parts[-1]),), number))
+    everything, owner = torch.cat(parts), torch.cat(owners)
+    having = torch.tensor([[c in one.classes for c in range(classes)] for one in looked], dtype=torch.float32)
+    there = torch.stack([_centres(torch.cat(rows), count) for rows in found])
+    near = torch.einsum("pd,ckd->ckp", everything, there).topk(min(200, len(everything)), dim=-1).indices  # (C, K, 200)
+    share = torch.stack([having[owner[near[c]], c].mean(-1) for c in range(classes)])
+    rarity = (share / having.mean(0).unsqueeze(1)).clamp_min(1e-6).log().clamp_min(0)
+    return Centres(there, torch.stack([_centres(torch.cat(rows), 2 * count) for rows in left]), rarity)
+
+
+def _some(rows: Tensor, count: int, rng: np.random.Generator) -> Tensor:
+    return rows if len(rows) <= count else rows[torch.from_numpy(rng.choice(len(rows), count, replace=False))]
+
+
+def _centres(rows: Tensor, count: int) -> Tensor:
+    """Of unit length, (count, D); repeated where there are fewer rows."""
+    fitted = KMeans(min(count, len(rows)), n_init=2, random_state=0).fit(rows.numpy()).cluster_centers_
+    return F.normalize(torch.from_numpy(np.resize(fitted, (count, rows.shape[1]))).float(), dim=-1)
+
+
+@torch.no_grad()
+def search_all_ways(
+    predictor: Predictor, sample: Sample, dataset: Dataset, known: Known, ways: Mapping[str, Way]
+) -> dict[str, Seeds]:
+    """As `search_maps`, for all ways at once."""
+    image, search = sample.open_image(), predictor.config
+    classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+    cell = cell_size(image.size, search)
+    size = canvas_size(*image.size, cell)
+    sums = {name: torch.zeros(len(classes), *size) for name in ways}
+    base = working_scale(image.size, search.size)
+    own = known.prototypes[sample.name].unsqueeze(0)
+    for scale in search.scales if classes else ():
+        features = _features(predictor.network, image, base * scale, search, predictor.stride, need_attention=True)
+        assert features.prototypes is not None
+        common = dataclasses.replace(features, prototypes=own.expand_as(features.prototypes))
+        for name, way in ways.items():
+            settings, options = search.model_copy(update=way.search), MupvssSearch(**way.own)
+            chosen = _only(common if options.global_prototypes else features, classes)
+            maps = way.make(chosen, settings, options, known, sample.name, classes)
+            if way.raw:  # M A, both of plain products
+                f = chosen.patches.float()
+                maps = (maps @ (f @ f.transpose(1, 2))).relu()
+            elif way.refined:
+                maps = m._refined(maps, chosen, settings)
+            sums[name] += _to_canvas(maps, features.grid, size)
+    found = {}
+    for name, way in ways.items():
+        settings = search.model_copy(update=way.search)
+        drawn = _along_edges({name: stretch(sums[name])}, [name] if way.refined and classes else [], image, settings)[name]
+        found[name] = Seeds(np.array(classes, np.int16) + 1, drawn.numpy(), (image.height, image.width), cell)
+    return found
+
+
+if __name__ == "__main__":
+    main()
