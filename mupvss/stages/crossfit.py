@@ -21,7 +21,7 @@ from mupvss.errors import ConfigError, DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_table
 from mupvss.files import read_json, write_json
-from mupvss.options import CrossfitConfig, Section
+from mupvss.options import Section
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
@@ -41,7 +41,8 @@ DISAGREES = (
 class CrossfitInputs(Section):
     """What the new masks depend on besides pseudo-masks and classifier."""
 
-    crossfit: CrossfitConfig
+    folds: int
+    agreement: float
     networks: SegmentInputs
     scales: tuple[float, ...]
     """The masks are drawn as in the test."""
@@ -53,7 +54,8 @@ def crossfit_inputs(config: RunConfig) -> CrossfitInputs:
     length = config.crossfit.image_steps or config.segment.train.image_steps
     train = networks.segment.train.model_copy(update={"image_steps": length})
     return CrossfitInputs.model_construct(
-        crossfit=config.crossfit,
+        folds=config.crossfit.folds,
+        agreement=config.crossfit.agreement,
         networks=networks.model_copy(update={"segment": networks.segment.model_copy(update={"train": train}), "masks": "masks"}),
         scales=config.segment.scales,
         crf=config.segment.crf,
@@ -63,17 +65,17 @@ def crossfit_inputs(config: RunConfig) -> CrossfitInputs:
 def crossfit(work: Work) -> Metrics:
     """-> networks/PART/model.safetensors, drawn/NAME.png, and in the layout of the stage `masks` full, labels and confidence."""
     inputs, dataset = work.inputs, work.dataset
-    if not inputs.crossfit.folds:
+    if not inputs.folds:
         raise ConfigError("crossfit.folds is 0, so no stage would use these masks; set crossfit.folds = 2")
-    parts = parts_of(dataset, inputs.crossfit.folds)
+    parts = parts_of(dataset, inputs.folds)
     after = [stage_fingerprint(work.run.folder(name)) for name in CROSSFIT.after]
     decided = given_identity(dataset)
-    identity = fingerprint(CROSSFIT.revision, inputs.networks, inputs.crossfit.folds, after, work.pictures, decided)
+    identity = fingerprint(CROSSFIT.revision, inputs.networks, inputs.folds, after, work.pictures, decided)
     if processes().main:
         reuse(work.folder, "networks", identity)
     processes().wait()
     figures: Metrics = {}
-    for number in range(1, inputs.crossfit.folds + 1):
+    for number in range(1, inputs.folds + 1):
         figures = learn(work, parts, number, identity)
         draw(work, parts, number)
     return {**keep_agreeing(work), **figures}
@@ -139,7 +141,7 @@ def keep_agreeing(work: Work) -> Metrics:
         changes += confusion_matrix(_read(work.folder / "drawn", sample), _read(before / "full", sample), size)
     changes = team.total(changes)
     overlap = scores(changes).iou
-    least = 100 * work.inputs.crossfit.agreement
+    least = 100 * work.inputs.agreement
     kept = {name: value for name, value in zip(classes, overlap[1:], strict=True) if value is not None and value < least}
     background = has_background(work.run)
     matrices, scored, left = np.zeros((2, size, size), np.int64), 0, 0
