@@ -210,13 +210,13 @@ def another(section: Section, name: str) -> Any:
         return named.get(name) or tuple(v / 2 for v in value)
     special = {"backbone": "small", "crf": "psa", "maps": "cam", "method": "mctformer", "device": "cpu", "limit": 3, "workers": 2}
     special |= {"given": Path(__file__).parents[1] / "docs" / "figures"}  # any folder with pictures
-    special |= {"p2p_threshold": 0.5, "weights": "", "decoder": "package:drawn", "val": 2}
+    special |= {"image_steps": 5, "p2p_threshold": 0.5, "weights": "", "decoder": "package:drawn", "val": 2}
     return special.get(name, "another")
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:
     found = get_args(annotation)
-    return found if found and all(isinstance(entry, str) for entry in found) else ()
+    return found if found and all(type(entry) is type(found[0]) and isinstance(entry, str | int) for entry in found) else ()
 
 
 def touched(path: str, config: RunConfig) -> set[str]:
@@ -305,7 +305,9 @@ def test_each_option_of_the_pictures_is_seen(places):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    run = Run(tiny({"segment.train.image_steps": 8, "train.image_steps": 16}), tmp_path_factory.mktemp("run"))
+    run = Run(
+        tiny({"segment.train.image_steps": 8, "train.image_steps": 16, "crossfit.folds": 2}), tmp_path_factory.mktemp("run")
+    )
     run_all(run)
     return run
 
@@ -314,9 +316,9 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize(
     ("option", "value", "again"),
     [
-        ("masks.crf_steps", 3, {"affinity", "masks", "segment", "val", "report"}),
-        ("segment.scales", (0.5, 1.0), {"val", "report"}),
-        ("search.maps", "cam", {"seeds", "affinity", "masks", "segment", "val", "report"}),
+        ("masks.crf_steps", 3, {"affinity", "masks", "crossfit", "segment", "val", "report"}),
+        ("segment.scales", (0.5, 1.0), {"crossfit", "segment", "val", "report"}),
+        ("search.maps", "cam", {"seeds", "affinity", "masks", "crossfit", "segment", "val", "report"}),
         ("train.flip", False, set(STAGES)),
     ],
 )

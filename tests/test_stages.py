@@ -40,7 +40,7 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    run = Run(tiny({"train.image_steps": 160}), tmp_path_factory.mktemp("run"))
+    run = Run(tiny({"train.image_steps": 160, "crossfit.folds": 2}), tmp_path_factory.mktemp("run"))
     run_all(run)
     return run
 

@@ -100,6 +100,9 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
     if affine is not None:  # its labels are made like masks
         stages.append(("affinity", drawn * len(samples) + (affine.learn + reading) * affine.image_steps))
     stages.append(("masks", (drawn + walk) * len(samples)))
+    if folds := config.crossfit.folds:
+        learned = config.crossfit.image_steps or config.segment.train.image_steps
+        stages.append(("crossfit", folds * segment * learned + _drawing(config, segment, drawn) * len(samples)))
     stages.append(("segment", segment * config.segment.train.image_steps))
     return Estimate(tuple(stages))
 
@@ -110,7 +113,15 @@ def print_estimate(estimate: Estimate, console: Console = console) -> None:
         console.print(f"  {TITLES.get(name, name):24s} {spoken(seconds):>12s}", highlight=False)
 
 
-TITLES = {"train": "training", "masks": "pseudo-masks", "segment": "segmentation network"}
+def _drawing(config: RunConfig, step: float, crf: float) -> float:
+    """Seconds per picture in which a segmentation network draws its mask. step: those per picture of its training, of which the
+    forward pass is about a third; crf: those of a dense CRF."""
+    network = config.segment
+    views = 2 * sum(scale**2 for scale in network.scales) * ((network.size or network.crop) / network.crop) ** 2
+    return views * step / 3 + (crf if network.crf != "none" else 0.0)
+
+
+TITLES = {"train": "training", "masks": "pseudo-masks", "crossfit": "masks by other networks", "segment": "segmentation network"}
 
 
 def spoken(seconds: float) -> str:
