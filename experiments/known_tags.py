@@ -3,8 +3,8 @@
     python experiments/known_tags.py RUN [--every 4] [--threads 1]
 
 Nothing is trained. Every n-th picture that has a true mask is drawn by the network of the run that has not learned it, with its
-tags known, in four ways: with the image-level head's word or without it, which is what certainty makes of it; and with the classes
-that are not tagged left out before the softmax of every scale, or after all scales were averaged. mIoU with and without dense CRF.
+tags known: with the image-level head's word or without it, which is what certainty makes of it; and with the classes that are not
+tagged left out before the softmax of every scale, or after all scales were averaged. mIoU without and with the dense CRF.
 """
 
 from __future__ import annotations

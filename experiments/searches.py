@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
 
-from mupvss.data.preprocess import working_scale
+from mupvss.data.preprocess import resize_for_search, working_scale
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.sources import load_dataset
 from mupvss.methods.mupvss import MupvssSearch, shared
@@ -42,7 +42,7 @@ from mupvss.predict.run import FinishedRun
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import each
 from mupvss.search import maps as m
-from mupvss.search.multiscale import _along_edges, _features, _only, _to_canvas, canvas_size, cell_size, stretch
+from mupvss.search.multiscale import along_edges, canvas_size, cell_size, only_classes, stretch, to_canvas, upright, views_of
 from mupvss.search.seeds import Seeds, seed_path, write_seeds
 from mupvss.search.spatial_search import prototype_map
 from mupvss.stages.scoring import score_maps
@@ -227,10 +227,11 @@ def look(predictor: Predictor, dataset: Dataset) -> Known:
         classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
         image = sample.open_image()
         scale = predictor.info.model.image_size / (image.width * image.height) ** 0.5
-        features = _features(predictor.network, image, scale, predictor.config, predictor.stride, need_attention=True)
+        resized = resize_for_search(image, scale, predictor.stride)
+        features = views_of(predictor.network, resized, predictor.config, need_attention=True)
         prototypes[sample.name], tags[sample.name] = shared(features, MupvssSearch())["prototypes"][0], classes
         if classes:
-            own = m.Map("", m.attended_search, refined=True)(_only(features, classes), predictor.config, MupvssSearch())
+            own = m.Map("", m.attended_search, refined=True)(only_classes(features, classes), predictor.config, MupvssSearch())
             looked.append(Looked(classes, F.normalize(features.patches[:1].float(), dim=-1), own[0]))
     once = centres_of(looked, len(dataset.classes), CENTRES)
     maps = [one.maps * nearer_to_found(one.patches, once, one.classes)[0] for one in looked]
@@ -295,23 +296,24 @@ def search_all_ways(
     base = working_scale(image.size, search.size)
     own = known.prototypes[sample.name].unsqueeze(0)
     for scale in search.scales if classes else ():
-        features = _features(predictor.network, image, base * scale, search, predictor.stride, need_attention=True)
+        resized = resize_for_search(image, base * scale, predictor.stride)
+        features = views_of(predictor.network, resized, search, need_attention=True)
         assert features.prototypes is not None
         common = dataclasses.replace(features, prototypes=own.expand_as(features.prototypes))
         for name, way in ways.items():
             settings, options = search.model_copy(update=way.search), MupvssSearch(**way.own)
-            chosen = _only(common if options.global_prototypes else features, classes)
+            chosen = only_classes(common if options.global_prototypes else features, classes)
             maps = way.make(chosen, settings, options, known, sample.name, classes)
             if way.raw:  # M A, both of plain products
                 f = chosen.patches.float()
                 maps = (maps @ (f @ f.transpose(1, 2))).relu()
             elif way.refined:
                 maps = m._refined(maps, chosen, settings)
-            sums[name] += _to_canvas(maps, features.grid, size)
+            sums[name] += to_canvas(upright(maps, features.grid), size)
     found = {}
     for name, way in ways.items():
         settings = search.model_copy(update=way.search)
-        drawn = _along_edges({name: stretch(sums[name])}, [name] if way.refined and classes else [], image, settings)[name]
+        drawn = along_edges({name: stretch(sums[name])}, [name] if way.refined and classes else [], image, settings)[name]
         found[name] = Seeds(np.array(classes, np.int16) + 1, drawn.numpy(), (image.height, image.width), cell)
     return found
 

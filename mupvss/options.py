@@ -278,6 +278,9 @@ class SearchOptions(Section):
     size: int = added(0, neutral=0, ge=0)
     """Scale 1 is an area of size x size pixels, whatever the picture's own size. 0: the picture's own size, as published; small
     pictures are then searched at smaller sizes than the network was trained at, and large ones take longer."""
+    tile: int = added(0, neutral=0, ge=0)
+    """Side in pixels of overlapping tiles in which each scale is searched, for small things in large pictures; choose a larger
+    `size` with it. 0: pictures are searched whole."""
     affinity: tuple[Affine, ...] = ("attention", "patch")
     """Affinities that refine a map, in turn: patch (similar patches), attention (self-attention), or both (product)."""
     affinity_power: float = Field(default=6.0, gt=0)

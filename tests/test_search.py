@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import html
+import itertools
 import json
 import shutil
 
@@ -17,13 +18,14 @@ from mupvss.errors import DataError, UserError
 from mupvss.evaluation.sweep import levels
 from mupvss.methods import find_method
 from mupvss.methods.mupvss import MupvssSearch
+from mupvss.model.features import Features
 from mupvss.ops import COMPETITION
 from mupvss.options import CNNConfig, PEMConfig, SearchConfig
 from mupvss.predict.predictor import Predictor
 from mupvss.search import maps
 from mupvss.search.affinity import affinity, refine, refine_by_pixels
 from mupvss.search.maps import chosen_kind, witnesses
-from mupvss.search.multiscale import canvas_size, cell_size, search_maps, whole_picture
+from mupvss.search.multiscale import canvas_size, cell_size, put_together, search_maps, whole_picture, windows
 from mupvss.search.seeds import Seeds, read_seeds, write_seeds
 from mupvss.search.spatial_search import competition_map, prototype_map
 from mupvss.search.threshold import best_kappa, choose, described, disagreements, otsu, three_groups
@@ -51,6 +53,72 @@ def network():
 @pytest.fixture
 def picture():
     return Image.fromarray(np.random.default_rng(0).integers(0, 255, (45, 61, 3), np.uint8))
+
+
+@pytest.mark.parametrize(("size", "tile"), [((64, 48), 16), ((40, 200), 24), ((8, 8), 32), ((104, 16), 8), ((72, 72), 3)])
+def test_tiles_cover_a_picture_and_overlap(size, tile):
+    boxes, side = windows(size, tile, 8), max(8, tile // 8 * 8)
+    covered = np.zeros((size[1] // 8, size[0] // 8), int)
+    for left, top, right, bottom in boxes:
+        assert (right - left, bottom - top) == (min(side, size[0]), min(side, size[1]))
+        covered[top // 8 : bottom // 8, left // 8 : right // 8] += 1
+    assert covered.min() >= 1
+    for axis in (0, 1):
+        starts = sorted({box[axis] for box in boxes})
+        assert all(0 < b - a <= max(8, side * 3 // 4) for a, b in itertools.pairwise(starts))
+    assert windows(size, 0, 8) == [(0, 0, *size)]
+    # What is the same everywhere stays so, and a tile's middle counts more than its rim.
+    parts = [torch.ones(2, (bottom - top) // 8, (right - left) // 8) for left, top, right, bottom in boxes]
+    np.testing.assert_allclose(put_together(parts, boxes, 8), np.ones((2, *covered.shape)), rtol=1e-6)
+
+
+class Local(torch.nn.Module):
+    """A network whose patches see nothing but themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.none = torch.nn.Parameter(torch.zeros(()))
+        self.largest = 0
+
+    def forward(self, images, need_attention=False):
+        small = torch.nn.functional.avg_pool2d(images, 8)
+        self.largest = max(self.largest, small[0, 0].numel())
+        patches = small.flatten(2).transpose(1, 2)
+        logits = patches[..., :2].transpose(1, 2) + 3
+        return Features(tuple(small.shape[2:]), patches, logits, logits.mean(-1))
+
+
+def test_what_patches_show_by_themselves_is_the_same_in_tiles():
+    picture = Image.fromarray(np.random.default_rng(2).integers(0, 255, (88, 120, 3), np.uint8))
+    config, network = PLAIN.model_copy(update={"scales": (1.0, 0.5), "size": 100}), Local()
+    whole = searched(network, picture, [0, 1], ["cam"], config, "vit-cam")["cam"]
+    assert network.largest > 100
+    network.largest = 0
+    tiled = searched(network, picture, [0, 1], ["cam"], config.model_copy(update={"tile": 40}), "vit-cam")["cam"]
+    assert network.largest == 25, "a tile has more patches than it should"
+    torch.testing.assert_close(tiled, whole)
+
+
+def test_a_tile_larger_than_the_picture_changes_nothing(network, picture):
+    kinds = ["attended_search_refined", "search", "attended_cam_refined"]
+    whole = searched(network, picture, [0, 2], kinds)
+    tiled = searched(network, picture, [0, 2], kinds, PLAIN.model_copy(update={"tile": 64}))
+    assert all(torch.equal(whole[kind], tiled[kind]) for kind in kinds)
+    assert not torch.equal(
+        searched(network, picture, [0, 2], kinds, PLAIN.model_copy(update={"tile": 16}))["search"], whole["search"]
+    )
+
+
+def test_large_pictures_keep_their_detail_in_tiles():
+    """Searched whole, more than 640,000 pixels are reduced first."""
+    picture = Image.fromarray(np.random.default_rng(3).integers(0, 255, (900, 1200, 3), np.uint8))
+    network = Local()
+    for tile, most in ((0, 8000), (160, 400)):
+        network.largest = 0
+        config = PLAIN.model_copy(update={"size": 1000, "tile": tile, "canvas_stride": 16})
+        Predictor(network, info_of(("a", "b"), "vit-cam"), config, device="cpu").search(picture, [0], ["cam"])
+        assert network.largest >= most if not tile else network.largest == most
+    assert network.largest == 400
 
 
 def test_prototype_map_in_loops():

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from mupvss.data.preprocess import normalise, reduced, reduction, resize_for_search
+from mupvss.data.preprocess import MAX_SEARCH_PIXELS, normalise, reduced, reduction, resize_for_search
 from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, search_settings
 from mupvss.model.features import Features
 from mupvss.model.licences import Origin
@@ -118,7 +118,8 @@ class Predictor(SharedPredictor, PicturePredictor):
             maps covers more pixels.
         """
         model, ids = self.info.model, np.array(classes, np.int16) + 1
-        factor = reduction(image.size)
+        # In tiles, attention does not grow with the picture.
+        factor = reduction(image.size, max(MAX_SEARCH_PIXELS, self.config.size**2) if self.config.tile else MAX_SEARCH_PIXELS)
         small, size = reduced(image, factor), (image.height, image.width)
         stride = cell_size(small.size, self.config) * factor
         maps = search_maps(
