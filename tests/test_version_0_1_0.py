@@ -122,3 +122,44 @@ def test_a_run_that_no_stage_was_asked_of_is_read_as_it_is(old):
     assert isinstance(load(old / "run"), SegmentationPredictor)
     assert load(old / "run").scales == (1.0,)
     assert main(["data", "doctor", str(old / "run")]) == 0
+
+
+def test_upgrade_takes_over_a_run_in_place(old, capsys):
+    """Stage by stage, with nothing computed; and says what would be made again when a picture has changed since."""
+    weights = {path: path.stat().st_mtime_ns for path in old.rglob("*.safetensors")}
+    assert main(["upgrade", "run"]) == 0
+    said = capsys.readouterr().out
+    for stage in STAGES:
+        assert f"run/{stage}, made by 0.1.0: taken over" in said
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
+    assert main(["upgrade", "run"]) == 0
+    assert capsys.readouterr().out.count(": up to date") == len(STAGES)
+    picture = next((old / "pictures").glob("*.png"))
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    assert main(["upgrade", "run"]) == 1
+    assert capsys.readouterr().out.count("would be made again") == len(STAGES)
+    assert main(["upgrade", "pictures"]) == 1
+    assert "not the folder of a run" in capsys.readouterr().err
+
+
+def test_upgrade_rewrites_a_config_and_keeps_the_old_one(tmp_path, capsys):
+    path = tmp_path / "own.toml"
+    text = "# mine\n[model]\nmethod = 'cam'\n[search]\nmaps = 'default'\nflip = true\n"
+    path.write_text(text)
+    before = load_config(path)
+    assert main(["upgrade", str(path)]) == 0
+    assert "own.before-1.toml" in capsys.readouterr().out.replace("\n", "")
+    assert (tmp_path / "own.before-1.toml").read_text() == text
+    assert load_config(path) == before
+    assert 'method = "vit-cam"' in path.read_text()
+    assert "flip" not in path.read_text()
+    assert main(["upgrade", str(path)]) == 0
+    assert "up to date" in capsys.readouterr().out
+    for wrong in ("[search]\nflip = false\n", "[train]\nlr = 'x'\n", "a = ", "[segment]\nrounds = 3\n"):
+        path.write_text(wrong)
+        assert main(["upgrade", str(path)]) == 1
+        assert path.read_text() == wrong
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["own.before-1.toml", "own.toml"]
+    path.write_text("[rows.a]\nabout = 'x'\n[rows.a.losses]\nccp = 0.0\n")
+    assert main(["upgrade", str(path)]) == 0
+    assert load_config(tmp_path / "own.toml:a").mupvss.ccp == 0

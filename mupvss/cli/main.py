@@ -15,7 +15,7 @@ from rich.markup import escape
 from mupvss.cli.data import data
 from mupvss.cli.networks import export, export_seeds, share
 from mupvss.cli.pictures import init, predict, studio
-from mupvss.cli.runs import SUMMARIES, compare, evaluate, stage_command
+from mupvss.cli.runs import SUMMARIES, compare, evaluate, stage_command, upgrade
 from mupvss.errors import ConfigError, OutOfMemoryError, StoppedError, UserError, is_out_of_memory
 from mupvss.runtime.launch import fall_back_to_the_cpu, started_by_torchrun, wait_briefly
 from mupvss.version import VERSION
@@ -33,11 +33,12 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int | None]] = {
     "studio": studio,
     "evaluate": evaluate,
     "compare": compare,
+    "upgrade": upgrade,
 }
 
 
 GROUPS = {
-    "Your own pictures": ("init", "run", "predict", "studio"),
+    "Your own pictures": ("init", "run", "predict", "studio", "upgrade"),
     "Pictures and tags": ("data",),
     "Use a trained network elsewhere": ("export", "export-seeds", "share"),
     "Research": ("compare", "evaluate"),

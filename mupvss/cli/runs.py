@@ -193,6 +193,32 @@ def compare(argv: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
+class UpgradeArguments:
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Configs, and folders of runs, that an earlier version made."""
+
+
+def upgrade(argv: Sequence[str]) -> int:
+    """Bring configs and finished runs of earlier versions up to date; nothing is computed."""
+    arguments = tyro.cli(UpgradeArguments, prog="mupvss upgrade", args=list(argv))
+    from mupvss.stages.upgrade import upgrade_config, upgrade_run
+
+    if not arguments.paths:
+        raise ConfigError("mupvss upgrade needs a config or the folder of a run")
+    console, sound = Console(markup=False, highlight=False), True
+    for path in arguments.paths:
+        if path.is_dir():
+            for state in upgrade_run(path):
+                sound &= state.valid
+                console.print(f"{path}/{state.stage}, made by {state.version}: {state.said}", soft_wrap=True)
+        elif (kept := upgrade_config(path)) is None:
+            console.print(f"{path}: up to date", soft_wrap=True)
+        else:
+            console.print(f"{path}: rewritten in today's words, without comments; the old file is {kept}", soft_wrap=True)
+    return 0 if sound else 1
+
+
+@dataclasses.dataclass(frozen=True)
 class EvaluateArguments:
     pred: Path
     """Folder of predicted masks: palette PNGs, or PNGs in the colours of a labelmap.txt."""
