@@ -1,4 +1,4 @@
-"""`mupvss data ...`: check a data set, split it, find errors in its tags."""
+"""`mupvss data ...`: check a data set, split it, cut it into tiles, find errors in its tags."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mupvss.errors import ConfigError, MissingExtraError
 
 
 def data(argv: Sequence[str]) -> int:
-    """Check a data set (check), split it (split), find doubtful tags (doctor), draw one (draw), download one (download)."""
-    parts = {"check": _check, "split": _split, "doctor": _doctor, "draw": _draw, "download": _download}
+    """Check a data set (check), split it (split), cut pictures (tiles), find doubtful tags (doctor), draw or download one."""
+    parts = {"check": _check, "split": _split, "tiles": _tiles, "doctor": _doctor, "draw": _draw, "download": _download}
     if not argv or argv[0] not in parts:
-        raise ConfigError("usage: mupvss data check|split|doctor|draw|download ...; each has --help")
+        raise ConfigError(f"usage: mupvss data {'|'.join(parts)} ...; each has --help")
     return parts[argv[0]](argv[1:])
 
 
@@ -56,6 +56,33 @@ def _split(argv: Sequence[str]) -> int:
     from mupvss.data.split import split_data
 
     split_data(**dataclasses.asdict(tyro.cli(SplitArguments, prog="mupvss data split", args=list(argv))))
+    return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TilesArguments:
+    pictures: Annotated[Path, tyro.conf.Positional]
+    """Folder of the large pictures."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """Folder for the tiles: pictures and, with masks, masks and tags.csv."""
+    size: int = 512
+    """Side of a tile in pixels."""
+    overlap: int = 0
+    """Pixels that neighbouring tiles share at least."""
+    masks: Path | None = None
+    """Folder of true masks. A tile's tags are the classes in its mask; without masks, tiles have no tags yet."""
+    colours: Literal["labelmap", "isprs"] = "labelmap"
+    """What the colours of masks mean: a labelmap.txt beside them, or those of the ISPRS benchmark (Vaihingen, Potsdam)."""
+    classes: tuple[str, ...] = ()
+    """Names of the class ids 1, 2, ... of masks that hold ids."""
+    least: float = 0.005
+    """Share of a tile that a class must cover to be one of its tags."""
+
+
+def _tiles(argv: Sequence[str]) -> int:
+    from mupvss.data.tiles import cut_tiles
+
+    cut_tiles(**dataclasses.asdict(tyro.cli(TilesArguments, prog="mupvss data tiles", args=list(argv))))
     return 0
 
 

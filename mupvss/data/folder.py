@@ -1,4 +1,5 @@
-"""The user's own pictures: one folder per tag, or a table of pictures and tags. A picture without a tag is a valid negative."""
+"""The user's own pictures: one folder per tag, tags in the names of the pictures, or a table of pictures and tags. A picture
+without a tag is a valid negative."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from mupvss.data.masks import named_ids, read_label_image
 from mupvss.data.names import Fitted, Match, PictureNames, sample_name, stem
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import Tags, read_tags
+from mupvss.data.tags.file_names import tags_from_names
 from mupvss.data.tags.tag_table import counted
 from mupvss.data.tags.words import tidy
 from mupvss.data.walk import Below, pictures_below
@@ -33,7 +35,7 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
     masks = _masks_folder(config)
     notes: list[str] = []
-    tags = _tags_from_table(config, config.tags, masks, notes) if config.tags else _tags_from_folders(root, masks, notes)
+    tags = _tags_from_table(config, config.tags, masks, notes) if config.tags else _tags_from_folders(config, masks, notes)
     found = sorted({tag for entry in tags.values() for tag in entry})
     classes = tuple(map(tidy, config.classes)) or tuple(found)
     if len(set(classes)) < len(classes):
@@ -79,13 +81,15 @@ def _unknown_tags(tags: Tags, classes: Sequence[str]) -> list[str]:
     return [f"tags that are not in data.classes, left out: {named}"]
 
 
-def _tags_from_folders(root: Path, masks: Path | None, notes: list[str]) -> Tags:
-    below = pictures_below(root)
+def _tags_from_folders(config: FolderData, masks: Path | None, notes: list[str]) -> Tags:
+    root, below = config.root, pictures_below(config.root)
+    pictures = [picture for picture in below.pictures if not _is_below(picture, root, masks)]
+    if (named := tags_from_names(pictures, config.classes, notes)) is not None:
+        notes += _left_out(below)
+        return named
     tags: dict[str, frozenset[str]] = {}
     loose: list[str] = []
-    for picture in below.pictures:
-        if _is_below(picture, root, masks):
-            continue
+    for picture in pictures:
         folder, _, inside = picture.partition("/")
         if not inside:
             loose.append(picture)

@@ -150,3 +150,48 @@ def test_check_finds_what_is_wrong(picture_folder, capsys):
     assert len(found.mismatched) == 2
     assert main(["data", "check", "--source", "folder", "--root", str(picture_folder), "--masks", "masks"]) == 1
     assert "dog/6.jpg" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [
+        (
+            ("train/1031280-2300-27920-[1 0 0 1].png", "train/77-1-2-[0 1 0 0].png", "train/77-1-3-[0 0 0 0].png"),
+            4,
+        ),  # LUAD-HistoSeg
+        (("a/TCGA-A1-DX1_xmin45749_MPP-0.2500+0[1001].png", "a/TCGA-A1+1[0100].png", "a/TCGA-A1+2[0000].png"), 4),  # BCSS-WSSS
+        (("436219-8069-57662-[1, 0].png", "436219-8069-1-[0, 1].png", "436219-8069-2-[0, 0].png"), 2),  # WSSS4LUAD
+    ],
+)
+def test_tags_in_file_names(tmp_path, names, count):
+    for name in names:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (9, 9)).save(path)
+    dataset = load_folder(FolderData(root=tmp_path), "train")
+    by_name = {sample.origin.rpartition("/")[2]: sample.tags for sample in dataset.samples}
+    last = {"class 4"} if count == 4 else set()
+    assert [by_name[name.rpartition("/")[2]] for name in names] == [{"class 1"} | last, {"class 2"}, set()]
+    assert f"{count} classes, class 1 to class {count}; put their names in data.classes" in " ".join(dataset.notes)
+    words = ("tumour", "stroma", "lymphocytes", "necrosis")[:count]
+    dataset = load_folder(FolderData(root=tmp_path, classes=words), "train")
+    assert {tag for sample in dataset.samples for tag in sample.tags} <= set(words)
+    assert [len(sample.tags) for sample in dataset.samples] == [
+        len(by_name[s.origin.rpartition("/")[2]]) for s in dataset.samples
+    ]
+
+
+def test_labels_of_two_lengths_and_brackets_that_are_no_labels(tmp_path):
+    for name in ("x-[1 0].png", "y-[0 1].png", "z-[0 1 1].png"):
+        Image.new("RGB", (9, 9)).save(tmp_path / name)
+    with pytest.raises(DataError, match=r"z-\[0 1 1\]\.png: its name has a label of 3 classes, most others have 2"):
+        load_folder(FolderData(root=tmp_path), "train")
+    (tmp_path / "z-[0 1 1].png").unlink()
+    Image.new("RGB", (9, 9)).save(tmp_path / "plain.png")
+    notes = " ".join(load_folder(FolderData(root=tmp_path), "train").notes)
+    assert "without a label in their name, left out: 1 picture (plain.png)" in notes
+    other = tmp_path / "other"
+    for name in ("cat/holiday [1].png", "cat/holiday [01].png", "dog/a.png", "dog/b.png", "dog/[2 0].png"):
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(other / name)
+    assert load_folder(FolderData(root=other), "train").classes == ("cat", "dog")
