@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+import zlib
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import network_of
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mupvss.data.preprocess import MEAN, STD
@@ -198,6 +203,19 @@ def theirs(name):
     return model, own
 
 
+@torch.no_grad()
+def tokens(vit, images):
+    """(B, T, D) after the last norm: class token, registers, patches."""
+    patches, grid = vit.embed(images)
+    x = torch.cat((patches, vit.class_token().expand(len(images), -1, -1), vit.registers(len(images))), 1)
+    for block in vit.layers():
+        x = block.mlp_unit(block.attention_unit(x, rotation=vit.rotation(grid))[0])
+    x = vit.norm(x)
+    n = patches.shape[1]
+    assert n == grid[0] * grid[1]
+    return torch.cat((x[:, n:], x[:, :n]), 1)
+
+
 # Not DeiT with its distillation token, which takes part in every block there. DINOv2 with registers smooths positions when it
 # resizes them, which no other ViT does.
 SAME = [(name, grid) for name in ("ViT", "Dinov2", "Dinov2WithRegisters", "DINOv3ViT") for grid in ((4, 4), (3, 6))]
@@ -215,14 +233,7 @@ def test_equal_to_the_models_of_transformers(tmp_path, name, grid):
     several = {} if name in ("DINOv3ViT", "Dinov2", "Dinov2WithRegisters") else {"interpolate_pos_encoding": True}
     with torch.no_grad():
         expected = model(pixel_values=images, **several).last_hidden_state
-        patches, found_grid = ours.embed(images)
-        x = torch.cat((patches, ours.class_token().expand(2, -1, -1), ours.registers(2)), 1)
-        for block in ours.layers():
-            x = block.mlp_unit(block.attention_unit(x, rotation=ours.rotation(found_grid))[0])
-        x = ours.norm(x)
-    n = patches.shape[1]
-    found = torch.cat((x[:, n:], x[:, :n]), 1)
-    assert found_grid == grid
+    found = tokens(ours, images)
     scale = expected.abs().max()
     assert (found - expected).abs().max() < 1e-5 * scale
 
@@ -371,3 +382,59 @@ def test_networks_of_another_kind_are_refused_by_name(tmp_path, name):
     save_file(dict(backbone(patch=16, image=32).state_dict()) | OTHER[name], tmp_path / "w.safetensors")
     with pytest.raises(WeightsError, match=re.escape(next(iter(sorted(OTHER[name]))))):
         load_backbone(backbone(patch=16, image=32), str(tmp_path / "w.safetensors"))
+
+
+TIMM = Path(__file__).parent / "fixtures" / "timm-1.0.31.safetensors"
+"""Tokens after the last norm that models of timm 1.0.31 gave with the weights of `pattern`; and, as metadata, the names and
+shapes of their weights, of blocks the first alone, since the others have the same. Made once, in an environment of its own:
+
+    model = timm.create_model(NAME, embed_dim=192, num_heads=3, img_size=SIDE, num_classes=0).eval()
+    model.load_state_dict({key: pattern(key, value.shape) for key, value in model.state_dict().items()})
+    model.forward_features(torch.from_numpy(np.cos(np.arange(3 * SIDE * SIDE) * 0.37).reshape(1, 3, SIDE, SIDE)).float())
+"""
+
+
+def pattern(name, shape):
+    """Weights that need not be stored: they follow from their name."""
+    start = zlib.crc32(name.encode()) % 1000
+    wave = np.sin((np.arange(int(np.prod(shape))) + start) * 0.7548776662466927)
+    wave = 0.1 * wave if len(shape) > 1 else 0.5 + 0.25 * wave
+    return torch.from_numpy(wave.astype(np.float32).reshape(shape))
+
+
+def weights_of_timm(name):
+    with safe_open(TIMM, "pt") as stored:
+        first = json.loads(stored.metadata()[name])
+        expected = stored.get_tensor(name) if name in stored.keys() else None  # noqa: SIM118
+    keys = {key.replace("blocks.0.", f"blocks.{i}.") for key in first for i in range(12)}
+    return {key: pattern(key, first[re.sub(r"blocks\.\d+\.", "blocks.0.", key)]) for key in keys}, expected
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("vit_tiny_patch16_224", {}),  # DeiT, AugReg and DINO v1 have this layout
+        ("deit3_small_patch16_224", {"layer_scale": True}),
+        ("vit_small_patch14_dinov2", {"layer_scale": True}),
+        ("vit_small_patch14_reg4_dinov2", {"layer_scale": True, "registers": 4}),
+        ("vit_small_patch16_dinov3", {"layer_scale": True, "registers": 4, "rotary": True}),
+        ("vit_small_patch16_dinov3_qkvb", {"layer_scale": True, "registers": 4, "rotary": True}),
+    ],
+)
+def test_equal_to_the_models_of_timm(tmp_path, name, own):
+    weights, expected = weights_of_timm(name)
+    save_file(weights, tmp_path / "w.safetensors")
+    patch = 14 if "patch14" in name else 16
+    side = 4 * patch
+    ours = VisionTransformer(SIZES["tiny"], patch, side, 0.0, **own).eval()
+    load_backbone(ours, str(tmp_path / "w.safetensors"))
+    wave = np.cos(np.arange(3 * side * side) * 0.37).astype(np.float32)
+    found = tokens(ours, torch.from_numpy(wave.reshape(1, 3, side, side)))[0]
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_eva02_is_refused_by_its_layers(tmp_path):
+    """Its blocks have gates and norms that a plain ViT has no place for."""
+    save_file(weights_of_timm("eva02_tiny_patch14_224")[0], tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match=r"w\.safetensors"):
+        load_backbone(VisionTransformer(SIZES["tiny"], 14, 56, 0.0).eval(), str(tmp_path / "w.safetensors"))
