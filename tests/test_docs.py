@@ -21,10 +21,11 @@ from helpers import words as typed
 from PIL import Image
 
 from mupvss.cli.main import COMMANDS, main
-from mupvss.config.load import overlay
+from mupvss.config.load import load_config, overlay, rows_of
 from mupvss.data.masks import write_palette_png
 from mupvss.data.tags import write_tags
 from mupvss.export.formats import FORMATS
+from mupvss.options import Section
 
 pytestmark = pytest.mark.slow
 
@@ -178,6 +179,34 @@ def test_every_command_works_outside(page, computer, capsys):
         assert main([*words, *(typed(matching[0]) if matching else [])]) == 0, (line, capsys.readouterr().err[-2000:])
         ran.append(line)
     assert len(ran) >= 1
+
+
+def test_all_departures_from_the_printed_formulas_are_listed():
+    """As the two configs say, and no other; each is part of a row in either direction."""
+    base = ROOT / "configs" / "comparisons" / "voc-animals-screening.toml"
+    printed = options_of(load_config(ROOT / "configs" / "methods" / "paper-literal.toml", base))
+    ours = options_of(load_config(Path(f"{ROOT / 'configs' / 'printed-into-ours.toml'}:ours"), base))
+    differing = {name for name in printed if printed[name] != ours[name]} - {"search.kinds"}
+    section = (ROOT / "docs" / "method.md").read_text(encoding="utf-8").split("## All departures")[1].split("\n## ")[0]
+    rows = [line.split("|")[2] for line in section.splitlines() if line.startswith("|")]
+    listed = [name for row in rows for name in re.findall(r"`([a-z0-9_.]+)`", row)]
+    assert sorted(listed) == sorted(differing)
+    assert f"differ in {len(differing)} options" in section
+    for table, other in (("printed-into-ours", ours), ("ours-into-printed", None)):
+        path, changed = ROOT / "configs" / f"{table}.toml", set()
+        reference = other or options_of(load_config(Path(f"{path}:printed"), base))
+        for row in rows_of(path):
+            found = options_of(load_config(Path(f"{path}:{row}"), base))
+            changed |= {name for name in found if found[name] != reference[name]}
+        assert changed == {name for name in differing if not name.startswith(("search.", "mupvss.search."))}, table
+
+
+def options_of(config, above=""):
+    found = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        found |= options_of(value, f"{above}{name}.") if isinstance(value, Section) else {f"{above}{name}": value}
+    return found
 
 
 def test_the_tables_are_those_of_the_records():
