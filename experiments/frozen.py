@@ -2,9 +2,9 @@
 
     python experiments/frozen.py RUN [RUN ...] [--every 3] [--threads 1] [--json FILE]
 
-For the pictures and weights of each run: the ViT passes once over every picture and its mirror at the size of the training. The head
-learns the tags from these patches, pooled like the classifier's; the neighbours of a patch are those of other pictures. Both are
-refined by the same affinities, scales and pixels as every map, and scored with the threshold chosen without masks and the best one.
+For the pictures and weights of each run: the ViT passes once over every picture and its mirror at the size of the training. The
+head learns the tags from these patches, pooled like the classifier's; the neighbours of a patch are those of other pictures. Both
+are refined by the same affinities, scales and pixels as every map, and scored with the threshold chosen without masks and the best.
 """
 
 from __future__ import annotations
