@@ -4,7 +4,7 @@
 
 For the pictures and weights of each run: the ViT passes once over every picture and its mirror at the size of the training. The
 head learns the tags from these patches, pooled like the classifier's; the neighbours of a patch are those of other pictures. Both
-are refined by the same affinities, scales and pixels as every map, and scored with the threshold chosen without masks and the best
+are refined by the same affinities, scales and pixels as every map; scored with the threshold chosen without masks and the best
 one.
 """
 

@@ -148,6 +148,13 @@ def test_classes_that_drift_away_keep_their_pseudo_masks(run, monkeypatch):
             for part in ("full", "labels", "confidence")
         ]
         assert all(same) or lost not in own
+    pairs = [[read_label_image(run.folder(stage) / "full" / f"{name}.png") for stage in ("masks", "crossfit")] for name in tags]
+    assert figures["changed_percent"] == pytest.approx(100 * np.mean([one != other for one, other in pairs]))
+
+
+def test_the_network_does_not_learn_before_there_are_new_masks(run):
+    with pytest.raises(DataError, match="run the stage 'crossfit' first"):
+        run_one(run, "segment")
 
 
 def test_the_test_options_train_nothing_again(done, monkeypatch, capsys):
@@ -161,6 +168,8 @@ def test_without_folds_nothing_is_drawn_and_earlier_masks_are_set_aside(done):
     off = with_options(run, **{"crossfit.folds": 0})
     with pytest.raises(ConfigError, match=r"set crossfit\.folds = 2"):
         run_one(off, "crossfit")
+    run_one(off, "report")
+    assert (run.folder("crossfit") / "metrics.json").is_file(), "a finished stage was set aside for nothing"
     name = next((run.folder("masks") / "full").glob("*.png")).stem
     run_all(off)
     assert not run.folder("crossfit").exists()

@@ -138,8 +138,26 @@ def test_upgrade_takes_over_a_run_in_place(old, capsys):
     picture.write_bytes(picture.read_bytes() + b"\0")
     assert main(["upgrade", "run"]) == 1
     assert capsys.readouterr().out.count("would be made again") == len(STAGES)
-    assert main(["upgrade", "pictures"]) == 1
-    assert "not the folder of a run" in capsys.readouterr().err
+    assert main(["upgrade", "pictures", "run/train/config.toml", "run"]) == 1
+    both = capsys.readouterr()
+    assert "not the folder of a run" in both.err
+    assert "is part of a run" in " ".join(both.err.split())
+    assert both.out.count("would be made again") == len(STAGES)
+    (old / "run" / "seeds" / "metrics.json").write_text("{")
+    (old / "run" / "masks" / "stage.json").write_text("no")
+    assert main(["upgrade", "run"]) == 1
+    assert capsys.readouterr().out.count("cannot be checked") == 2
+
+
+def test_upgrade_leaves_links_and_permissions(tmp_path):
+    real, link = tmp_path / "real.toml", tmp_path / "link.toml"
+    real.write_text("[search]\nmaps = 'default'\n")
+    real.chmod(0o600)
+    link.symlink_to(real)
+    assert main(["upgrade", str(link)]) == 0
+    assert link.is_symlink()
+    assert 'maps = "own"' in real.read_text()
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
 
 def test_upgrade_rewrites_a_config_and_keeps_the_old_one(tmp_path, capsys):
@@ -159,7 +177,13 @@ def test_upgrade_rewrites_a_config_and_keeps_the_old_one(tmp_path, capsys):
         path.write_text(wrong)
         assert main(["upgrade", str(path)]) == 1
         assert path.read_text() == wrong
+    for wrong in ('rows = { a = "x" }', "[rows.a]\nabout = 'x'\n[rows.b.nonsense]\nx = 1\n"):
+        path.write_text(wrong)
+        assert main(["upgrade", str(path)]) == 1
+        assert path.read_text() == wrong
     assert sorted(file.name for file in tmp_path.iterdir()) == ["own.before-1.toml", "own.toml"]
+    (tmp_path / "marked.toml").write_bytes(b"\xef\xbb\xbfseed = 3\n")
+    assert load_config(tmp_path / "marked.toml").seed == 3
     path.write_text("[rows.a]\nabout = 'x'\n[rows.a.losses]\nccp = 0.0\n")
     assert main(["upgrade", str(path)]) == 0
     assert load_config(tmp_path / "own.toml:a").mupvss.ccp == 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from rich.console import Console
 
-from mupvss.errors import ConfigError, DataError
+from mupvss.errors import ConfigError, DataError, UserError
 
 if TYPE_CHECKING:
     from mupvss.config.run import RunConfig
@@ -207,14 +207,18 @@ def upgrade(argv: Sequence[str]) -> int:
         raise ConfigError("mupvss upgrade needs a config or the folder of a run")
     console, sound = Console(markup=False, highlight=False), True
     for path in arguments.paths:
-        if path.is_dir():
-            for state in upgrade_run(path):
-                sound &= state.valid
-                console.print(f"{path}/{state.stage}, made by {state.version}: {state.said}", soft_wrap=True)
-        elif (kept := upgrade_config(path)) is None:
-            console.print(f"{path}: up to date", soft_wrap=True)
-        else:
-            console.print(f"{path}: rewritten in today's words, without comments; the old file is {kept}", soft_wrap=True)
+        try:
+            if path.is_dir():
+                for state in upgrade_run(path):
+                    sound &= state.valid
+                    console.print(f"{path}/{state.stage}, made by {state.version}: {state.said}", soft_wrap=True)
+            elif (kept := upgrade_config(path)) is None:
+                console.print(f"{path}: up to date", soft_wrap=True)
+            else:
+                console.print(f"{path}: rewritten in today's words, without comments; the old file is {kept}", soft_wrap=True)
+        except UserError as error:
+            sound = False
+            Console(stderr=True, markup=False, highlight=False).print(f"error: {error}", soft_wrap=True)
     return 0 if sound else 1
 
 

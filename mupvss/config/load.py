@@ -215,7 +215,7 @@ def _place(file: Path) -> Path:
 
 def _parsed(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors on Windows put a mark first
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such config; the ones that come with the product are in configs/") from None
     except (OSError, UnicodeDecodeError) as error:

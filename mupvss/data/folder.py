@@ -35,9 +35,12 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         raise DataError(f"{root}: no such folder; set data.root to the folder of your pictures")
     masks = _masks_folder(config)
     notes: list[str] = []
-    tags = _tags_from_table(config, config.tags, masks, notes) if config.tags else _tags_from_folders(config, masks, notes)
+    if config.tags:
+        tags, order = _tags_from_table(config, config.tags, masks, notes), None
+    else:
+        tags, order = _tags_from_folders(config, masks, notes)
     found = sorted({tag for entry in tags.values() for tag in entry})
-    classes = tuple(map(tidy, config.classes)) or tuple(found)
+    classes = tuple(map(tidy, config.classes)) or order or tuple(found)
     if len(set(classes)) < len(classes):
         raise DataError(f"data.classes: '{next(c for c in classes if classes.count(c) > 1)}' is there twice")
     if not set(classes) & set(found):
@@ -81,7 +84,8 @@ def _unknown_tags(tags: Tags, classes: Sequence[str]) -> list[str]:
     return [f"tags that are not in data.classes, left out: {named}"]
 
 
-def _tags_from_folders(config: FolderData, masks: Path | None, notes: list[str]) -> Tags:
+def _tags_from_folders(config: FolderData, masks: Path | None, notes: list[str]) -> tuple[Tags, tuple[str, ...] | None]:
+    """The tags by picture, and the order of all classes if the pictures' names have one."""
     root, below = config.root, pictures_below(config.root)
     pictures = [picture for picture in below.pictures if not _is_below(picture, root, masks)]
     if (named := tags_from_names(pictures, config.classes, notes)) is not None:
@@ -103,7 +107,7 @@ def _tags_from_folders(config: FolderData, masks: Path | None, notes: list[str])
     if empty:
         notes.append(f"folders without a picture, left out: {', '.join(sorted(empty))}")
     notes += _left_out(below)
-    return tags
+    return tags, None
 
 
 def _left_out(below: Below) -> list[str]:

@@ -80,7 +80,7 @@ def named_ids(folder: Path, classes: Sequence[str] = ()) -> dict[Colour, int] | 
     return {colour: known.index(name) + 1 if name in known else 0 for name, colour in names.items()}
 
 
-def _ids_of_colours(image: Image.Image, ids: Mapping[Colour, int], path: Path) -> np.ndarray:
+def _ids_of_colours(image: Image.Image, ids: Mapping[Colour, int], path: Path, where: str) -> np.ndarray:
     pixels = np.asarray(image.convert("RGB")).astype(np.int32)
     codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
     void = voc_palette()[IGNORE].tolist()
@@ -90,13 +90,13 @@ def _ids_of_colours(image: Image.Image, ids: Mapping[Colour, int], path: Path) -
     unknown = [code for code in present.tolist() if code not in table]
     if unknown:
         shown = ", ".join(str((code >> 16, code >> 8 & 255, code & 255)) for code in unknown[:3])
-        raise DataError(f"{path}: has {len(unknown)} colours that are not in {LABELMAP}, such as {shown}")
+        raise DataError(f"{path}: has {len(unknown)} colours that are not in {where}, such as {shown}")
     return np.array([table[code] for code in present.tolist()], np.uint8)[places].reshape(codes.shape)
 
 
-def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) -> np.ndarray:
-    """Class ids (H, W) uint8 of a palette or grey PNG, or of a picture in the given colours. DataError for other colour pictures
-    and unreadable files."""
+def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None, where: str = LABELMAP) -> np.ndarray:
+    """Class ids (H, W) uint8 of a palette or grey PNG, or of a picture in the given colours. where: what says what they mean.
+    DataError for other colour pictures and unreadable files."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -105,7 +105,7 @@ def read_label_image(path: Path, colours: Mapping[Colour, int] | None = None) ->
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{image.width}x{image.height} pixels")
             if image.mode in ("RGB", "RGBA") and colours is not None:
-                return _ids_of_colours(image, colours, path)
+                return _ids_of_colours(image, colours, path, where)
             if image.mode not in ("P", "L"):
                 raise DataError(
                     f"{path}: a mask must be a palette or 8-bit grey PNG of class ids, not mode {image.mode}; convert it, or "

@@ -17,7 +17,7 @@ from mupvss.config.run import RunConfig
 from mupvss.data.masks import IGNORE, read_label_image, write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.summary import print_doubts
-from mupvss.errors import ConfigError, DataError
+from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_table
 from mupvss.files import read_json, write_json
@@ -65,8 +65,6 @@ def crossfit_inputs(config: RunConfig) -> CrossfitInputs:
 def crossfit(work: Work) -> Metrics:
     """-> networks/PART/model.safetensors, drawn/NAME.png, and in the layout of the stage `masks` full, labels and confidence."""
     inputs, dataset = work.inputs, work.dataset
-    if not inputs.folds:
-        raise ConfigError("crossfit.folds is 0, so no stage would use these masks; set crossfit.folds = 2")
     parts = parts_of(dataset, inputs.folds)
     after = [stage_fingerprint(work.run.folder(name)) for name in CROSSFIT.after]
     decided = given_identity(dataset)
@@ -137,35 +135,35 @@ def keep_agreeing(work: Work) -> Metrics:
     dataset, before, classes = work.dataset, work.run.folder("masks"), work.dataset.classes
     size = len(classes) + 1
     changes, team = np.zeros((size, size), np.int64), processes()
-    for sample in team.share(dataset.samples):
+    for sample in team.share([sample for sample in dataset.samples if not sample.rejected]):
         changes += confusion_matrix(_read(work.folder / "drawn", sample), _read(before / "full", sample), size)
     changes = team.total(changes)
     overlap = scores(changes).iou
     least = 100 * work.inputs.agreement
     kept = {name: value for name, value in zip(classes, overlap[1:], strict=True) if value is not None and value < least}
     background = has_background(work.run)
-    matrices, scored, left = np.zeros((2, size, size), np.int64), 0, 0
+    matrices, counts = np.zeros((2, size, size), np.int64), np.zeros(4, np.int64)  # scored, kept, pixels, changed pixels
     for sample in team.share(dataset.samples):
         disputed = bool(sample.tags & kept.keys())
-        left += disputed
         _finish(work, sample, disputed, background)
+        own = _read(work.folder / "full", sample)
+        counts += [sample.open_mask is not None, disputed, own.size, (own != _read(before / "full", sample)).sum()]
         if sample.open_mask is not None:
             for matrix, folder in zip(matrices, (before, work.folder), strict=True):
                 mask = _read(folder / "full", sample)
                 matrix += confusion_matrix(mask, read_mask(sample, mask.shape), size)
-            scored += 1
-    matrices = team.total(matrices)
+    matrices, (scored, kept_pictures, pixels, changed) = team.total(matrices), team.total(counts).tolist()
     named = ", ".join(f"{name} ({value:.0f} %)" for name, value in kept.items())
     warnings = [DISAGREES.format(named)] if kept else []
     print_doubts(warnings, console)
     metrics: Metrics = {
-        "changed_percent": 100 - 100 * float(np.trace(changes)) / max(1, changes.sum()),
+        "changed_percent": 100 * changed / max(1, pixels),
         "agreement": {name: value for name, value in zip(classes, overlap[1:], strict=True) if value is not None},
-        "kept": int(team.total(np.array(left))),
+        "kept": kept_pictures,
         "warnings": warnings,
     }
     console.print(f"crossfit: {metrics['changed_percent']:.1f} % of the pixels have another label than before", highlight=False)
-    if not team.total(np.array(scored)):
+    if not scored:
         return metrics
     was, now = (scores(matrix) for matrix in matrices)
     console.print(

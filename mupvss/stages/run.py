@@ -85,8 +85,11 @@ def tell_pictures(run: Run) -> None:
 
 def run_one(run: Run, name: str) -> Metrics:
     check_names(run.config)
-    if name != "crossfit" and not asked_for("crossfit", run.config):
-        set_aside_unasked(run, "crossfit")
+    if not run.config.crossfit.folds:
+        if name == "crossfit":
+            raise ConfigError("crossfit.folds is 0, so no stage would use these masks; set crossfit.folds = 2")
+        if name == "segment":
+            set_aside_unasked(run, "crossfit")
     prepare(run.config.seed, run.config.threads)
     metrics = run_stage(STAGES[name], run)
     gather_metrics(run)

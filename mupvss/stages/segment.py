@@ -12,6 +12,7 @@ from mupvss.config.run import RunConfig
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
+from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import read_json, write_json
@@ -76,6 +77,8 @@ def segment(work: Work) -> Metrics:
     if given := sum(sample.given_mask is not None for sample in work.dataset.samples):
         console.print(f"segment: {given} of the masks are those that people accepted or painted", highlight=False)
     masks, identity = work.run.folder(work.inputs.masks), fingerprint(work.identity, 1)
+    if not (masks / "metrics.json").is_file():
+        raise DataError(f"{masks}: there are no finished masks; run the stage '{work.inputs.masks}' first")
     return fit(work, work.inputs, work.dataset, masks, work.folder, identity, background=has_background(work.run))
 
 

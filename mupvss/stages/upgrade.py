@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import tomli_w
 
 from mupvss.config.load import build, load_config, read_values
+from mupvss.config.run import RunConfig
 from mupvss.errors import ConfigError, DataError, UserError
 from mupvss.files import read_json, write_text
 from mupvss.methods.earlier import modern
@@ -46,19 +48,28 @@ def upgrade_run(out: Path) -> Iterator[State]:
     folders = {name: out / name for name in STAGES if (out / name / "stage.json").is_file()}
     if not folders:
         raise DataError(f"{out}: not the folder of a run; give the folder that 'mupvss run' wrote")
+    broken = False
     for name, folder in folders.items():
-        version = str(read_json(folder / "stage.json").get("version", "0.1.0"))
+        version = "an unknown version"
         try:
+            version = str(read_json(folder / "stage.json").get("version", "0.1.0"))
             yield State(name, version, *_upgraded(name, folder, out))
-        except UserError as error:
+        except (UserError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:  # damaged files of any kind
+            broken = True
             yield State(name, version, f"cannot be checked: {error}", valid=False)
-    gather_metrics(Run(load_config(next(iter(folders.values())) / "config.toml", trusted=False), out))
+    if not broken:
+        gather_metrics(Run(RunConfig(), out))  # of a run, only its folder is read there
 
 
 def _upgraded(name: str, folder: Path, out: Path) -> tuple[str, bool]:
     """-> what there is to say, and whether the stage is valid now, by the config that it was made with."""
     if not (folder / "metrics.json").is_file():
         return "not finished; the next run goes on with it", True
+    if (
+        any(not (out / other / "stage.json").is_file() for other in STAGES[name].after if other != "affinity")
+        and name != "report"
+    ):
+        return "cannot be checked, since what it builds on is not in this folder", True
     stage, run = STAGES[name], Run(load_config(folder / "config.toml", trusted=False), out)
     prepare(run.config.seed, run.config.threads)
     dataset = pictures_of(run, stage.pictures)
@@ -73,7 +84,7 @@ def _upgraded(name: str, folder: Path, out: Path) -> tuple[str, bool]:
 
 
 def upgrade_config(path: Path) -> Path | None:
-    """Rewrites a config of an earlier version in today's words. The old file is kept beside it.
+    """Rewrites a config of an earlier version in today's words. The old file is kept beside it, with the same permissions.
 
     Args:
         path: A TOML file.
@@ -82,16 +93,23 @@ def upgrade_config(path: Path) -> Path | None:
         Where the old file is kept; None if there was nothing to change.
 
     Raises:
-        ConfigError: An option was removed, or a value is wrong. The file is left as it is.
+        ConfigError: An option was removed, a value is wrong, or the file is part of a run. It is left as it is.
     """
+    if (path.parent / "stage.json").is_file():
+        raise ConfigError(f"{path}: is part of a run, which is known by this file; give the folder of the run")
+    path = path.resolve()  # a link stays one
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         old = tomllib.loads(text)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not a config in TOML ({error}); give a config, or the folder of a run") from None
     rows = old.pop("rows", None)
+    if rows is not None and not (isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())):
+        raise ConfigError(f"{path}: has no table of rows; expected [rows.NAME]")
     new: dict[str, Any] = modern(old, str(path), wanted=True)
-    if isinstance(rows, dict):
+    if rows is not None:
+        for row in rows:
+            build(read_values(path.with_name(f"{path.name}:{row}")), f"{path}:{row}")
         new["rows"] = {name: modern(row, str(path), wanted=True) for name, row in rows.items()}
         old["rows"] = rows
     else:
@@ -99,6 +117,7 @@ def upgrade_config(path: Path) -> Path | None:
     if new == old:
         return None
     kept = next(place for n in range(1, 1000) if not (place := path.with_suffix(f".before-{n}{path.suffix}")).exists())
-    write_text(kept, text)
+    shutil.copy2(path, kept)
     write_text(path, tomli_w.dumps(new))
+    shutil.copymode(kept, path)
     return kept

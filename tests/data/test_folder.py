@@ -181,6 +181,17 @@ def test_tags_in_file_names(tmp_path, names, count):
     ]
 
 
+def test_classes_of_names_are_in_their_order(tmp_path):
+    """Also those that no picture has, and past the ninth."""
+    for i in range(12):
+        label = " ".join("1" if k == i and k != 2 else "0" for k in range(12))
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}-[{label}].png")
+    dataset = load_folder(FolderData(root=tmp_path), "train")
+    assert dataset.classes == tuple(f"class {i}" for i in range(1, 13))
+    again = load_folder(FolderData(root=tmp_path, classes=dataset.classes), "train")
+    assert [s.tags for s in again.samples] == [s.tags for s in dataset.samples]
+
+
 def test_labels_of_two_lengths_and_brackets_that_are_no_labels(tmp_path):
     for name in ("x-[1 0].png", "y-[0 1].png", "z-[0 1 1].png"):
         Image.new("RGB", (9, 9)).save(tmp_path / name)
@@ -190,6 +201,15 @@ def test_labels_of_two_lengths_and_brackets_that_are_no_labels(tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "plain.png")
     notes = " ".join(load_folder(FolderData(root=tmp_path), "train").notes)
     assert "without a label in their name, left out: 1 picture (plain.png)" in notes
+    with pytest.raises(DataError, match=r"a label of 2 classes, and data\.classes has 3; give 2 names"):
+        load_folder(FolderData(root=tmp_path, classes=("a", "b", "c")), "train")
+    grid = tmp_path / "grid"
+    for name in ("cat/a-[0 1].png", "cat/b-[1 1].png", "dog/c-[0 0].png"):
+        (grid / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 9)).save(grid / name)
+    dataset = load_folder(FolderData(root=grid), "train")
+    assert (dataset.classes, [sorted(s.tags) for s in dataset.samples]) == (("cat", "dog"), [["cat"], ["cat"], ["dog"]])
+    assert "they lie in several folders, so the folders are the tags" in " ".join(dataset.notes)
     other = tmp_path / "other"
     for name in ("cat/holiday [1].png", "cat/holiday [01].png", "dog/a.png", "dog/b.png", "dog/[2 0].png"):
         (other / name).parent.mkdir(parents=True, exist_ok=True)
