@@ -111,7 +111,7 @@ def test_the_network_learns_the_new_masks_and_the_run_shows_them(done):
     full, labels = (read_label_image(run.folder("crossfit") / part / f"{name}.png") for part in ("full", "labels"))
     np.testing.assert_array_equal(full, drawn)
     np.testing.assert_array_equal(labels, np.where(sure < 153, IGNORE, drawn))
-    assert FinishedRun(run.out).pseudo_mask(name) == run.folder("crossfit") / "full" / f"{name}.png"
+    assert FinishedRun(run.out).mask(name) == run.folder("crossfit") / "full" / f"{name}.png"
     for part in ("labels", "confidence"):  # what the network does not need, it does not read
         for path in (run.folder("masks") / part).glob("*.png"):
             path.unlink()
@@ -174,7 +174,7 @@ def test_without_folds_nothing_is_drawn_and_earlier_masks_are_set_aside(done):
     run_all(off)
     assert not run.folder("crossfit").exists()
     assert (run.out / "crossfit.earlier" / "metrics.json").is_file()
-    assert FinishedRun(run.out).pseudo_mask(name) == run.folder("masks") / "full" / f"{name}.png"
+    assert FinishedRun(run.out).mask(name) == run.folder("masks") / "full" / f"{name}.png"
     assert "crossfit/miou" not in read_json(run.out / "metrics.json")
 
 

@@ -96,10 +96,17 @@ class FinishedRun:
         return _there(self.folder / "seeds" / "masks" / f"{name}.png")
 
     def pseudo_mask(self, name: str) -> Path | None:
-        """The run's mask of a picture, with every pixel labelled: that of `crossfit`, if it was asked for, else that of affinity
-        and dense CRF. None if it is missing."""
-        stage = "crossfit" if (self.folder / "crossfit" / "metrics.json").is_file() else "masks"
-        return _there(self.folder / stage / "full" / f"{name}.png")
+        """The mask after affinity and dense CRF, with every pixel labelled; None if it is missing."""
+        return _there(self.folder / "masks" / "full" / f"{name}.png")
+
+    def crossfit_mask(self, name: str) -> Path | None:
+        """The mask by a network that had not learned it, with every pixel labelled; None if that was not asked for."""
+        done = (self.folder / "crossfit" / "metrics.json").is_file()
+        return _there(self.folder / "crossfit" / "full" / f"{name}.png") if done else None
+
+    def mask(self, name: str) -> Path | None:
+        """The run's mask of a picture, the best that there is of these two."""
+        return self.crossfit_mask(name) or self.pseudo_mask(name)
 
     @property
     def val_masks(self) -> Callable[[str], Path | None] | None:

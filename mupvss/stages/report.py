@@ -92,7 +92,7 @@ def _gallery(work: Work) -> str:
     parts: list[tuple[str, Dataset, Callable[[str], Path | None]]] = []
     if work.further is not None and (network := found.val_masks) is not None:
         parts.append(("Masks of unseen pictures, by the segmentation network, without tags", work.further, network))
-    parts.append(("Masks of tagged pictures, that it learned from", work.dataset, found.pseudo_mask))
+    parts.append(("Masks of tagged pictures, that it learned from", work.dataset, found.mask))
     text = ""
     for title, dataset, mask_of in parts:
         tagged = [sample for sample in evenly(dataset.samples, LOOKED_AT) if sample.tags]
@@ -173,7 +173,9 @@ def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str
     for title, stage, kind in columns:
         seeds = found.seeds(sample.name, kind, stage)
         cells.append("" if seeds is None else _show(heat(image, seeds.best()[0]), title))
-    for title, path in (("seed mask", found.seed_mask(sample.name)), ("pseudo-mask", found.pseudo_mask(sample.name))):
+    shown = {"seed mask": found.seed_mask, "pseudo-mask": found.pseudo_mask, "by another network": found.crossfit_mask}
+    for title, mask_of in shown.items():
+        path = mask_of(sample.name)
         cells.append("" if path is None else _show(overlay(image, read_label_image(path)), title))
     return cells
 

@@ -131,7 +131,7 @@ class Workspace:
         if mask is not None:
             return mask
         seeds = self._seeds_of_run(entry, self.predictor.kind)
-        path = None if seeds is None else self.finished.pseudo_mask(entry.name)
+        path = None if seeds is None else self.finished.mask(entry.name)
         if path is not None:
             return read_label_image(path)
         seeds = seeds or self._own_seeds(entry, self.predictor.kind)
