@@ -159,8 +159,14 @@ def _pictures(run: Run, dataset: Dataset, maps: str, offered: Mapping[str, Map])
         *((offered[kind].title, "seeds", kind) for kind in unrefined[:MAPS_SHOWN]),
     ]
     columns.append((offered[maps].title if maps in offered else maps, "seeds", maps))
-    header = ["picture", "tags", "truth", *(title for title, _, _ in columns), "seed mask", "pseudo-mask"]
+    header = ["picture", "tags", "truth", *(title for title, _, _ in columns), *_masks(FinishedRun(run.out))]
     return table(header, [_row(run, dataset, sample, columns) for sample in evenly(tagged, PICTURES)], "pictures")
+
+
+def _masks(found: FinishedRun) -> dict[str, Callable[[str], Path | None]]:
+    """The kinds of masks that are shown, by title."""
+    kinds = {"seed mask": found.seed_mask, "pseudo-mask": found.pseudo_mask}
+    return kinds | ({"by another network": found.crossfit_mask} if found.metrics("crossfit") else {})
 
 
 def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str, str, str]]) -> list[str]:
@@ -173,8 +179,7 @@ def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str
     for title, stage, kind in columns:
         seeds = found.seeds(sample.name, kind, stage)
         cells.append("" if seeds is None else _show(heat(image, seeds.best()[0]), title))
-    shown = {"seed mask": found.seed_mask, "pseudo-mask": found.pseudo_mask, "by another network": found.crossfit_mask}
-    for title, mask_of in shown.items():
+    for title, mask_of in _masks(found).items():
         path = mask_of(sample.name)
         cells.append("" if path is None else _show(overlay(image, read_label_image(path)), title))
     return cells
