@@ -165,8 +165,10 @@ def _pictures(run: Run, dataset: Dataset, maps: str, offered: Mapping[str, Map])
 
 def _masks(found: FinishedRun) -> dict[str, Callable[[str], Path | None]]:
     """The kinds of masks that are shown, by title."""
-    kinds = {"seed mask": found.seed_mask, "pseudo-mask": found.pseudo_mask}
-    return kinds | ({"by another network": found.crossfit_mask} if found.metrics("crossfit") else {})
+    kinds: dict[str, Callable[[str], Path | None]] = {"seed mask": found.seed_mask, "pseudo-mask": found.pseudo_mask}
+    if found.metrics("crossfit"):
+        kinds["by another network"] = found.crossfit_mask
+    return kinds
 
 
 def _row(run: Run, dataset: Dataset, sample: Sample, columns: Sequence[tuple[str, str, str]]) -> list[str]:
