@@ -169,13 +169,23 @@ ALONE: dict[str, Way] = {
     "own and nearest prototypes": Way(with_prototypes(nearest_of_class)),
     "centres": Way(centres("once")),
     "centres, weighed": Way(centres("once", weighed=True)),
+    "centres, twice": Way(centres("twice")),
+    "centres, more": Way(centres("more")),
     "search × centres": Way(times(plain, centres("once"))),
     "search × centres, weighed": Way(times(plain, centres("once", weighed=True))),
     "search × centres, twice": Way(times(plain, centres("twice"))),
     "search × centres, more": Way(times(plain, centres("more"))),
     "search × competition × centres": Way(times(plain, centres("once")), own={"competition": "times"}),
 }
-OF_ATTENTION = ("ours", "times competition", "centres", "search × centres", "search × centres, twice", "search × centres, more")
+OF_ATTENTION = (
+    "ours",
+    "times competition",
+    "centres",
+    "centres, twice",
+    "centres, more",
+    "search × centres",
+    "search × centres, twice",
+)
 WAYS: dict[str, Way] = {
     **ALONE,
     **{f"attention: {name}": dataclasses.replace(ALONE[name], make=attended(ALONE[name].make)) for name in OF_ATTENTION},
