@@ -25,7 +25,7 @@ SUMMARIES = {
     "seeds": "Search the pictures with the trained classifier, and score the maps.",
     "affinity": "Train the affinity that refines the maps.",
     "masks": "Make pseudo-masks from the maps: affinity, random walk, dense CRF.",
-    "crossfit": "Draw each mask anew by a network that has not learned it (needs crossfit.folds).",
+    "crossfit": "Draw each mask again, by a network that has not learned it (needs crossfit.folds).",
     "segment": "Train the segmentation network on the pseudo-masks.",
     "val": "Score the segmentation network on the pictures of the val split.",
     "report": "Write the report page from the stages that are finished.",
