@@ -40,7 +40,8 @@ def test_reactivation_in_loops():
 
 
 def test_reactivation_does_not_teach_the_map_itself():
-    patches, logits = torch.rand(1, 5, 6, requires_grad=True), torch.randn(1, 3, 5, requires_grad=True)
+    # Above zero: of a map that is negative throughout nothing is left to learn from.
+    patches, logits = torch.rand(1, 5, 6, requires_grad=True), torch.rand(1, 3, 5, requires_grad=True)
     weight = torch.randn(3, 6, requires_grad=True)
     reactivation(patches, logits, torch.tensor([[1.0, 0.0, 0.0]]), weight).backward()
     assert logits.grad is None
