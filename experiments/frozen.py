@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from trials import score_ways
 
 from mupvss.data.preprocess import resize_for_search, working_scale
 from mupvss.data.sample import Dataset, Sample
@@ -36,7 +37,6 @@ from mupvss.runtime.log import each
 from mupvss.search import maps as m
 from mupvss.search.multiscale import along_edges, canvas_size, cell_size, stretch, to_canvas, upright, views_of
 from mupvss.search.seeds import Seeds, seed_path, write_seeds
-from mupvss.stages.scoring import score_maps
 
 STEPS, RATE, DECAY = 400, 5e-3, 1e-4
 """Of the head's training, on all pictures at once."""
@@ -74,18 +74,12 @@ def main() -> None:
         learned = learn(network, dataset, search, config.model.image_size, config.model.patch_size)
         seconds, chosen = time.monotonic() - begin, Dataset(dataset.classes, dataset.samples[:: given.every])
         print(f"{run.name}: learned in {seconds:.0f} s", flush=True)
-        found: dict[str, list[float]] = {}
         with tempfile.TemporaryDirectory() as folder:
             for number, sample in enumerate(each(run.name, chosen.samples)):
                 made = search_one(network, sample, dataset, number * given.every, learned, search, config.model.patch_size)
                 for name, seeds in made.items():
                     write_seeds(seed_path(Path(folder), name, sample.name), seeds)
-            for name in WAYS:
-                scored = score_maps(chosen, Path(folder), name, config.data.background == "some", "middle")
-                assert scored.plain is not None
-                assert scored.oracle is not None
-                found[name] = [scored.plain.miou, scored.oracle.miou]
-                print(f"{run.name}  {name:20s} mask-free {scored.plain.miou:5.1f}  oracle {scored.oracle.miou:5.1f}", flush=True)
+            found = score_ways(run, chosen, Path(folder), WAYS, config.data.background == "some")
         if given.json is not None:
             with given.json.open("a") as stream:
                 stream.write(json.dumps({"run": run.name, "seconds": seconds, **found}) + "\n")

@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor
+from trials import score_ways
 
 from mupvss.data.preprocess import resize_for_search, working_scale
 from mupvss.data.sample import Dataset, Sample
@@ -45,7 +46,6 @@ from mupvss.search import maps as m
 from mupvss.search.multiscale import along_edges, canvas_size, cell_size, only_classes, stretch, to_canvas, upright, views_of
 from mupvss.search.seeds import Seeds, seed_path, write_seeds
 from mupvss.search.spatial_search import prototype_map
-from mupvss.stages.scoring import score_maps
 
 FOUND, NOT_FOUND = 0.6, 0.2
 """Patches over the first value of the stretched map are what the search found, those under the second what it did not."""
@@ -211,17 +211,11 @@ def main() -> None:
         predictor = Predictor.open(run / "train" / "model.safetensors", search, MupvssSearch())
         known = look(predictor, dataset)
         chosen = Dataset(dataset.classes, dataset.samples[:: given.every])
-        found: dict[str, list[float]] = {}
         with tempfile.TemporaryDirectory() as folder:
             for sample in each(run.name, chosen.samples):
                 for name, seeds in search_all_ways(predictor, sample, dataset, known, ways).items():
                     write_seeds(seed_path(Path(folder), name, sample.name), seeds)
-            for name in ways:
-                scored = score_maps(chosen, Path(folder), name, config.data.background == "some", "middle")
-                assert scored.plain is not None
-                assert scored.oracle is not None
-                found[name] = [scored.plain.miou, scored.oracle.miou]
-                print(f"{run.name}  {name:45s} mask-free {scored.plain.miou:5.1f}  oracle {scored.oracle.miou:5.1f}", flush=True)
+            found = score_ways(run, chosen, Path(folder), ways, config.data.background == "some")
         if given.json is not None:
             with given.json.open("a") as stream:
                 stream.write(json.dumps({"run": run.name, **found}) + "\n")

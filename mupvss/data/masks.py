@@ -69,10 +69,15 @@ def read_labelmap(path: Path) -> dict[str, Colour]:
     return {name: colour for name, colour in found.items() if name != "background" and colour != (0, 0, 0)}
 
 
+def labelmap_of(folder: Path) -> Path | None:
+    """The labelmap.txt in the folder of the masks or its parent; None if there is none."""
+    return next((place / LABELMAP for place in (folder, folder.parent) if (place / LABELMAP).is_file()), None)
+
+
 def named_ids(folder: Path, classes: Sequence[str] = ()) -> dict[Colour, int] | None:
     """Colour -> class id, from a labelmap.txt in the folder of the masks or its parent; None if there is none. Without classes,
     ids follow the order of that file; with classes, all other labels are background."""
-    path = next((place / LABELMAP for place in (folder, folder.parent) if (place / LABELMAP).is_file()), None)
+    path = labelmap_of(folder)
     if path is None:
         return None
     names = read_labelmap(path)

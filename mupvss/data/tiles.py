@@ -16,7 +16,17 @@ import numpy as np
 import tomli_w
 
 from mupvss.data.images import read_image
-from mupvss.data.masks import IGNORE, LABELMAP, Colour, highest_id, named_ids, read_label_image, read_labelmap, write_palette_png
+from mupvss.data.masks import (
+    IGNORE,
+    LABELMAP,
+    Colour,
+    highest_id,
+    labelmap_of,
+    named_ids,
+    read_label_image,
+    read_labelmap,
+    write_palette_png,
+)
 from mupvss.data.names import sample_name, stem
 from mupvss.data.summary import print_doubts
 from mupvss.data.tags import write_tags
@@ -185,7 +195,7 @@ def _meaning(masks: Path, colours: str, classes: Sequence[str]) -> Meaning:
     if colours == "isprs":
         ids = {colour: number for number, colour in enumerate(ISPRS.values(), 1)}
         return Meaning(tuple(ISPRS), ids | {(0, 0, 0): IGNORE}, "the ISPRS benchmark")
-    place = next((folder / LABELMAP for folder in (masks, masks.parent) if (folder / LABELMAP).is_file()), None)
+    place = labelmap_of(masks)
     names = tuple(read_labelmap(place)) if place is not None else ()
     if not classes and not names:
         raise DataError(f"{masks}: what do the class ids mean? Give --classes, or a {LABELMAP} beside the masks")

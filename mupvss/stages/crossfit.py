@@ -25,6 +25,7 @@ from mupvss.options import Section
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
+from mupvss.stages.masks import write_mask
 from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint, given_identity, reuse, stage_fingerprint
 from mupvss.stages.scoring import read_mask
 from mupvss.stages.segment import SegmentInputs, fit, has_background, segment_inputs
@@ -145,13 +146,11 @@ def keep_agreeing(work: Work) -> Metrics:
     matrices, counts = np.zeros((2, size, size), np.int64), np.zeros(4, np.int64)  # scored, kept, pixels, changed pixels
     for sample in team.share(dataset.samples):
         disputed = bool(sample.tags & kept.keys())
-        _finish(work, sample, disputed, background)
-        own = _read(work.folder / "full", sample)
-        counts += [sample.open_mask is not None, disputed, own.size, (own != _read(before / "full", sample)).sum()]
+        old, new = _read(before / "full", sample), _finish(work, sample, disputed, background)
+        counts += [sample.open_mask is not None, disputed, new.size, (new != old).sum()]
         if sample.open_mask is not None:
-            for matrix, folder in zip(matrices, (before, work.folder), strict=True):
-                mask = _read(folder / "full", sample)
-                matrix += confusion_matrix(mask, read_mask(sample, mask.shape), size)
+            truth = read_mask(sample, new.shape)
+            matrices += [confusion_matrix(mask, truth, size) for mask in (old, new)]
     matrices, (scored, kept_pictures, pixels, changed) = team.total(matrices), team.total(counts).tolist()
     named = ", ".join(f"{name} ({value:.0f} %)" for name, value in kept.items())
     warnings = [DISAGREES.format(named)] if kept else []
@@ -181,8 +180,8 @@ def _read(folder: Path, sample: Sample) -> np.ndarray:
     return read_label_image(folder / f"{sample.name}.png")
 
 
-def _finish(work: Work, sample: Sample, disputed: bool, background: bool) -> None:
-    """Writes a picture's three files: of its pseudo-mask if it is disputed, else of the new mask."""
+def _finish(work: Work, sample: Sample, disputed: bool, background: bool) -> np.ndarray:
+    """Writes a picture's three files, of its pseudo-mask if it is disputed, else of the new mask; -> the mask (H, W)."""
     if disputed:
         before = work.run.folder("masks")
         full, labels, sure = (_read(before / part, sample) for part in ("full", "labels", "confidence"))
@@ -190,10 +189,8 @@ def _finish(work: Work, sample: Sample, disputed: bool, background: bool) -> Non
         full, sure = _read(work.folder / "drawn", sample), _read(work.folder / "drawn-confidence", sample)
         unsure = (sure < 255 * UNSURE) | ((full == 0) & (not background))
         labels = np.where(unsure, IGNORE, full).astype(np.uint8)
-    name = f"{sample.name}.png"
-    write_palette_png(work.folder / "full" / name, full)
-    write_palette_png(work.folder / "labels" / name, labels)
-    write_grey_png(work.folder / "confidence" / name, sure)
+    write_mask(work.folder, sample.name, full, labels, sure)
+    return full
 
 
 CROSSFIT = Stage(

@@ -16,7 +16,7 @@ from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.sweep import BINS, best_threshold, threshold_histogram
 from mupvss.files import read_json
 from mupvss.masks.affinity_networks import load_affinity
-from mupvss.masks.pseudo import Refined, prepare_crf, pseudo_mask
+from mupvss.masks.pseudo import prepare_crf, pseudo_mask
 from mupvss.masks.random_walk import walked
 from mupvss.methods.checkpoint import read_info
 from mupvss.options import MasksConfig, Section
@@ -101,7 +101,7 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, back
         seeds = read_seeds(maps / f"{sample.name}.npz")
         image = np.array(sample.open_image())
         refined, labels = pseudo_mask(seeds, image, background, config)
-        write_mask(folder, sample.name, refined, labels)
+        write_mask(folder, sample.name, refined.labels(), labels, refined.confidence())
         ignored.append(float((labels == 255).mean()))
         drawn[:, [0, *seeds.ids]] += refined.drawn
         if sample.open_mask is not None:
@@ -122,11 +122,11 @@ def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, back
     return metrics
 
 
-def write_mask(folder: Path, name: str, refined: Refined, labels: np.ndarray) -> None:
-    """The three files of a picture."""
-    write_palette_png(folder / "full" / f"{name}.png", refined.labels())
+def write_mask(folder: Path, name: str, full: np.ndarray, labels: np.ndarray, confidence: np.ndarray) -> None:
+    """The three files of a picture, each (H, W) uint8."""
+    write_palette_png(folder / "full" / f"{name}.png", full)
     write_palette_png(folder / "labels" / f"{name}.png", labels)
-    write_grey_png(folder / "confidence" / f"{name}.png", refined.confidence())
+    write_grey_png(folder / "confidence" / f"{name}.png", confidence)
 
 
 MASKS = Stage(

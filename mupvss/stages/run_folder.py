@@ -189,14 +189,19 @@ def pictures_of(run: Run, purpose: Purpose) -> Dataset:
         return readable(dataset, config.data.unreadable, (run.checked_in or run.out) / CHECKED)
 
 
+def identities(stage: Stage, run: Run, dataset: Dataset, pictures: list[Any]) -> tuple[str, str]:
+    """The fingerprint of a stage of a run, and what identifies the masks that score it. pictures: see `dataset_identity`."""
+    after = [stage_fingerprint(run.folder(name)) for name in (*stage.after, *stage.also_after(run.config))]
+    truth = truth_identity(dataset, run.config.data) if stage.scores else ""
+    return known_by(stage, run.config, dataset, after, pictures), truth
+
+
 def run_stage(stage: Stage, run: Run) -> Metrics:
     """Does the stage's work unless its folder already holds the result; returns its metrics either way."""
     dataset = pictures_of(run, stage.pictures)
-    truth = truth_identity(dataset, run.config.data) if stage.scores else ""
-    after = [stage_fingerprint(run.folder(name)) for name in (*stage.after, *stage.also_after(run.config))]
     folder, team = run.folder(stage.name), processes()
     pictures = dataset_identity(dataset)
-    known = known_by(stage, run.config, dataset, after, pictures)
+    known, truth = identities(stage, run, dataset, pictures)
     if team.main:
         from mupvss.stages.earlier import take_over
 

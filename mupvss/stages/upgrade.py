@@ -24,10 +24,8 @@ from mupvss.stages.run_folder import (
     dataset_identity,
     finished,
     gather_metrics,
-    known_by,
+    identities,
     pictures_of,
-    stage_fingerprint,
-    truth_identity,
 )
 
 
@@ -73,9 +71,7 @@ def _upgraded(name: str, folder: Path, out: Path) -> tuple[str, bool]:
     stage, run = STAGES[name], Run(load_config(folder / "config.toml", trusted=False), out)
     prepare(run.config.seed, run.config.threads)
     dataset = pictures_of(run, stage.pictures)
-    after = [stage_fingerprint(run.folder(other)) for other in (*stage.after, *stage.also_after(run.config))]
-    known = known_by(stage, run.config, dataset, after, dataset_identity(dataset))
-    truth = truth_identity(dataset, run.config.data) if stage.scores else ""
+    known, truth = identities(stage, run, dataset, dataset_identity(dataset))
     if finished(folder, known, truth):
         return "up to date", True
     if take_over(stage, run, dataset, known, truth):
