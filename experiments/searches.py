@@ -12,7 +12,7 @@ threshold chosen without masks and with the best one (oracle). A way is named by
 - several prototypes per class: centres of the patches that the search found in all pictures with the tag, against centres of
   those that it did not find there; weighed by how rare each is in pictures without the tag; and the search times these.
 
-No way but the last, to compare with, uses the classifier's weights or maps.
+No way but the last ones, to compare with, uses the classifier's weights or maps.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ class Way:
     own: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     refined: bool = True
     raw: bool = False
+    joins: tuple[str, str] | None = None
+    """Instead of what `make` gives: the geometric mean of two other ways, which must be searched too."""
 
 
 def attended(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -177,6 +179,7 @@ ALONE: dict[str, Way] = {
     "search × centres, more": Way(times(plain, centres("more"))),
     "search × competition × centres": Way(times(plain, centres("once")), own={"competition": "times"}),
 }
+CLASSIFIER = "classifier × attention, refined"
 OF_ATTENTION = (
     "ours",
     "times competition",
@@ -189,7 +192,11 @@ OF_ATTENTION = (
 WAYS: dict[str, Way] = {
     **ALONE,
     **{f"attention: {name}": dataclasses.replace(ALONE[name], make=attended(ALONE[name].make)) for name in OF_ATTENTION},
-    "classifier × attention, refined": Way(lambda f, s, o, *rest: m.attended_cam(f, s, o)),
+    CLASSIFIER: Way(lambda f, s, o, *rest: m.attended_cam(f, s, o)),
+    **{
+        f"with classifier: {name}": Way(plain, joins=(f"attention: {name}", CLASSIFIER))
+        for name in ("ours", "centres", "centres, twice")
+    },
 }
 
 
@@ -296,7 +303,8 @@ def search_all_ways(
     classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
     cell = cell_size(image.size, search)
     size = canvas_size(*image.size, cell)
-    sums = {name: torch.zeros(len(classes), *size) for name in ways}
+    made = {name: way for name, way in ways.items() if way.joins is None}
+    sums = {name: torch.zeros(len(classes), *size) for name in made}
     base = working_scale(image.size, search.size)
     own = known.prototypes[sample.name].unsqueeze(0)
     for scale in search.scales if classes else ():
@@ -304,7 +312,7 @@ def search_all_ways(
         features = views_of(predictor.network, resized, search, need_attention=True)
         assert features.prototypes is not None
         common = dataclasses.replace(features, prototypes=own.expand_as(features.prototypes))
-        for name, way in ways.items():
+        for name, way in made.items():
             settings, options = search.model_copy(update=way.search), MupvssSearch(**way.own)
             chosen = only_classes(common if options.global_prototypes else features, classes)
             maps = way.make(chosen, settings, options, known, sample.name, classes)
@@ -314,12 +322,15 @@ def search_all_ways(
             elif way.refined:
                 maps = m._refined(maps, chosen, settings)
             sums[name] += to_canvas(upright(maps, features.grid), size)
-    found = {}
-    for name, way in ways.items():
+    drawn = {}
+    for name, way in made.items():
         settings = search.model_copy(update=way.search)
-        drawn = along_edges({name: stretch(sums[name])}, [name] if way.refined and classes else [], image, settings)[name]
-        found[name] = Seeds(np.array(classes, np.int16) + 1, drawn.numpy(), (image.height, image.width), cell)
-    return found
+        drawn |= along_edges({name: stretch(sums[name])}, [name] if way.refined and classes else [], image, settings)
+    for name, way in ways.items():
+        if way.joins is not None:
+            drawn[name] = (drawn[way.joins[0]] * drawn[way.joins[1]]).sqrt()
+    labels = np.array(classes, np.int16) + 1
+    return {name: Seeds(labels, maps.numpy(), (image.height, image.width), cell) for name, maps in drawn.items()}
 
 
 if __name__ == "__main__":

@@ -205,8 +205,8 @@ class CNNConfig(ModelConfig):
 class PEMConfig(Section):
     """Prototype Embedding Module: how prototypes and patches enrich each other in a block."""
 
-    blocks: Literal["all", "late", "none"] = "none"
-    """Blocks with a PEM; late: the last third."""
+    blocks: Literal["all", "late", "last", "none"] = "none"
+    """Blocks with a PEM; late: the last third; last: the last block."""
     logits: Literal["cosine", "dot"] = "cosine"
     """Similarity of two tokens; dot is the paper's."""
     temperature: float = Field(default=0.1, gt=0)
@@ -217,6 +217,14 @@ class PEMConfig(Section):
     """learned: one factor per block, starting at zero; open: full strength, as printed."""
     enriched: Literal["both", "prototypes", "patches"] = "both"
     """Which tokens are enriched: both, as printed, or one side."""
+    softmax: Literal["all", "other"] = added("all", neutral="all")
+    """Tokens that share a softmax: all, as printed; or only those of the other side, so that the many patches leave the few
+    prototypes their weight (ours)."""
+    nearest: int = added(0, neutral=0, ge=0)
+    """A token takes only from so many tokens of the other side, the most similar ones (ours). 0: from all."""
+    lengths: Literal["own", "matched"] = added("own", neutral="own")
+    """Length of what a token takes: as it comes; or the token's own length, since patches and prototypes of a pretrained ViT
+    differ in length (ours)."""
 
 
 class DenseTrainConfig(Section):

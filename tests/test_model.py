@@ -26,6 +26,9 @@ PEM_FORMS = [
     PEMConfig(logits="dot", temperature=1.0, threshold=0.3, gate="open"),
     PEMConfig(logits="dot", temperature=2.0, threshold=1e6, gate="open"),  # every row masked whole
     PEMConfig(temperature=0.05, threshold=0.2, gate="open"),
+    PEMConfig(gate="open", softmax="other"),
+    PEMConfig(gate="open", softmax="other", threshold=0.4, nearest=2),
+    PEMConfig(gate="open", nearest=2, lengths="matched"),
 ]
 
 
@@ -40,10 +43,13 @@ def pem_in_loops(patches, prototypes, config):
             a = z[i] @ z[j]
             if config.logits == "cosine":
                 a = a / (z[i].norm() * z[j].norm())
-            if a > config.threshold:
+            if a > config.threshold and (config.softmax == "all" or (i < n) != (j < n)):
                 row[j] = math.exp(a / config.temperature - 30)
-        for j, value in row.items():
-            weights[i, j] = value / sum(row.values())
+        shares = {j: value / sum(row.values()) for j, value in row.items()}
+        taken = {j: share for j, share in shares.items() if (i < n) != (j < n)}
+        largest = sorted(taken, key=taken.__getitem__, reverse=True)[: config.nearest or None]
+        for j in largest:
+            weights[i, j] = taken[j] * sum(taken.values()) / sum(taken[k] for k in largest)
     return weights[:n, n:], weights[n:, :n]
 
 
@@ -60,9 +66,13 @@ def test_pem_equals_the_formula(config):
     if config.gate == "learned":  # starts closed
         assert torch.equal(f, patches)
         assert torch.equal(p, prototypes)
-    else:
+    elif config.lengths == "own":
         torch.testing.assert_close(f, patches + fast[0] @ prototypes)
         torch.testing.assert_close(p, prototypes + fast[1] @ patches)
+    else:  # a mean of directions, as long as the token that takes it
+        unit_f, unit_p = (x / x.norm(dim=-1, keepdim=True) for x in (patches, prototypes))
+        torch.testing.assert_close(f, patches + patches.norm(dim=-1, keepdim=True) * (fast[0] @ unit_p))
+        torch.testing.assert_close(p, prototypes + prototypes.norm(dim=-1, keepdim=True) * (fast[1] @ unit_f))
 
 
 def test_pem_can_leave_one_side_as_it_is():
@@ -145,11 +155,11 @@ def test_every_backbone_takes_any_size_and_learns(backbone, method, extra):
 
 
 @pytest.mark.parametrize("choice", ["flatten", "pool", "copy"])
-@pytest.mark.parametrize("blocks", ["all", "late", "none"])
+@pytest.mark.parametrize("blocks", ["all", "late", "last", "none"])
 def test_every_choice_of_representation_runs(choice, blocks):
     small = ViTConfig(backbone="tiny", image_size=32)
     network = network_of(model=small, global_embedding=choice, pem=PEMConfig(blocks=blocks))
-    assert len(network.pem) == {"all": 12, "late": 4, "none": 0}[blocks]
+    assert len(network.pem) == {"all": 12, "late": 4, "last": 1, "none": 0}[blocks]
     prototypes = network(torch.randn(2, 3, 32, 32)).prototypes
     distance = (prototypes[:, 0] - prototypes[:, 1]).norm()
     assert distance > 1e-3  # copied tokens too: equal ones could never part

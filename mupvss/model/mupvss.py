@@ -106,4 +106,5 @@ def only_themselves(x: Tensor, first: int, end: int) -> Tensor:
 
 
 def _pem_blocks(which: str, depth: int) -> range:
-    return {"all": range(depth), "late": range(depth - depth // 3, depth), "none": range(0)}[which]
+    first = {"all": 0, "late": depth - depth // 3, "last": depth - 1, "none": depth}[which]
+    return range(first, depth)
