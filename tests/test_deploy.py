@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import info_of, network_of
+from helpers import info_of, knowing, network_of
 from PIL import Image
 
 from mupvss import load
@@ -42,7 +42,7 @@ def classifier(method):
     torch.manual_seed(0)
     model, own = METHODS[method]
     method = method.split(",")[0]
-    network, search = network_of(method, 3, model, **own).eval(), SearchConfig(scales=(1.0, 2.0), precision="fp32")
+    network, search = knowing(network_of(method, 3, model, **own).eval()), SearchConfig(scales=(1.0, 2.0), precision="fp32")
     return Predictor(network, info_of(CLASSES, method, model, **own), search, threshold=0.4, device="cpu")
 
 

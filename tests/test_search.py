@@ -11,7 +11,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import info_of, network_of, tiny
+from helpers import info_of, knowing, network_of, tiny
 from PIL import Image
 
 from mupvss.errors import DataError, UserError
@@ -47,7 +47,7 @@ def searched(network, picture, classes, kinds, config=PLAIN, method="mupvss", **
 @pytest.fixture
 def network():
     torch.manual_seed(0)
-    return network_of(pem=PEMConfig(blocks="late")).eval()
+    return knowing(network_of(pem=PEMConfig(blocks="late")).eval())
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ NETWORKS = {
 @pytest.mark.parametrize("method", NETWORKS)
 def test_every_kind_of_map(picture, method):
     torch.manual_seed(0)
-    network, offered = network_of(method, **NETWORKS[method]).eval(), find_method(method).offered()
+    network, offered = knowing(network_of(method, **NETWORKS[method]).eval()), find_method(method).offered()
     config = PLAIN.model_copy(update={"scales": (1.0, 0.5)})
     found = searched(network, picture, [2, 0], list(offered), config, method)
     assert list(found) == list(offered)
@@ -460,6 +460,8 @@ def test_two_witnesses_need_a_search_and_a_classifier():
     pair = ("attended_search_refined", "attended_cam_refined")
     for kind in ("search_and_cam_refined", *pair):
         assert witnesses(offered, kind) == pair
+    for kind in ("centres_and_cam_refined", "attended_centres_refined"):
+        assert witnesses(offered, kind) == ("attended_centres_refined", "attended_cam_refined")
     assert witnesses(offered, "attention") is None
     assert all(witnesses(find_method(name).offered(), kind) is None for name in ("vit-cam", "mctformer") for kind in ("cam",))
 

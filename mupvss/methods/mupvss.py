@@ -80,6 +80,9 @@ class MupvssSearch(Section):
     competition: Literal["none", "times", "alone"] = added("none", neutral="none")
     """How the prototypes of all classes, also of those that the picture is not tagged with, compete for a patch: not at all; as a
     factor on the decision (times); or without a decision (alone), for pictures without background."""
+    centres: int = added(4, neutral=4, ge=1)
+    """For the maps named after centres: number of vectors per class that stand for what is found in all pictures, and twice as
+    many for what is not (ours)."""
 
 
 def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bool) -> MuPVSSNetwork:
@@ -184,12 +187,18 @@ def shared(features: Features, options: MupvssSearch) -> Mapping[str, Tensor]:
 def maps() -> dict[str, Map]:
     from mupvss.search import maps as m
 
+    finder = "attended_search_refined"
     return {
         "attended_search_refined": m.Map("search × attention, refined", m.attended_search, refined=True),
         "search_refined": m.Map("search, refined", m.search, refined=True),
         "search": m.Map("search", m.search),
         "search_and_cam_refined": m.Map(
             "search and classifier together", joins=("attended_search_refined", "attended_cam_refined")
+        ),
+        "attended_centres_refined": m.Map("centres × attention, refined", m.attended_centres, refined=True, found_by=finder),
+        "centres_refined": m.Map("centres, refined", m.centres, refined=True, found_by=finder),
+        "centres_and_cam_refined": m.Map(
+            "centres and classifier together", joins=("attended_centres_refined", "attended_cam_refined")
         ),
         "attention_refined": m.Map("class attention, refined", m.root_attention, refined=True),
         "attended_cam_refined": m.Map("CAM × attention, refined", m.attended_cam, refined=True),

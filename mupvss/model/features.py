@@ -27,6 +27,10 @@ class Features:
     """Learned factor on the cosine of patch and prototype, a scalar; with the bias, P2P's decision."""
     decision_bias: Tensor | None = None
     """Learned bias per class (C,)."""
+    found_centres: Tensor | None = None
+    """What was found of each class in all pictures, of unit length (C, K, D); None before they were gathered."""
+    other_centres: Tensor | None = None
+    """What was not found there in pictures with the tag (C, L, D)."""
     token_score: Tensor | None = None
     """Mean over D of the prototypes or class tokens before the final norm (B, C); None for a method without them."""
     block_tokens: Tensor | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,18 @@ class MuPVSSNetwork(nn.Module):
         """Natural logarithm of the factor on the pooled similarity."""
         self.p2p_bias = nn.Parameter(torch.full((classes,), -1.0))
 
+    def remember(self, found: Tensor, other: Tensor) -> None:
+        """Keeps the centres (C, K, D) and (C, L, D) that were gathered from all pictures (`search/centres.py`) with the network,
+        so that they go wherever it goes."""
+        place = self.class_position.device
+        self.register_buffer("found_centres", found.to(place))
+        self.register_buffer("other_centres", other.to(place))
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        if "found_centres" in state_dict:
+            self.remember(*(torch.zeros_like(state_dict[name]) for name in ("found_centres", "other_centres")))
+        return super().load_state_dict(state_dict, strict, assign)
+
     def p2p_decision(self, affine: bool) -> tuple[Tensor | float, Tensor | float]:
         """Factor and bias per class (C,) that turn a similarity into P2P's logit: learned, or 1 and 0."""
         return (self.p2p_scale.exp(), self.p2p_bias) if affine else (1.0, 0.0)
@@ -91,6 +104,8 @@ class MuPVSSNetwork(nn.Module):
             # Detached, since only the search uses them; the loss uses the parameters themselves.
             decision_scale=self.p2p_scale.detach().exp(),
             decision_bias=self.p2p_bias.detach(),
+            found_centres=getattr(self, "found_centres", None),
+            other_centres=getattr(self, "other_centres", None),
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
             token_score=full_precision(x[:, n:m]).mean(-1),
             patch_attention=attention.patch.value,

@@ -96,6 +96,8 @@ def load_classifier(run: Path, device: str = "auto") -> Predictor:
     network, info = load_network(found.checkpoint("train"))
     search, options = found.search_settings or (None, None)
     predictor = Predictor(network, info, search, options, found.threshold, device)
+    if found.centres is not None:
+        predictor.remember(found.centres)
     predictor.calibration = found.calibration("train")
     predictor.run = run
     return predictor

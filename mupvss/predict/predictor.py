@@ -13,9 +13,12 @@ from PIL import Image
 from torch import nn
 
 from mupvss.data.preprocess import MAX_SEARCH_PIXELS, normalise, reduced, reduction, resize_for_search
+from mupvss.errors import CheckpointError
 from mupvss.methods.checkpoint import ModelInfo, load_network, save_model, search_settings
+from mupvss.model.checkpoint import load_tensors
 from mupvss.model.features import Features
 from mupvss.model.licences import Origin
+from mupvss.model.mupvss import MuPVSSNetwork
 from mupvss.options import SearchConfig, Section
 from mupvss.predict.calibration import calibration_of, calibration_settings
 from mupvss.predict.hub import SharedPredictor
@@ -68,6 +71,16 @@ class Predictor(SharedPredictor, PicturePredictor):
         device: str = "auto",
     ) -> Predictor:
         return cls(*load_network(checkpoint), search, options, threshold, device)
+
+    def remember(self, centres: Path) -> None:
+        """Gives the network the centres that the stage `seeds` gathered. CheckpointError if they are of another network."""
+        tensors, header = load_tensors(centres)
+        found, other = (tensors.get(name) for name in ("found", "other"))
+        network: Any = self.network
+        fits = isinstance(network, MuPVSSNetwork) and header.get("classes") == list(self.classes)
+        if not fits or found is None or other is None or {found.shape[-1], other.shape[-1]} != {network.backbone.width}:
+            raise CheckpointError(f"{centres}: centres of another network than the run has now; run 'mupvss seeds' again")
+        network.remember(found, other)
 
     def save_checkpoint(self, path: Path) -> None:
         save_model(path, self.network, self.info)
@@ -146,7 +159,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         return [name for name in self.classes if scores[name] >= 0.5]
 
     @torch.no_grad()
-    def features(self, image: Image.Image, size: float = 1.0, mirror: bool = False) -> Features:
+    def features(self, image: Image.Image, size: float = 1.0, mirror: bool = False, need_attention: bool = False) -> Features:
         """One pass over the whole picture, resized to the area of a square of `size` times the training's side. mirror: add the
         mirrored picture, so that B = 2."""
         model = self.info.model
@@ -154,7 +167,7 @@ class Predictor(SharedPredictor, PicturePredictor):
         tensor = normalise(resize_for_search(image, scale, model.patch_size))
         views = torch.stack((tensor, tensor.flip(-1))) if mirror else tensor.unsqueeze(0)
         with autocast(self.device, self.config.precision):
-            return self.network(views.to(self.device))
+            return self.network(views.to(self.device), need_attention=need_attention)
 
     @torch.no_grad()
     def scores(self, image: Image.Image) -> dict[str, float]:

@@ -17,6 +17,8 @@ from mupvss.predict.calibration import Calibration, calibration_of
 from mupvss.search.given import GIVEN
 from mupvss.search.seeds import Seeds, read_seeds, seed_path
 
+CENTRES, CENTRES_FILE = "centres", "centres.safetensors"
+"""Folder and file of the stage `seeds` for the centres of all pictures, where its maps need them."""
 CALIBRATION = "calibration.json"
 """File of the stage `val`: by network, how to calibrate its scores, and how reliable they are."""
 
@@ -66,6 +68,11 @@ class FinishedRun:
         """Of the scores of a network, `segment` or `train`; None if they were not tested."""
         path = self.folder / "val" / CALIBRATION
         return calibration_of({"calibration": read_json(path).get(network)}) if path.is_file() else None
+
+    @property
+    def centres(self) -> Path | None:
+        """The centres of all pictures, which its maps are searched with; None if its maps need none."""
+        return _there(self.folder / "seeds" / CENTRES / CENTRES_FILE)
 
     @cached_property
     def maps(self) -> str | None:

@@ -1,9 +1,9 @@
 """The maps that a network can give, each built from one forward pass. Every method says in its own file which of them it offers.
 
-Their names follow one rule. The base is where the map comes from: `search` (prototypes against patches), `cam` (the patch
-classifier), `recam`, `attention` (what prototypes or class tokens attend to in the blocks). The prefix `attended_` multiplies it
-by that attention. The suffix `_spread` averages it once over self-attention, the usual transformer refinement; `_refined` refines
-it over patches by affinity, and over pixels.
+Their names follow one rule. The base is where the map comes from: `search` (prototypes against patches), `centres` (what was
+found in all pictures against patches), `cam` (the patch classifier), `recam`, `attention` (what prototypes or class tokens attend
+to in the blocks). The prefix `attended_` multiplies it by that attention. The suffix `_spread` averages it once over
+self-attention, the usual transformer refinement; `_refined` refines it over patches by affinity, and over pixels.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mupvss.errors import UserError
 from mupvss.model.features import Features
 from mupvss.options import SearchOptions
 from mupvss.search.affinity import Kind, affinity, refine
-from mupvss.search.spatial_search import competition_map, prototype_map
+from mupvss.search.spatial_search import centres_map, competition_map, prototype_map
 
 MapFunction = Callable[[Features, SearchOptions, Any], Tensor]
 """(features, options, the method's own options) -> maps (B, C, N), >= 0, not refined."""
@@ -35,6 +36,8 @@ class Map:
     """Whether patch and pixel affinity refine what `make` gives."""
     joins: tuple[str, str] | None = None
     """Instead of `make`: the two finished kinds of which it is the geometric mean."""
+    found_by: str | None = None
+    """The kind by which centres are gathered before any picture gets this one (`centres.py`)."""
 
     def __call__(self, features: Features, search: SearchOptions, options: Any) -> Tensor:
         assert self.make is not None
@@ -100,6 +103,37 @@ def _decided(features: Features, prototypes: Tensor, options: Any) -> Tensor:
 def attended_search(features: Features, options: SearchOptions, own: Any) -> Tensor:
     """The search times the root of what the prototypes attend to in the blocks. No classifier map."""
     return root_attention(features, options, own) * search(features, options, own)
+
+
+def centres(features: Features, search_options: SearchOptions, options: Any) -> Tensor:
+    """The search with the centres of all pictures in place of the picture's own prototypes; with those, for a class that has no
+    centres. No classifier map."""
+    if features.found_centres is None or features.other_centres is None:
+        raise UserError(
+            "these maps need the centres of all pictures, which the stage 'seeds' gathers and this network does not have: "
+            "give the folder of the run, and run 'mupvss seeds' if it was not searched yet"
+        )
+    found, other = features.found_centres, features.other_centres
+    return torch.where(
+        usable_centres(found, other).unsqueeze(-1),
+        centres_map(features.patches, found, other),
+        search(features, search_options, options),
+    )
+
+
+def usable_centres(found: Tensor, other: Tensor) -> Tensor:
+    """(C, K, D) and (C, L, D) -> (C,) bool: whether a class has centres of what was found and of what was not."""
+    return found.abs().amax((1, 2)).gt(0) & other.abs().amax((1, 2)).gt(0)
+
+
+def attended_centres(features: Features, search_options: SearchOptions, options: Any) -> Tensor:
+    """The same times the root of what the prototypes attend to in the blocks. No classifier map."""
+    return root_attention(features, search_options, options) * centres(features, search_options, options)
+
+
+def finder_of(offered: Mapping[str, Map], kinds: Sequence[str]) -> str | None:
+    """The kind by which centres must be gathered for these; None if none of them needs centres."""
+    return next((finder for kind in parts_of(offered, kinds) if (finder := offered[kind].found_by) is not None), None)
 
 
 def parts_of(offered: Mapping[str, Map], kinds: Sequence[str]) -> list[str]:

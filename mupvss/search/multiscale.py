@@ -186,6 +186,8 @@ def only_classes(features: Features, classes: Sequence[int]) -> Features:
         prototypes=pick(features.prototypes),
         rivals=features.prototypes,
         decision_bias=None if features.decision_bias is None else features.decision_bias[index],
+        found_centres=None if features.found_centres is None else features.found_centres[index],
+        other_centres=None if features.other_centres is None else features.other_centres[index],
         token_score=pick(features.token_score),
         reactivated_logits=pick(features.reactivated_logits),
         class_attention=pick(features.class_attention),

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mupvss.ops import rival_logits
+
+SHARPNESS = 20.0
+"""Factor on the cosines between a patch and the centres."""
 
 
 def prototype_map(patches: Tensor, prototypes: Tensor, scale: Tensor | float = 1.0, bias: Tensor | float = 0.0) -> Tensor:
@@ -41,3 +47,23 @@ def competition_map(patches: Tensor, prototypes: Tensor, rivals: Tensor) -> Tens
     """
     every = rival_logits(patches, rivals, rivals)
     return (rival_logits(patches, prototypes, rivals) - every.logsumexp(1, keepdim=True)).exp()
+
+
+def centres_map(patches: Tensor, found: Tensor, other: Tensor) -> Tensor:
+    """Whether a patch resembles a centre of what was found of a class more than one of what was not (ours, `centres.py`).
+
+    Args:
+        patches: F, (B, N, D).
+        found: Centres of what was found, of unit length, (C, K, D).
+        other: Centres of what was not found in pictures with the tag, (C, L, D).
+
+    Returns:
+        (B, C, N), in [0, 1]; a patch as near to both has 0.5.
+    """
+    unit = F.normalize(patches.float(), dim=-1)
+    # The mean over the centres, not the sum, so that the larger number has no say.
+    near, far = (
+        torch.einsum("bnd,ckd->bckn", SHARPNESS * unit, part.float()).logsumexp(2) - math.log(part.shape[1])
+        for part in (found, other)
+    )
+    return (near - far).sigmoid()

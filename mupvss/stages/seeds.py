@@ -14,13 +14,16 @@ from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import write_json
+from mupvss.model.checkpoint import save_tensors
 from mupvss.options import SearchConfig, SearchOptions, Section, added
 from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import CENTRES, CENTRES_FILE
 from mupvss.runtime.device import computed_in, device_name
 from mupvss.runtime.log import console, each
 from mupvss.runtime.processes import processes
+from mupvss.search.centres import gather, pictures_of_classes, seen
 from mupvss.search.given import GIVEN, HALF, GivenSeeds
-from mupvss.search.maps import witnesses
+from mupvss.search.maps import finder_of, witnesses
 from mupvss.search.seeds import read_seeds, seed_path, write_seeds
 from mupvss.search.threshold import Choice, disagreements
 from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint, reuse, stage_fingerprint
@@ -59,7 +62,7 @@ def cam_inputs(config: RunConfig) -> CamInputs:
 
 
 def seeds(work: Work) -> Metrics:
-    """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png."""
+    """-> maps/KIND/NAME.npz, kinds.json and, at the mask-free threshold, masks/NAME.png; centres/, if a kind needs them."""
     inputs, dataset, folder = work.inputs, work.dataset, work.folder
     if inputs.search.given is not None:
         return take_given(work, GivenSeeds(inputs.search.given, dataset))
@@ -67,7 +70,9 @@ def seeds(work: Work) -> Metrics:
     if processes().main:
         search = inputs.search.model_copy(update={name: SearchConfig.model_fields[name].default for name in OF_THE_SCORES})
         network = stage_fingerprint(work.run.folder("train"))
-        reuse(folder, "maps", fingerprint(SEEDS.revision, network, work.pictures, search, inputs.options))
+        known = fingerprint(SEEDS.revision, network, work.pictures, search, inputs.options)
+        reuse(folder, CENTRES, known)
+        reuse(folder, "maps", known)
     processes().wait()
     found, agreement = scored(predictor, dataset, folder, inputs)
     chosen = found[predictor.kind]
@@ -118,6 +123,7 @@ def scored(
     """
     joined = predictor.maps[predictor.kind].joins or ()
     kinds = sorted({*predictor.kinds, predictor.kind, *joined})
+    gather_centres(predictor, dataset, kinds, folder)
     search_all(predictor, dataset, kinds, folder)
     background, rule = inputs.background == "some", inputs.search.threshold
     found = {kind: score_maps(dataset, folder, kind, background, rule) for kind in kinds}
@@ -150,6 +156,28 @@ def cam(work: Work) -> Metrics:
             metrics |= {f"{prefix}oracle": found.oracle.miou, f"{prefix}miou": found.plain.miou}
             metrics[f"{prefix}threshold"] = found.threshold
     return metrics
+
+
+def gather_centres(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:
+    """Where a kind of map needs the centres of all pictures, the network gets them: those of folder/centres, which is written if
+    it is missing."""
+    finder = finder_of(predictor.maps, kinds)
+    if finder is None:
+        return
+    path = folder / CENTRES / CENTRES_FILE
+    if processes().from_main(not path.is_file()):
+        known = []
+        for sample in each("gathering centres", pictures_of_classes(dataset)):
+            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+            features = predictor.features(sample.open_image(), need_attention=True)
+            known.append(seen(features, classes, predictor.maps, finder, predictor.config, predictor.options))
+        everyone = processes().in_order(known)
+        if processes().main:
+            own: Any = predictor.options
+            centres = gather(everyone, len(dataset.classes), own.centres)
+            save_tensors(path, centres._asdict(), {"classes": list(dataset.classes)})
+        processes().wait()
+    predictor.remember(path)
 
 
 def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], folder: Path) -> None:

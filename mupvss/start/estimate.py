@@ -23,7 +23,7 @@ from mupvss.methods import find_method
 from mupvss.options import HeadAffinity
 from mupvss.runtime.device import autocast, own_cores, pick_device, prepare
 from mupvss.runtime.log import console, progress_bar
-from mupvss.search.maps import asked_kinds, chosen_kind
+from mupvss.search.maps import asked_kinds, chosen_kind, finder_of
 from mupvss.search.multiscale import cell_size, search_maps
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import build_segmenter
@@ -58,7 +58,7 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
     picture = sorted((samples[i].open_image() for i in _evenly(len(samples))), key=lambda p: p.width * p.height)[1]
     device = pick_device(config.device)
     method, model, options = find_method(config.method), config.model, config.options
-    network = method.build(model, options, len(dataset.classes), False).to(device)
+    network: Any = method.build(model, options, len(dataset.classes), False).to(device)
     images = torch.randn(BATCH, 3, model.image_size, model.image_size, device=device)
     tags = torch.ones(len(images), len(dataset.classes), device=device)
     seeds: list[Seeds] = []
@@ -74,6 +74,8 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         offered = method.offered()
         kinds = tuple(dict.fromkeys((chosen_kind(offered, config.search.maps), *asked_kinds(offered, config.search.kinds))))
         sizes = (config.model.patch_size, model.image_size)
+        if finder_of(offered, kinds) is not None:  # the values do not matter to the time
+            network.remember(*(torch.randn(len(dataset.classes), n, network.backbone.width) for n in (4, 8)))
         settings = (offered, config.search, config.search_options, *sizes, method.shared)
         maps = search_maps(network.eval(), picture, tagged, kinds, *settings)[kinds[0]].numpy()
         ids = np.array(tagged, np.int16) + 1
