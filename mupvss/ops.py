@@ -81,6 +81,12 @@ def gwrp(scores: Tensor, decay: float) -> Tensor:
     return (ranked * weights).sum(-1) / weights.sum()
 
 
+def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
+    """Scores and weights (..., N), weights at least 0 -> the mean (...), in float32: products of attentions underflow in less."""
+    weights = full_precision(weights)
+    return (full_precision(scores) * weights).sum(-1) / weights.sum(-1).clamp_min(1e-12)
+
+
 def enlarged(one: Tensor, size: tuple[int, int]) -> Tensor:
     """One map (h, w) -> (H, W), bilinear."""
     if tuple(one.shape) == size:

@@ -33,6 +33,7 @@ METHODS = {
         {"prototypes_seen": False},
     ),
     "mctformer": (VIT, {}),
+    "mctformer, pooled": (VIT, {"pooling": "attention"}),
     "vit-cam": (VIT, {}),
     "recam": (CNNConfig(backbone="resnet38", channels=1 / 32), {}),
 }

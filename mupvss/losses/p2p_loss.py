@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mupvss.losses.classification_loss import classification
-from mupvss.ops import full_precision, gwrp, rescaled_decay
+from mupvss.ops import full_precision, gwrp, rescaled_decay, weighted_mean
+
+Pooling = Literal["gwrp", "mean", "sum", "attention"]
 
 
 def similarity(patches: Tensor, prototypes: Tensor) -> Tensor:
@@ -33,9 +35,17 @@ def over_threshold(scores: Tensor, threshold: float) -> Tensor:
 
 
 def pool(
-    scores: Tensor, how: Literal["gwrp", "mean", "sum"] = "gwrp", decay: float = 0.995, reference_patches: int = 784
+    scores: Tensor,
+    how: Pooling = "gwrp",
+    decay: float = 0.995,
+    reference_patches: int = 784,
+    attention: Tensor | None = None,
 ) -> Tensor:
-    """Scores (B, C, N) pooled over the patches -> (B, C)."""
+    """Scores (B, C, N) pooled over the patches -> (B, C). attention (B, C, N): the weights of the pooling of that name."""
+    if how == "attention":
+        if attention is None:
+            raise ValueError("pooling by attention needs the attention")
+        return weighted_mean(scores, attention)
     if how == "sum":
         return scores.sum(-1)
     if how == "mean":
@@ -48,11 +58,12 @@ def p2p(
     prototypes: Tensor,
     tags: Tensor,
     threshold: float | None = None,
-    how: Literal["gwrp", "mean", "sum"] = "gwrp",
+    how: Pooling = "gwrp",
     scale: Tensor | float = 1.0,
     bias: Tensor | float = 0.0,
     decay: float = 0.995,
     reference_patches: int = 784,
+    attention: Tensor | None = None,
 ) -> Tensor:
     """Classification by scale * pool(cosines) + bias (paper, Sec. 3.2). As printed: threshold tau, how "sum", scale 1, bias 0.
 
@@ -66,6 +77,7 @@ def p2p(
         bias: Added to them: one number, or one per class (C,).
         decay: Decay per rank of GWRP, for `reference_patches` patches.
         reference_patches: Number of patches that `decay` is given for. 0: use it for any number.
+        attention: What the prototypes attend to, (B, C, N), for the pooling of that name.
 
     Returns:
         A scalar, at least 0.
@@ -73,4 +85,4 @@ def p2p(
     scores = similarity(patches, prototypes)
     if threshold is not None:
         scores = over_threshold(scores, threshold)
-    return classification(scale * pool(scores, how, decay, reference_patches) + bias, tags)
+    return classification(scale * pool(scores, how, decay, reference_patches, attention) + bias, tags)

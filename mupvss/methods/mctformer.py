@@ -7,12 +7,12 @@ The plus variant adds a contrast between the class tokens of every block (`token
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from mupvss.methods.method import Losses, Method
-from mupvss.options import Fraction, Section, ViTConfig
+from mupvss.options import Fraction, Section, ViTConfig, added
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ class MctformerOptions(Section):
     """Fraction of the blocks, from the first, that the class attention leaves out."""
     token_contrast: float = Field(default=0.0, ge=0)
     """Weight of MCTformer+'s contrast between class tokens."""
+    pooling: Literal["gwrp", "attention"] = added("gwrp", neutral="gwrp")
+    """How the patch classifier's values become one per class: by rank, or weighted by what the class token attends to."""
 
 
 def build(model: ViTConfig, options: MctformerOptions, classes: int, pretrained: bool) -> MCTformerNetwork:
@@ -34,7 +36,7 @@ def build(model: ViTConfig, options: MctformerOptions, classes: int, pretrained:
     from mupvss.model.mctformer import MCTformerNetwork
 
     backbone = build_vit(model, pretrained)
-    return MCTformerNetwork(backbone, head_for(backbone, model, classes), classes, options.attention_skip)
+    return MCTformerNetwork(backbone, head_for(backbone, model, classes), classes, options.attention_skip, options.pooling)
 
 
 def losses(network: MCTformerNetwork, features: Features, tags: Tensor, options: MctformerOptions, progress: float) -> Losses:

@@ -39,6 +39,8 @@ class MupvssOptions(Section):
     prototypes_seen: bool = added(True, neutral=True)
     """Whether patches attend to the prototypes in the blocks. Without it, prototypes only ask, and patches stay free of what the
     classes have found elsewhere in the picture (ours)."""
+    pooling: Literal["gwrp", "attention"] = added("gwrp", neutral="gwrp")
+    """How the patch classifier's values become one per class: by rank, or weighted by what the prototype attends to (ours)."""
     attention_skip: Fraction = 0.25
     """Fraction of the blocks, from the first, that the class attention leaves out."""
     pem: PEMConfig = PEMConfig()
@@ -52,8 +54,8 @@ class MupvssOptions(Section):
     """Reduction over the pairs of CCP and CIP; sum is the paper's."""
     cip_form: Literal["shifted", "literal"] = "shifted"
     """shifted: log((1+cos)/2), defined everywhere; literal: log cos, the paper's."""
-    p2p_pool: Literal["gwrp", "mean", "sum"] = "gwrp"
-    """Pooling of the patch similarities; sum is the paper's."""
+    p2p_pool: Literal["gwrp", "mean", "sum", "attention"] = "gwrp"
+    """Pooling of the patch similarities; sum is the paper's. attention: weighted by what the picture's prototype attends to."""
     p2p_threshold: float | None = None
     """Similarities at or below it count as zero (tau_P2P). Default: no threshold."""
     p2p_affine: bool = True
@@ -100,6 +102,8 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
         attention_skip=options.attention_skip,
         pem=options.pem,
         prototypes_seen=options.prototypes_seen,
+        pooling=options.pooling,
+        attended_loss=options.p2p > 0 and options.p2p_pool == "attention",
     )
 
 
@@ -152,7 +156,8 @@ def _p2p(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: T
 
     scale, bias = network.p2p_decision(options.p2p_affine)
     decay, reference = network.head.decay, network.head.reference_patches
-    return p2p(features.patches, prototypes, tags, options.p2p_threshold, options.p2p_pool, scale, bias, decay, reference)
+    pooled = (options.p2p_threshold, options.p2p_pool, scale, bias, decay, reference, features.class_attention)
+    return p2p(features.patches, prototypes, tags, *pooled)
 
 
 def _competition(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:

@@ -6,6 +6,8 @@ variant (Xu et al. 2024) adds a contrast between the class tokens of every block
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +18,16 @@ from mupvss.ops import full_precision
 
 
 class MCTformerNetwork(nn.Module):
-    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, attention_skip: float = 0.25) -> None:
+    def __init__(
+        self,
+        backbone: VisionTransformer,
+        head: PatchHead,
+        classes: int,
+        attention_skip: float = 0.25,
+        pooling: Literal["gwrp", "attention"] = "gwrp",
+    ) -> None:
         super().__init__()
+        self.pooling = pooling
         self.backbone, self.head = backbone, head
         self.attention_from = first_attention_block(attention_skip, len(backbone.blocks))
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
@@ -32,6 +42,7 @@ class MCTformerNetwork(nn.Module):
         tokens = (vit.class_token() + self.class_position).expand(images.shape[0], -1, -1)
         x = torch.cat((patches, tokens, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, c, self.attention_from)
+        need_attention = need_attention or self.pooling == "attention"
         per_block = []
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention, rotation)
@@ -44,7 +55,7 @@ class MCTformerNetwork(nn.Module):
             grid=grid,
             patches=patches,
             patch_logits=logits,
-            patch_score=self.head.pool(logits),
+            patch_score=self.head.pool(logits, attention.token.value if self.pooling == "attention" else None),
             token_score=full_precision(x[:, n : n + c]).mean(-1),
             block_tokens=torch.stack(per_block),
             patch_attention=attention.patch.value,

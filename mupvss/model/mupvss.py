@@ -30,11 +30,14 @@ class MuPVSSNetwork(nn.Module):
         attention_skip: float = 0.25,
         pem: PEMConfig | None = None,
         prototypes_seen: bool = True,
+        pooling: Literal["gwrp", "attention"] = "gwrp",
+        attended_loss: bool = False,
     ) -> None:
         """The options are explained in `methods/mupvss.py`."""
         super().__init__()
         pem = pem or PEMConfig()
-        self.backbone, self.head, self.prototypes_seen = backbone, head, prototypes_seen
+        self.backbone, self.head, self.prototypes_seen, self.pooling = backbone, head, prototypes_seen, pooling
+        self.attended_loss = attended_loss
         self.token_start, self.global_scale, self.attention_skip = token_start, global_scale, attention_skip
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
         # Base-R copies one token C times; equal tokens have a cosine gradient of zero, so they start a little apart.
@@ -76,7 +79,9 @@ class MuPVSSNetwork(nn.Module):
         return start
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
-        """images (B, 3, H, W), normalised -> Features with prototypes; attention maps only if asked for."""
+        """images (B, 3, H, W), normalised -> Features with prototypes; attention maps only if asked for, or if something is
+        pooled by them."""
+        need_attention = need_attention or self.pooling == "attention" or (self.training and self.attended_loss)
         vit = self.backbone
         patches, grid = vit.embed(images)
         rotation = vit.rotation(grid)
@@ -99,7 +104,7 @@ class MuPVSSNetwork(nn.Module):
             grid=grid,
             patches=patches,
             patch_logits=logits,
-            patch_score=self.head.pool(logits),
+            patch_score=self.head.pool(logits, attention.token.value if self.pooling == "attention" else None),
             prototypes=prototypes,
             # Detached, since only the search uses them; the loss uses the parameters themselves.
             decision_scale=self.p2p_scale.detach().exp(),

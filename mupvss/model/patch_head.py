@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mupvss.ops import full_precision, gwrp, rescaled_decay
+from mupvss.ops import full_precision, gwrp, rescaled_decay, weighted_mean
 
 
 class PatchHead(nn.Module):
@@ -21,6 +21,9 @@ class PatchHead(nn.Module):
         square = patches.transpose(1, 2).unflatten(2, grid)  # (B, D, h, w)
         return self.conv(square).flatten(2)
 
-    def pool(self, logits: Tensor) -> Tensor:
-        """logits (B, C, N) -> one logit per class (B, C), in float32."""
+    def pool(self, logits: Tensor, attention: Tensor | None = None) -> Tensor:
+        """logits (B, C, N) -> one logit per class (B, C), in float32: by GWRP, or weighted by what the class's token attends to,
+        (B, C, N)."""
+        if attention is not None:
+            return weighted_mean(logits, attention)
         return gwrp(full_precision(logits), rescaled_decay(self.decay, self.reference_patches, logits.shape[-1]))

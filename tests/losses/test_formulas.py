@@ -71,6 +71,20 @@ def test_p2p_is_the_printed_sum(patches, prototypes, tags):
     assert p2p(patches, prototypes, tags, threshold=threshold, how="sum").item() == pytest.approx(total / (B * C), abs=1e-10)
 
 
+def test_p2p_pools_by_attention(patches, prototypes, tags):
+    attention = torch.rand(len(patches), prototypes.shape[1], patches.shape[1], dtype=patches.dtype)
+    total = 0.0
+    for b in range(B):
+        for c in range(C):
+            weights = attention[b, c] / attention[b, c].sum()
+            pooled = sum(float(weights[n] * torch.cosine_similarity(patches[b, n], prototypes[b, c], dim=0)) for n in range(N))
+            total += math.log(1 + math.exp(-pooled if tags[b, c] else pooled))
+    found = p2p(patches, prototypes, tags, how="attention", attention=attention)
+    assert found.item() == pytest.approx(total / (B * C), abs=1e-9)
+    with pytest.raises(ValueError, match="needs the attention"):
+        p2p(patches, prototypes, tags, how="attention")
+
+
 def test_p2p_pools_by_rank(patches, prototypes, tags):
     decay = 0.7
     total = 0.0
