@@ -3,7 +3,7 @@
     python experiments/wrong_tags.py TAGS OUT --classes cat dog ... --share 0.05 [--seed 0]
 
 In the given share of the pictures that have one of the classes, one tag of these is replaced by another class that the picture
-does not have: what is there loses its tag, and what is not there gets one. Everything else stays as it is. A larger share with the
+does not have: what is there loses its tag, and what is not there gets one. All else stays as it is. A larger share with the
 same seed has all the wrong tags of a smaller one.
 """
 
