@@ -23,12 +23,11 @@ import json
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 from torch import Tensor
 from trials import score_ways
 
@@ -43,27 +42,24 @@ from mupvss.predict.run import FinishedRun
 from mupvss.runtime.device import prepare
 from mupvss.runtime.log import each
 from mupvss.search import maps as m
+from mupvss.search.centres import Centres, Seen, gather, gather_once, seen
 from mupvss.search.multiscale import along_edges, canvas_size, cell_size, only_classes, stretch, to_canvas, upright, views_of
 from mupvss.search.seeds import Seeds, seed_path, write_seeds
-from mupvss.search.spatial_search import prototype_map
+from mupvss.search.spatial_search import SHARPNESS, centres_map, prototype_map
 
-FOUND, NOT_FOUND = 0.6, 0.2
-"""Patches over the first value of the stretched map are what the search found, those under the second what it did not."""
 CENTRES = 4
 """Per class, of what was found; twice as many of what was not."""
 NEAREST = 5
-SHARPNESS = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Centres:
-    found: Tensor
-    """Of what was found, (C, K, D)."""
-    left: Tensor
-    """Of what was not found in pictures with the tag, (C, 2 K, D)."""
+class Weighed:
+    """Centres, and how rare they are without the tag."""
+
+    centres: Centres
     rarity: Tensor
-    """(C, K): of the patches nearest to a centre, the logarithm of how much more often they come from pictures with the tag than
-    pictures have it, at least 0."""
+    """(C, K): of the patches nearest to a centre of what was found, the logarithm of how much more often they come from pictures
+    with the tag than pictures have it, at least 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Known:
     prototypes: Mapping[str, Tensor]
     """By picture, of unit length, (C, D)."""
     tags: Mapping[str, list[int]]
-    centres: Mapping[str, Centres]
+    centres: Mapping[str, Weighed]
     """By how they were made."""
 
 
@@ -136,14 +132,14 @@ def centres(which: str, weighed: bool = False) -> Callable[..., Tensor]:
     return make
 
 
-def nearer_to_found(patches: Tensor, known: Centres, classes: list[int], weighed: bool = False) -> Tensor:
-    """(B, N, D) -> (B, C, N) in [0, 1]: whether a patch resembles a centre of what was found more than one of what was not."""
-    unit = F.normalize(patches.float(), dim=-1)
-    there = SHARPNESS * torch.einsum("bnd,ckd->bckn", unit, known.found[classes])
-    if weighed:
-        there = there + known.rarity[classes].clamp_min(1e-3).log()[None, :, :, None]
-    absent = SHARPNESS * torch.einsum("bnd,ckd->bckn", unit, known.left[classes])
-    # As many of either kind weigh the same.
+def nearer_to_found(patches: Tensor, known: Weighed, classes: list[int], weighed: bool) -> Tensor:
+    """`centres_map`; weighed: a centre that is as frequent without the tag counts less."""
+    found, other = known.centres.found[classes], known.centres.other[classes]
+    if not weighed:
+        return centres_map(patches, found, other)
+    unit = SHARPNESS * F.normalize(patches.float(), dim=-1)
+    there = torch.einsum("bnd,ckd->bckn", unit, found) + known.rarity[classes].clamp_min(1e-3).log()[None, :, :, None]
+    absent = torch.einsum("bnd,ckd->bckn", unit, other)
     return torch.sigmoid(there.logsumexp(2) - absent.logsumexp(2) + np.log(2.0))
 
 
@@ -233,7 +229,7 @@ def look(predictor: Predictor, dataset: Dataset) -> Known:
     """One pass over every picture at the size of the training: prototypes, and the patches that the search finds."""
     prototypes: dict[str, Tensor] = {}
     tags: dict[str, list[int]] = {}
-    looked: list[Looked] = []
+    looked: list[Seen] = []
     for sample in each("prototypes", dataset.samples):
         classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
         image = sample.open_image()
@@ -242,56 +238,27 @@ def look(predictor: Predictor, dataset: Dataset) -> Known:
         features = views_of(predictor.network, resized, predictor.config, need_attention=True)
         prototypes[sample.name], tags[sample.name] = shared(features, MupvssSearch())["prototypes"][0], classes
         if classes:
-            own = m.Map("", m.attended_search, refined=True)(only_classes(features, classes), predictor.config, MupvssSearch())
-            looked.append(Looked(classes, F.normalize(features.patches[:1].float(), dim=-1), own[0]))
-    once = centres_of(looked, len(dataset.classes), CENTRES)
-    maps = [one.maps * nearer_to_found(one.patches, once, one.classes)[0] for one in looked]
-    twice = centres_of([one._replace(maps=own) for one, own in zip(looked, maps, strict=True)], len(dataset.classes), CENTRES)
-    more = centres_of(looked, len(dataset.classes), 2 * CENTRES)
-    return Known(prototypes, tags, {"once": once, "twice": twice, "more": more})
+            first = predictor.features(image, need_attention=True)
+            looked.append(seen(first, classes, predictor.maps, "attended_search_refined", predictor.config, MupvssSearch()))
+    count = len(dataset.classes)
+    made = {
+        "once": gather_once(looked, count, CENTRES),
+        "twice": gather(looked, count, CENTRES),
+        "more": gather_once(looked, count, 2 * CENTRES),
+    }
+    return Known(prototypes, tags, {name: Weighed(centres, rarity(looked, centres, count)) for name, centres in made.items()})
 
 
-class Looked(NamedTuple):
-    """One picture with tags."""
-
-    classes: list[int]
-    patches: Tensor
-    """Of unit length, (1, N, D)."""
-    maps: Tensor
-    """(K, N), at least 0."""
-
-
-def centres_of(looked: list[Looked], classes: int, count: int) -> Centres:
-    rng = np.random.default_rng(0)
-    found: list[list[Tensor]] = [[] for _ in range(classes)]
-    left: list[list[Tensor]] = [[] for _ in range(classes)]
-    parts, owners = [], []
-    for number, one in enumerate(looked):
-        low, high = one.maps.amin(1, keepdim=True), one.maps.amax(1, keepdim=True)
-        values, unit = (one.maps - low) / (high - low).clamp_min(1e-8), one.patches[0]
-        best = values.amax(0)
-        for own, c in zip(values, one.classes, strict=True):
-            found[c].append(_some(unit[(own > FOUND) & (own >= best)], 30, rng))
-            left[c].append(_some(unit[own < NOT_FOUND], 30, rng))
-        parts.append(_some(unit, 40, rng))
-        owners.append(torch.full((len(parts[-1]),), number))
-    everything, owner = torch.cat(parts), torch.cat(owners)
+def rarity(looked: list[Seen], centres: Centres, classes: int) -> Tensor:
+    """As in `Weighed`, of 40 patches of every picture."""
+    generator = torch.Generator().manual_seed(0)
+    parts = [one.patches[torch.randperm(len(one.patches), generator=generator)[:40]].float() for one in looked]
+    owner = torch.cat([torch.full((len(part),), number) for number, part in enumerate(parts)])
+    everything = torch.cat(parts)
     having = torch.tensor([[c in one.classes for c in range(classes)] for one in looked], dtype=torch.float32)
-    there = torch.stack([_centres(torch.cat(rows), count) for rows in found])
-    near = torch.einsum("pd,ckd->ckp", everything, there).topk(min(200, len(everything)), dim=-1).indices  # (C, K, 200)
+    near = torch.einsum("pd,ckd->ckp", everything, centres.found).topk(min(200, len(everything)), dim=-1).indices  # (C, K, 200)
     share = torch.stack([having[owner[near[c]], c].mean(-1) for c in range(classes)])
-    rarity = (share / having.mean(0).unsqueeze(1)).clamp_min(1e-6).log().clamp_min(0)
-    return Centres(there, torch.stack([_centres(torch.cat(rows), 2 * count) for rows in left]), rarity)
-
-
-def _some(rows: Tensor, count: int, rng: np.random.Generator) -> Tensor:
-    return rows if len(rows) <= count else rows[torch.from_numpy(rng.choice(len(rows), count, replace=False))]
-
-
-def _centres(rows: Tensor, count: int) -> Tensor:
-    """Of unit length, (count, D); repeated where there are fewer rows."""
-    fitted = KMeans(min(count, len(rows)), n_init=2, random_state=0).fit(rows.numpy()).cluster_centers_
-    return F.normalize(torch.from_numpy(np.resize(fitted, (count, rows.shape[1]))).float(), dim=-1)
+    return (share / having.mean(0).clamp_min(1e-6).unsqueeze(1)).clamp_min(1e-6).log().clamp_min(0)
 
 
 @torch.no_grad()

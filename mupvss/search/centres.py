@@ -82,19 +82,18 @@ def gather(pictures: Sequence[Seen], classes: int, count: int) -> Centres:
     Returns:
         The centres, made twice: of what the pictures' own prototypes find, and of what the first centres keep of that.
     """
-    first = _centres(pictures, classes, count)
-    if first.found.numel() == 0:
-        return first
+    first = gather_once(pictures, classes, count)
     kept = []
     for one in pictures:
         found, other = first.found[one.classes], first.other[one.classes]
         near = centres_map(one.patches.float().unsqueeze(0), found, other)[0]
         usable = usable_centres(found, other).unsqueeze(-1)
         kept.append(one._replace(maps=torch.where(usable, one.maps * near, one.maps)))
-    return _centres(kept, classes, count)
+    return gather_once(kept, classes, count)
 
 
-def _centres(pictures: Sequence[Seen], classes: int, count: int) -> Centres:
+def gather_once(pictures: Sequence[Seen], classes: int, count: int) -> Centres:
+    """As `gather`, of what the pictures' own maps find alone."""
     generator = torch.Generator().manual_seed(0)
     found: list[list[Tensor]] = [[] for _ in range(classes)]
     other: list[list[Tensor]] = [[] for _ in range(classes)]

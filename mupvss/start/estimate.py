@@ -23,6 +23,7 @@ from mupvss.methods import find_method
 from mupvss.options import HeadAffinity
 from mupvss.runtime.device import autocast, own_cores, pick_device, prepare
 from mupvss.runtime.log import console, progress_bar
+from mupvss.search.centres import pictures_of_classes
 from mupvss.search.maps import asked_kinds, chosen_kind, finder_of
 from mupvss.search.multiscale import cell_size, search_maps
 from mupvss.search.seeds import Seeds
@@ -70,11 +71,13 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
             features = network.train()(images)
         weighted_sum(method.losses(network, features, tags, options, 0.5)).backward()
 
+    offered = method.offered()
+    kinds = tuple(dict.fromkeys((chosen_kind(offered, config.search.maps), *asked_kinds(offered, config.search.kinds))))
+    gathers = finder_of(offered, kinds) is not None
+
     def search() -> None:
-        offered = method.offered()
-        kinds = tuple(dict.fromkeys((chosen_kind(offered, config.search.maps), *asked_kinds(offered, config.search.kinds))))
         sizes = (config.model.patch_size, model.image_size)
-        if finder_of(offered, kinds) is not None:  # the values do not matter to the time
+        if gathers:  # the values do not matter to the time
             network.remember(*(torch.randn(len(dataset.classes), n, network.backbone.width) for n in (4, 8)))
         settings = (offered, config.search, config.search_options, *sizes, method.shared)
         maps = search_maps(network.eval(), picture, tagged, kinds, *settings)[kinds[0]].numpy()
@@ -95,7 +98,8 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
         drawn = _crf_seconds(config, picture, 1 + per_picture)
         advance(1)
     walk = 0.0 if affine is None else affine.walk
-    stages = [("train", step * config.train.image_steps), ("seeds", found * len(samples))]
+    gathered = step / 3 * len(pictures_of_classes(dataset)) if gathers else 0.0  # a forward pass is about a third of a step
+    stages = [("train", step * config.train.image_steps), ("seeds", found * len(samples) + gathered)]
     if config.preview:
         pixels = SCALE**2 / sum(scale**2 for scale in config.search.scales)
         stages[0] = ("train", stages[0][1] + found * pixels * min(MOST, len(samples)))
