@@ -17,6 +17,8 @@ from mupvss.cli.main import main
 from mupvss.data.masks import write_palette_png
 from mupvss.data.sample import Dataset, Sample
 from mupvss.errors import DataError, UserError
+from mupvss.export.coco import CocoWriter
+from mupvss.export.regions import Item, Options
 from mupvss.export.seeds import LAYOUTS, export_seeds
 from mupvss.masks.pseudo import pseudo_mask
 from mupvss.options import MasksConfig
@@ -296,3 +298,50 @@ def test_unknown_layouts_and_empty_runs(finished, tmp_path):
         export_seeds(finished.out, tmp_path, "x")
     with pytest.raises(UserError, match="has no seeds of the kind nothing"):
         export_seeds(finished.out, tmp_path, "irn", "nothing")
+
+
+def labels_of(name):
+    """A mask of the picture's tags, each in its own stripe."""
+    labels = np.zeros(SIZE, np.uint8)
+    for place, tag in enumerate(sorted(TAGS[name])):
+        labels[5 : 12 + place, 10 * place : 10 * place + 8] = CLASSES.index(tag) + 1
+    return labels
+
+
+def coco_file(folder, polygons=False, classes=CLASSES):
+    options = Options(classes, tolerance=0)
+    writer = CocoWriter(folder, options, polygons)
+    for name in TAGS:
+        writer.add(Item(f"{name}.jpg", folder / f"{name}.jpg", labels_of(name)))
+    writer.close()
+    return writer.path
+
+
+@pytest.mark.parametrize("polygons", [False, True])
+def test_masks_in_one_coco_file(tmp_path, polygons):
+    coco_file(tmp_path, polygons)
+    given = GivenSeeds(tmp_path, DATASET)
+    assert given.masks_only
+    for name, tags in TAGS.items():
+        found = given.seeds(sample(name))
+        assert found.ids.tolist() == sorted(CLASSES.index(tag) + 1 for tag in tags)
+        np.testing.assert_array_equal(found.labels(0.5), labels_of(name))
+
+
+def test_coco_files_that_do_not_fit(tmp_path):
+    path = coco_file(tmp_path, classes=("w", "x", "y", "z"))
+    with pytest.raises(DataError, match=r"none of its categories \(w, x, y, z\) is one of data\.classes"):
+        GivenSeeds(tmp_path, DATASET)
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"coco\.json"):
+        GivenSeeds(tmp_path, DATASET)
+    coco_file(tmp_path)
+    (tmp_path / "second.json").write_text("{}")
+    with pytest.raises(UserError, match=r"2 \.json files, and one that holds the masks of all pictures"):
+        GivenSeeds(tmp_path, DATASET)
+    (tmp_path / "second.json").unlink()
+    content = json.loads(path.read_text())
+    content["images"] = [entry | {"width": 7} for entry in content["images"]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="picture"):
+        GivenSeeds(tmp_path, DATASET)

@@ -8,6 +8,8 @@ A folder has one file per picture, named like the picture:
 - `.npz`: seeds of this program, from the folder maps/KIND of a run's stage `seeds`;
 - `.png`: masks, palette or grey, in which 255 is unsure.
 
+Or it has one `.json` for all pictures: masks in COCO's instance format, run lengths or polygons, whose classes have names.
+
 Nothing in a file is run (`data/pickled.py`).
 """
 
@@ -23,6 +25,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mupvss.data.coco.index import open_index
+from mupvss.data.coco.source import paint
 from mupvss.data.masks import IGNORE, named_ids, read_label_image
 from mupvss.data.names import PictureNames
 from mupvss.data.pickled import read_npy
@@ -33,6 +37,8 @@ from mupvss.search.multiscale import canvas_size
 from mupvss.search.seeds import Seeds, read_seeds
 
 SUFFIXES = (".npy", ".npz", ".png")
+COCO = ".json"
+MASKS = (".png", COCO)
 NAMED = 5
 """Number of pictures that a message names."""
 SMALLEST = 4
@@ -71,6 +77,23 @@ class Numbering:
 NUMBERINGS = (Numbering(0, "from 0"), Numbering(1, "from 1, with the background as 0"))
 
 
+class CocoMasks:
+    """The masks in one file of COCO's instance format."""
+
+    def __init__(self, path: Path, classes: tuple[str, ...]) -> None:
+        self.path, self.index = path, open_index(path)
+        self.ids = {category: classes.index(name) + 1 for category, name in self.index.categories().items() if name in classes}
+        entries = [self.index.entry(place) for place in range(len(self.index))]
+        self.entries = {Path(entry.file_name).with_suffix("").as_posix(): entry for entry in entries}
+        """By the picture's path without its suffix."""
+
+    def labels(self, name: str) -> np.ndarray:
+        """Class ids (H, W) of a picture; categories that are no classes are background."""
+        entry = self.entries[name]
+        own = [annotation for annotation in self.index.annotations(entry.image) if annotation.category in self.ids]
+        return paint(own, (entry.height, entry.width), self.ids, True, f"{self.path}, {entry.file_name}")
+
+
 class GivenSeeds:
     """The seeds in a folder, for the pictures of a data set."""
 
@@ -84,8 +107,11 @@ class GivenSeeds:
         self.folder, self.classes = folder, dataset.classes
         self.notes: Counter[str] = Counter()
         """What was left out or guessed, and for how many pictures."""
+        self.coco: CocoMasks | None = None
+        self.names: dict[str, str] = {}
+        """Name of the sample -> that of its masks in `coco`."""
         self.paths = self._find(dataset)
-        self.masks_only = all(path.suffix.lower() == ".png" for path in self.paths.values())
+        self.masks_only = all(path.suffix.lower() in MASKS for path in self.paths.values())
         """Whether every file is a mask, which needs no threshold but HALF."""
         self.colours = named_ids(folder, dataset.classes)
         tagged = [sample for sample in dataset.samples if sample.tags and sample.name in self.paths]
@@ -99,19 +125,28 @@ class GivenSeeds:
 
     def _find(self, dataset: Dataset) -> dict[str, Path]:
         files: dict[str, Path] = {}
-        for path in seed_files(self.folder):
+        there = seed_files(self.folder)
+        if there[0].suffix.lower() == COCO:
+            self.coco = CocoMasks(there[0], self.classes)
+            if not self.coco.ids:
+                named = ", ".join(self.coco.index.categories().values()) or "none"
+                raise DataError(f"{there[0]}: none of its categories ({named}) is one of data.classes")
+            files, there = dict.fromkeys(self.coco.entries, there[0]), []
+        for path in there:
             other = files.setdefault(path.relative_to(self.folder).with_suffix("").as_posix(), path)
             if other != path:
                 raise DataError(f"{self.folder}: {other.name} and {path.name} are of the same picture; leave one of them there")
         names, paths, missing = PictureNames(files), dict[str, Path](), []
-        users: dict[Path, str] = {}
+        users: dict[str, str] = {}
         for sample in dataset.samples:
             match = names.find(sample.name)
             if match.picture is not None:
                 paths[sample.name] = path = files[match.picture]
-                if (other_name := users.setdefault(path, sample.name)) != sample.name:
+                self.names[sample.name] = match.picture
+                if (other_name := users.setdefault(match.picture, sample.name)) != sample.name:
                     raise DataError(
-                        f"{path}: fits two pictures, {other_name} and {sample.name}; name the files like the pictures"
+                        f"{path}: {match.picture} fits two pictures, {other_name} and {sample.name}; "
+                        "name the files like the pictures"
                     )
                 if match.how:
                     self.notes[f"named {match.how}"] += 1
@@ -123,7 +158,8 @@ class GivenSeeds:
                 "them, or take these pictures out of data.tags"
             )
         if unused := len(files) - len(users):
-            self.notes[f"{unused:,} files belong to no picture, left out"] = 0
+            what = "files belong" if self.coco is None else "pictures of the file belong"
+            self.notes[f"{unused:,} {what} to no picture, left out"] = 0
         return paths
 
     def _numbered(self, samples: Sequence[Sample]) -> Numbering:
@@ -134,7 +170,7 @@ class GivenSeeds:
         for sample in samples:
             path, tags = self.paths[sample.name], set(_tagged(sample, self.classes))
             try:
-                numbers = self._numbers(path)
+                numbers = self._numbers(sample.name, path)
             except DataError as error:
                 broken.append(str(error))
                 continue
@@ -169,14 +205,17 @@ class GivenSeeds:
             self.notes[f"maps are numbered {best.text}, as the tags of {count:,} of {read:,} pictures say"] = 0
         return best
 
-    def _numbers(self, path: Path) -> set[int]:
-        """The numbers of a file's classes, as they stand there."""
+    def _labels(self, name: str, path: Path) -> np.ndarray:
+        return read_label_image(path, self.colours) if self.coco is None else self.coco.labels(self.names[name])
+
+    def _numbers(self, name: str, path: Path) -> set[int]:
+        """The numbers of the classes in a picture's file, as they stand there."""
         suffix = path.suffix.lower()
         if suffix == ".npy":
             return set(_maps_of(read_npy(path), path))
         if suffix == ".npz":
             return set(read_seeds(path).ids.tolist())
-        return set(np.unique(read_label_image(path, self.colours)).tolist()) - {0, IGNORE}
+        return set(np.unique(self._labels(name, path)).tolist()) - {0, IGNORE}
 
     def seeds(self, sample: Sample) -> Seeds:
         """The maps of one picture, of its tagged classes, in [0, 1]. DataError if they do not fit the picture."""
@@ -192,8 +231,8 @@ class GivenSeeds:
             if found.size != size:
                 raise _misfit(path, found.size, size)
             by_id, stride = dict(zip(found.ids.tolist(), found.maps, strict=True)), found.stride
-        elif suffix == ".png":
-            labels = read_label_image(path, self.colours)
+        elif suffix in MASKS:
+            labels = self._labels(sample.name, path)
             if labels.shape != size:
                 raise _misfit(path, labels.shape, size)
             by_id = {int(i): labels == i for i in np.unique(labels) if i not in (0, IGNORE)}
@@ -209,7 +248,7 @@ class GivenSeeds:
         if not set(by_id) & set(tags):
             by_id, stride = {}, 1
         finished = self._for(tags, by_id, size, path)
-        if suffix == ".png":
+        if suffix in MASKS:
             finished = np.maximum(finished, UNSURE * (labels == IGNORE)).astype(np.float32)
         return Seeds(ids, finished, size, stride)
 
@@ -243,9 +282,14 @@ def seed_files(folder: Path) -> list[Path]:
     """The files of seeds in a folder and below it. UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"search.given: {folder} is no folder; expected the folder of another method's maps")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    found = [path for path in files if path.suffix.lower() in SUFFIXES]
+    coco = [path for path in files if path.suffix.lower() == COCO]
+    if not found and len(coco) == 1:
+        return coco
     if not found:
-        raise UserError(f"search.given: {folder} has no {', '.join(SUFFIXES)} files")
+        there = f"; it has {len(coco)} {COCO} files, and one that holds the masks of all pictures is expected" if coco else ""
+        raise UserError(f"search.given: {folder} has no {', '.join(SUFFIXES)} files and no {COCO} file of COCO{there}")
     return found
 
 
