@@ -359,4 +359,6 @@ def test_full_values_count():
     assert fingerprint(ViTConfig()) != fingerprint(ViTConfig(drop_path=0.0))
     later = {name for name, field in MupvssOptions.model_fields.items() if "neutral" in (field.json_schema_extra or {})}
     assert set(_plain(MupvssOptions())) == set(MupvssOptions.model_fields) - later
-    assert set(_plain(MupvssOptions(competition=1.0, prototypes_seen=False, pooling="attention"))) == set(MupvssOptions.model_fields)
+    assert set(_plain(MupvssOptions(competition=1.0, prototypes_seen=False, pooling="attention"))) == set(
+        MupvssOptions.model_fields
+    )
