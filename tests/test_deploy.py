@@ -19,7 +19,7 @@ from mupvss.predict.onnx_file import KEY, export_onnx
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.runtimes import load_runtime
 from mupvss.predict.segmenter import SegmentationPredictor
-from mupvss.segmentation.build import SegmenterInfo, build_segmenter
+from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter
 
 pytestmark = pytest.mark.slow
 
@@ -107,6 +107,23 @@ def test_the_command_checks_what_it_wrote(tmp_path, capsys):
     assert "onnxruntime" in said
     assert "openvino" in said
     assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / "m.bin")]) == 1
+
+
+def test_weights_of_8_bits(tmp_path, capsys):
+    """A smaller file that still says what it is, and finds nearly the same."""
+    predictor = segmenter()
+    save_segmenter(tmp_path / "model.safetensors", predictor.network, predictor.info)
+    for name, more in (("whole", []), ("small", ["--int8"])):
+        assert main(["export", str(tmp_path / "model.safetensors"), str(tmp_path / f"{name}.onnx"), *more]) == 0
+        assert "onnxruntime" in capsys.readouterr().out
+    sizes = [(tmp_path / f"{name}.onnx").stat().st_size for name in ("whole", "small")]
+    assert sizes[1] < 0.6 * sizes[0]
+    whole, small = (load(tmp_path / f"{name}.onnx", runtime="onnxruntime") for name in ("whole", "small"))
+    assert (small.classes, small.scales) == (whole.classes, whole.scales)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    first, second = (one(picture) for one in (whole, small))
+    assert second.scores == pytest.approx(first.scores, abs=0.05)
+    assert second.scores != first.scores, "nothing was made smaller"
 
 
 def test_files_that_are_not_ours(exported_segmenter, tmp_path):

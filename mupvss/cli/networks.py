@@ -21,6 +21,9 @@ class ExportArguments:
     """The .onnx file to write."""
     classifier: bool = False
     """Export the run's classifier and what its search needs, even if the run has a segmentation network."""
+    int8: bool = False
+    """Make the weights of the matrix products 8-bit integers: a file of a third of the size and other labels at a few pixels. The
+    check shows how many."""
     check: tuple[Path, ...] = ()
     """Pictures to compare it with PyTorch on. Default: noise, which shows differences but says little about labels."""
 
@@ -32,7 +35,7 @@ def export(argv: Sequence[str]) -> int:
         raise UserError(f"{arguments.out}: exported networks end in .onnx")
     from mupvss.predict.agreement import export_and_check
 
-    return export_and_check(arguments.run, arguments.out, arguments.classifier, arguments.check)
+    return export_and_check(arguments.run, arguments.out, arguments.classifier, arguments.check, arguments.int8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -48,10 +48,29 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
         program.save(str(temporary), external_data=False)
 
 
+def quantise(path: Path) -> None:
+    """Makes the weights of an exported network's matrix products 8-bit integers, in place; what enters them is converted on the
+    way, so no pictures are needed (dynamic quantisation). MissingExtraError without the extra `onnx`."""
+    try:
+        import onnx
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise MissingExtraError(f"8-bit weights need the extra 'onnx' ({error}): pip install 'mupvss[onnx]'") from None
+    model = onnx.load(str(path))
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    del model.graph.value_info[:]  # the exporter's shapes of inner values, some of which the quantiser takes for wrong
+    with atomic_path(path) as temporary, _quiet():
+        quantize_dynamic(model, str(temporary), op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8)
+        smaller = onnx.load(str(temporary))
+        del smaller.metadata_props[:]
+        onnx.helper.set_model_props(smaller, kept)
+        onnx.save(smaller, str(temporary))
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences the exporter, which reports its steps at length through loggers, warnings and stdout."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    """Silences the exporter, which reports its steps at length through loggers, also the root one, warnings and stdout."""
+    loggers = [logging.getLogger(name) for name in ("", "torch.onnx", "onnx_ir", "onnxscript")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
