@@ -190,8 +190,8 @@ BESIDE = "baseline = false                 # true: train a plain CAM beside it, 
 PLAIN = 'method = "vit-cam"               # a plain CAM: without background its maps are better (docs/domains.md)\n'
 SIZE = "size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size\n"
 TOGETHER = f"""\
-maps = "search_and_cam_refined"  # the search and the classifier together; "own": the search alone, less even between trainings
-kinds = ["search_and_cam_refined"]    # the maps that are made; without this line all eight kinds are made and compared
+maps = "attended_centres_refined"   # every picture is searched for what was found in all pictures with its tags
+kinds = ["attended_centres_refined", "attended_cam_refined"]   # without this line all eleven kinds are made and compared
 {MIDDLE}"""
 CROSSFIT = """
 [crossfit]
@@ -266,7 +266,7 @@ gwrp_decay = 0.98
 crop_area = [0.7, 1.0]
 
 [search]
-kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eight kinds are made and compared
+kinds = ["attended_search_refined"]   # the maps that become masks; without this line all eleven kinds are made and compared
 {MIDDLE}scales = [1.0]
 affinity = ["patch"]
 gamma = 0.2
