@@ -3,9 +3,8 @@
 python benchmarks/deployed.py RUN PICTURES [--masks FOLDER] [--count 40] [--rounds 3] [--threads 0] [--full]
 
 Each runtime works in a process of its own, one after the other, in several rounds. The time is that of a picture that is open:
-its resizing, the network at one scale and the mask at the picture's size; --full: with all scales, the mirror and the dense CRF of
-the run. The memory is the process's highest. Where there are true masks (palette PNGs), mIoU over the classes that they have is
-shown.
+resizing, the network at one scale and the mask at the picture's size; --full: with all scales, the mirror and the dense CRF of
+the run. The memory is the highest of the process. Where there are true masks (palette PNGs), mIoU over their classes is shown.
 """
 
 from __future__ import annotations
