@@ -22,8 +22,8 @@ class ExportArguments:
     classifier: bool = False
     """Export the run's classifier and what its search needs, even if the run has a segmentation network."""
     int8: bool = False
-    """Make the weights of the matrix products 8-bit integers: a file smaller by a third or more, and other labels at a few pixels.
-    The check shows how many."""
+    """Make the weights of the matrix products 8-bit integers: the file is smaller by a third or more, and a few pixels get other
+    labels. The check shows how many."""
     check: tuple[Path, ...] = ()
     """Pictures to compare it with PyTorch on. Default: noise, which shows differences but says little about labels."""
 
