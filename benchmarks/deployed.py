@@ -4,7 +4,7 @@ python benchmarks/deployed.py RUN PICTURES [--masks FOLDER] [--count 40] [--roun
 
 Each runtime works in a process of its own, one after the other, in several rounds. The time is that of a picture that is open:
 resizing, the network at one scale and the mask at the picture's size; --full: with all scales, the mirror and the dense CRF of
-the run. The memory is the highest of the process. Where there are true masks (palette PNGs), mIoU over their classes is shown.
+the run. The memory is the highest of the process. Where there are true masks (palette PNGs), mIoU is shown.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ def work(given: argparse.Namespace) -> None:
     """One runtime in this process: figures to stdout, labels to the file."""
     from mupvss import load
     from mupvss.data.images import read_image
+    from mupvss.data.walk import pictures_below
     from mupvss.runtime.device import prepare
 
     path, runtime, out = given.worker
@@ -83,7 +84,7 @@ def work(given: argparse.Namespace) -> None:
     predictor: Any = load(path, "cpu", runtime=runtime)
     if not given.full:
         predictor.scales, predictor.crf, predictor.flip = (1.0,), "none", False
-    there = sorted(p for p in given.pictures.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    there = [given.pictures / name for name in pictures_below(given.pictures).pictures]
     if given.masks is not None:
         there = [p for p in there if (given.masks / f"{p.stem}.png").is_file()]
     there = there[:: max(1, len(there) // given.count)][: given.count]
@@ -103,14 +104,11 @@ def work(given: argparse.Namespace) -> None:
 def score(labels: dict[str, np.ndarray], masks: Path | None) -> str:
     if masks is None:
         return ""
-    from mupvss.data.masks import read_label_image
+    from mupvss.data.masks import IGNORE, read_label_image
+    from mupvss.evaluation.confusion import confusion_matrix, scores
 
-    counts = np.zeros((256, 256), np.int64)
-    for name, found in labels.items():
-        truth = read_label_image(masks / f"{name}.png")
-        np.add.at(counts, (truth[truth < 255], found[truth < 255]), 1)
-    there = [i for i in range(255) if counts[i].sum()]
-    return f"{100 * np.mean([counts[i, i] / (counts[i].sum() + counts[:, i].sum() - counts[i, i]) for i in there]):.1f}"
+    matrix = sum(confusion_matrix(found, read_label_image(masks / f"{name}.png"), IGNORE) for name, found in labels.items())
+    return f"{scores(matrix).miou:.1f}"
 
 
 if __name__ == "__main__":

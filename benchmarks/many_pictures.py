@@ -20,6 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from mupvss.data.walk import pictures_below
+from mupvss.export.predict_folder import KEPT
+
 DIFFERENT = 200
 
 
@@ -33,7 +36,7 @@ def linked(root: Path, count: int, given: Path | None) -> Path:
         for number in range(DIFFERENT):
             small = Image.fromarray(rng.integers(0, 255, (6, 8, 3), np.uint8)).resize((128, 96), Image.Resampling.BICUBIC)
             small.save(drawn / f"{number}.jpg", quality=90)
-    there = sorted(path for path in (given or drawn).rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    there = [(given or drawn) / name for name in pictures_below(given or drawn).pictures]
     for number in range(count):
         source = there[number % len(there)]
         (folder / f"{number:06d}{source.suffix}").symlink_to(source)
@@ -46,7 +49,7 @@ def started(run: Path, pictures: Path, out: Path, formats: list[str]) -> subproc
 
 
 def made(out: Path) -> int:
-    return sum(name.endswith(".png") for _, _, names in os.walk(out / ".found") for name in names)
+    return sum(name.endswith(".png") for _, _, names in os.walk(out / KEPT) for name in names)
 
 
 def watched(job: subprocess.Popen[bytes], out: Path, stop_at: int | None) -> list[tuple[int, float]]:
@@ -71,7 +74,7 @@ def content(out: Path) -> dict[str, str]:
     return {
         str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and ".found" not in path.parts and path.suffix != ".log"
+        if path.is_file() and KEPT not in path.parts and path.suffix != ".log"
     }
 
 

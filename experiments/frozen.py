@@ -126,7 +126,7 @@ def search_one(
 ) -> dict[str, Seeds]:
     """number: the picture's place in the data set; its own patches are no neighbours."""
     image = sample.open_image()
-    classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+    classes = dataset.tagged(sample)
     cell = cell_size(image.size, search)
     size = canvas_size(*image.size, cell)
     sums = {name: torch.zeros(len(classes), *size) for name in WAYS[:2]}

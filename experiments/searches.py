@@ -231,7 +231,7 @@ def look(predictor: Predictor, dataset: Dataset) -> Known:
     tags: dict[str, list[int]] = {}
     looked: list[Seen] = []
     for sample in each("prototypes", dataset.samples):
-        classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+        classes = dataset.tagged(sample)
         image = sample.open_image()
         scale = predictor.info.model.image_size / (image.width * image.height) ** 0.5
         resized = resize_for_search(image, scale, predictor.stride)
@@ -267,7 +267,7 @@ def search_all_ways(
 ) -> dict[str, Seeds]:
     """As `search_maps`, for all ways at once."""
     image, search = sample.open_image(), predictor.config
-    classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+    classes = dataset.tagged(sample)
     cell = cell_size(image.size, search)
     size = canvas_size(*image.size, cell)
     made = {name: way for name, way in ways.items() if way.joins is None}

@@ -208,7 +208,7 @@ def area_of_decision(predictor: Predictor, dataset: Dataset, counts: np.ndarray,
         assert features.decision_scale is not None
         assert features.decision_bias is not None
         decided = prototype_map(features.patches, features.prototypes, features.decision_scale, features.decision_bias)
-        tagged = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+        tagged = dataset.tagged(sample)
         shares.append(float((decided[0, tagged].amax(0) > 0).float().mean()))
     share = float(np.mean(shares))
     print(f"  share of the decision {100 * share:.1f} %")

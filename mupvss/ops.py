@@ -3,12 +3,15 @@ and the best of several maps at a larger size."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, arange
 
 COMPETITION = 20.0
 """Factor on the cosines before a softmax over the classes."""
+Pooling = Literal["gwrp", "mean", "sum", "attention"]
 TIE = 1e-3
 """Relative length of the offset that separates tied vectors."""
 
@@ -85,6 +88,25 @@ def weighted_mean(scores: Tensor, weights: Tensor) -> Tensor:
     """Scores and weights (..., N), weights at least 0 -> the mean (...), in float32: products of attentions underflow in less."""
     weights = full_precision(weights)
     return (full_precision(scores) * weights).sum(-1) / weights.sum(-1).clamp_min(1e-12)
+
+
+def pooled(
+    scores: Tensor,
+    how: Pooling = "gwrp",
+    decay: float = 0.995,
+    reference_patches: int = 784,
+    attention: Tensor | None = None,
+) -> Tensor:
+    """Scores (B, C, N) pooled over the patches -> (B, C). attention (B, C, N): the weights of the pooling of that name."""
+    if how == "attention":
+        if attention is None:
+            raise ValueError("pooling by attention needs the attention")
+        return weighted_mean(scores, attention)
+    if how == "sum":
+        return scores.sum(-1)
+    if how == "mean":
+        return scores.mean(-1)
+    return gwrp(scores, rescaled_decay(decay, reference_patches, scores.shape[-1]))
 
 
 def enlarged(one: Tensor, size: tuple[int, int]) -> Tensor:

@@ -69,6 +69,10 @@ class Dataset:
         """(C,) float32 of 0 and 1."""
         return np.array([name in sample.tags for name in self.classes], np.float32)
 
+    def tagged(self, sample: Sample) -> list[int]:
+        """Indices, from 0, of the classes that the sample is tagged with."""
+        return [i for i, name in enumerate(self.classes) if name in sample.tags]
+
 
 def evenly(items: Sequence[T], count: int) -> Sequence[T]:
     """`count` of the items, or all if there are fewer: the first and then every n-th, whatever they are."""

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from mupvss.data.sample import Dataset
-from mupvss.losses.p2p_loss import pool, similarity
+from mupvss.losses.p2p_loss import similarity
 from mupvss.model.features import Features
+from mupvss.ops import pooled
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.log import progress_bar
 
@@ -83,8 +84,8 @@ def _heads(view: Features, predictor: Predictor) -> Tensor:
         found.append(view.token_score)
     if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None:
         model = predictor.info.model
-        pooled = pool(similarity(view.patches, view.prototypes), "gwrp", model.gwrp_decay, model.gwrp_patches)
-        found.append(view.decision_scale * pooled + view.decision_bias)
+        best = pooled(similarity(view.patches, view.prototypes), "gwrp", model.gwrp_decay, model.gwrp_patches)
+        found.append(view.decision_scale * best + view.decision_bias)
     return torch.stack([score.float() for score in found], 1)
 
 

@@ -7,15 +7,11 @@ by GWRP, whose meaning does not change with the number of patches, and learns a 
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Tensor
 
 from mupvss.losses.classification_loss import classification
-from mupvss.ops import full_precision, gwrp, rescaled_decay, weighted_mean
-
-Pooling = Literal["gwrp", "mean", "sum", "attention"]
+from mupvss.ops import Pooling, full_precision, pooled
 
 
 def similarity(patches: Tensor, prototypes: Tensor) -> Tensor:
@@ -32,25 +28,6 @@ def over_threshold(scores: Tensor, threshold: float) -> Tensor:
     """
     keep = (scores > threshold) | (scores == scores.amax(-1, keepdim=True))
     return scores * keep
-
-
-def pool(
-    scores: Tensor,
-    how: Pooling = "gwrp",
-    decay: float = 0.995,
-    reference_patches: int = 784,
-    attention: Tensor | None = None,
-) -> Tensor:
-    """Scores (B, C, N) pooled over the patches -> (B, C). attention (B, C, N): the weights of the pooling of that name."""
-    if how == "attention":
-        if attention is None:
-            raise ValueError("pooling by attention needs the attention")
-        return weighted_mean(scores, attention)
-    if how == "sum":
-        return scores.sum(-1)
-    if how == "mean":
-        return scores.mean(-1)
-    return gwrp(scores, rescaled_decay(decay, reference_patches, scores.shape[-1]))
 
 
 def p2p(
@@ -85,4 +62,4 @@ def p2p(
     scores = similarity(patches, prototypes)
     if threshold is not None:
         scores = over_threshold(scores, threshold)
-    return classification(scale * pool(scores, how, decay, reference_patches, attention) + bias, tags)
+    return classification(scale * pooled(scores, how, decay, reference_patches, attention) + bias, tags)

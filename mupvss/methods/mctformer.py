@@ -36,7 +36,7 @@ def build(model: ViTConfig, options: MctformerOptions, classes: int, pretrained:
     from mupvss.model.mctformer import MCTformerNetwork
 
     backbone = build_vit(model, pretrained)
-    return MCTformerNetwork(backbone, head_for(backbone, model, classes), classes, options.attention_skip, options.pooling)
+    return MCTformerNetwork(backbone, head_for(backbone, model, classes, options.pooling), classes, options.attention_skip)
 
 
 def losses(network: MCTformerNetwork, features: Features, tags: Tensor, options: MctformerOptions, progress: float) -> Losses:

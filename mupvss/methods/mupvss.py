@@ -94,7 +94,7 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
     backbone = build_vit(model, pretrained)
     return MuPVSSNetwork(
         backbone,
-        head_for(backbone, model, classes),
+        head_for(backbone, model, classes, options.pooling),
         classes,
         global_embedding=options.global_embedding,
         token_start=options.token_start,
@@ -102,7 +102,6 @@ def build(model: ViTConfig, options: MupvssOptions, classes: int, pretrained: bo
         attention_skip=options.attention_skip,
         pem=options.pem,
         prototypes_seen=options.prototypes_seen,
-        pooling=options.pooling,
         attended_loss=options.p2p > 0 and options.p2p_pool == "attention",
     )
 
@@ -156,8 +155,8 @@ def _p2p(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: T
 
     scale, bias = network.p2p_decision(options.p2p_affine)
     decay, reference = network.head.decay, network.head.reference_patches
-    pooled = (options.p2p_threshold, options.p2p_pool, scale, bias, decay, reference, features.class_attention)
-    return p2p(features.patches, prototypes, tags, *pooled)
+    how, attention = options.p2p_pool, features.class_attention
+    return p2p(features.patches, prototypes, tags, options.p2p_threshold, how, scale, bias, decay, reference, attention)
 
 
 def _competition(prototypes: Tensor, network: MuPVSSNetwork, features: Features, tags: Tensor, options: MupvssOptions) -> Tensor:

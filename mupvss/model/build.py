@@ -9,6 +9,7 @@ from mupvss.model.cnn import EfficientNetLite0, ResNet38
 from mupvss.model.patch_head import PatchHead
 from mupvss.model.pretrained import load_backbone
 from mupvss.model.vit import SIZES, VisionTransformer
+from mupvss.ops import Pooling
 from mupvss.options import CNNConfig, ModelConfig, ViTConfig
 
 
@@ -34,10 +35,12 @@ def build_cnn(config: CNNConfig, pretrained: bool) -> ResNet38 | EfficientNetLit
     return backbone
 
 
-def head_for(backbone: VisionTransformer | ResNet38 | EfficientNetLite0, config: ModelConfig, classes: int) -> PatchHead:
+def head_for(
+    backbone: VisionTransformer | ResNet38 | EfficientNetLite0, config: ModelConfig, classes: int, pooling: Pooling = "gwrp"
+) -> PatchHead:
     """On a ViT a 3x3 convolution with a bias, as in the paper; on a CNN that of CAM, 1x1 without a bias."""
     kernel = 3 if isinstance(backbone, VisionTransformer) else 1
-    return PatchHead(backbone.width, classes, config.gwrp_decay, config.gwrp_patches, kernel)
+    return PatchHead(backbone.width, classes, config.gwrp_decay, config.gwrp_patches, kernel, pooling)
 
 
 def is_new(name: str, pretrained: bool) -> bool:

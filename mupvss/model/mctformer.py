@@ -6,8 +6,6 @@ variant (Xu et al. 2024) adds a contrast between the class tokens of every block
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
@@ -18,16 +16,8 @@ from mupvss.ops import full_precision
 
 
 class MCTformerNetwork(nn.Module):
-    def __init__(
-        self,
-        backbone: VisionTransformer,
-        head: PatchHead,
-        classes: int,
-        attention_skip: float = 0.25,
-        pooling: Literal["gwrp", "attention"] = "gwrp",
-    ) -> None:
+    def __init__(self, backbone: VisionTransformer, head: PatchHead, classes: int, attention_skip: float = 0.25) -> None:
         super().__init__()
-        self.pooling = pooling
         self.backbone, self.head = backbone, head
         self.attention_from = first_attention_block(attention_skip, len(backbone.blocks))
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
@@ -42,7 +32,7 @@ class MCTformerNetwork(nn.Module):
         tokens = (vit.class_token() + self.class_position).expand(images.shape[0], -1, -1)
         x = torch.cat((patches, tokens, vit.registers(images.shape[0])), 1)  # (B, N+C+R, D)
         attention = TokenAttention(n, c, self.attention_from)
-        need_attention = need_attention or self.pooling == "attention"
+        need_attention = need_attention or self.head.needs_attention
         per_block = []
         for i, block in enumerate(vit.layers()):
             x, weights = block.attention_unit(x, need_attention, rotation)
@@ -50,14 +40,14 @@ class MCTformerNetwork(nn.Module):
             per_block.append(x[:, n : n + c])
             attention.add(i, weights)
         patches = vit.norm(x[:, :n])
-        logits = self.head(patches, grid)
+        logits, class_attention = self.head(patches, grid), attention.token.value
         return Features(
             grid=grid,
             patches=patches,
             patch_logits=logits,
-            patch_score=self.head.pool(logits, attention.token.value if self.pooling == "attention" else None),
+            patch_score=self.head.pool(logits, class_attention),
             token_score=full_precision(x[:, n : n + c]).mean(-1),
             block_tokens=torch.stack(per_block),
             patch_attention=attention.patch.value,
-            class_attention=attention.token.value,
+            class_attention=class_attention,
         )

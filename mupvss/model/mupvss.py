@@ -30,13 +30,12 @@ class MuPVSSNetwork(nn.Module):
         attention_skip: float = 0.25,
         pem: PEMConfig | None = None,
         prototypes_seen: bool = True,
-        pooling: Literal["gwrp", "attention"] = "gwrp",
         attended_loss: bool = False,
     ) -> None:
         """The options are explained in `methods/mupvss.py`."""
         super().__init__()
         pem = pem or PEMConfig()
-        self.backbone, self.head, self.prototypes_seen, self.pooling = backbone, head, prototypes_seen, pooling
+        self.backbone, self.head, self.prototypes_seen = backbone, head, prototypes_seen
         self.attended_loss = attended_loss
         self.token_start, self.global_scale, self.attention_skip = token_start, global_scale, attention_skip
         self.class_position = nn.Parameter(torch.zeros(1, classes, backbone.width))
@@ -51,13 +50,16 @@ class MuPVSSNetwork(nn.Module):
         self.p2p_scale = nn.Parameter(torch.tensor(3.0))
         """Natural logarithm of the factor on the pooled similarity."""
         self.p2p_bias = nn.Parameter(torch.full((classes,), -1.0))
+        self.found_centres: Tensor | None
+        self.other_centres: Tensor | None
+        self.register_buffer("found_centres", None)
+        self.register_buffer("other_centres", None)
 
     def remember(self, found: Tensor, other: Tensor) -> None:
         """Keeps the centres (C, K, D) and (C, L, D) that were gathered from all pictures (`search/centres.py`) with the network,
         so that they go wherever it goes."""
         place = self.class_position.device
-        self.register_buffer("found_centres", found.to(place))
-        self.register_buffer("other_centres", other.to(place))
+        self.found_centres, self.other_centres = found.to(place), other.to(place)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         if "found_centres" in state_dict:
@@ -81,7 +83,7 @@ class MuPVSSNetwork(nn.Module):
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
         """images (B, 3, H, W), normalised -> Features with prototypes; attention maps only if asked for, or if something is
         pooled by them."""
-        need_attention = need_attention or self.pooling == "attention" or (self.training and self.attended_loss)
+        need_attention = need_attention or self.head.needs_attention or (self.training and self.attended_loss)
         vit = self.backbone
         patches, grid = vit.embed(images)
         rotation = vit.rotation(grid)
@@ -99,22 +101,22 @@ class MuPVSSNetwork(nn.Module):
             attention.add(i, weights)
         normed = vit.norm(x[:, :m])
         patches, prototypes = normed[:, :n], normed[:, n:]
-        logits = self.head(patches, grid)
+        logits, class_attention = self.head(patches, grid), attention.token.value
         return Features(
             grid=grid,
             patches=patches,
             patch_logits=logits,
-            patch_score=self.head.pool(logits, attention.token.value if self.pooling == "attention" else None),
+            patch_score=self.head.pool(logits, class_attention),
             prototypes=prototypes,
             # Detached, since only the search uses them; the loss uses the parameters themselves.
             decision_scale=self.p2p_scale.detach().exp(),
             decision_bias=self.p2p_bias.detach(),
-            found_centres=getattr(self, "found_centres", None),
-            other_centres=getattr(self, "other_centres", None),
+            found_centres=self.found_centres,
+            other_centres=self.other_centres,
             # Right after a fresh LayerNorm the mean over D is zero: the token before the norm carries the signal.
             token_score=full_precision(x[:, n:m]).mean(-1),
             patch_attention=attention.patch.value,
-            class_attention=attention.token.value,
+            class_attention=class_attention,
         )
 
 

@@ -51,11 +51,6 @@ def _largest(weights: Tensor, count: int) -> Tensor:
     return chosen * weights.sum(-1, keepdim=True) / chosen.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def _matched(taken: Tensor, tokens: Tensor) -> Tensor:
-    """taken, a mean of unit vectors, in the length of the tokens that take it; both (B, T, D)."""
-    return taken * full_precision(tokens).norm(dim=-1, keepdim=True).to(taken.dtype)
-
-
 class PrototypeEmbedding(nn.Module):
     def __init__(self, config: PEMConfig) -> None:
         super().__init__()
@@ -78,4 +73,4 @@ class PrototypeEmbedding(nn.Module):
         if self.config.lengths == "own":
             return weights.to(values.dtype) @ values
         unit = F.normalize(full_precision(values), dim=-1).to(values.dtype)
-        return _matched(weights.to(values.dtype) @ unit, tokens)
+        return (weights.to(values.dtype) @ unit) * full_precision(tokens).norm(dim=-1, keepdim=True).to(values.dtype)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mupvss.errors import CheckpointError, MissingExtraError
 from mupvss.model.checkpoint import KEY, parse_header
 from mupvss.model.features import Features
-from mupvss.ops import full_precision, gwrp, rescaled_decay, weighted_mean
+from mupvss.ops import full_precision, pooled
 
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Runtime = Literal["auto", "onnxruntime", "openvino"]
@@ -82,18 +82,13 @@ class RuntimeClassifier(_RuntimeNetwork):
         super().__init__(path, header, runtime)
         model = header["model"]
         self.decay, self.reference = float(model["gwrp_decay"]), int(model["gwrp_patches"])
-        self.by_attention = header.get("options", {}).get("pooling") == "attention"
-
-    def pool(self, logits: Tensor, attention: Tensor | None) -> Tensor:
-        """Pools by GWRP or by attention, as `PatchHead` does."""
-        if self.by_attention and attention is not None:
-            return weighted_mean(logits, attention)
-        return gwrp(full_precision(logits), rescaled_decay(self.decay, self.reference, logits.shape[-1]))
+        self.pooling = header.get("options", {}).get("pooling", "gwrp")
 
     def forward(self, images: Tensor, need_attention: bool = False) -> Features:
         tensors = self.tensors(images)
         grid = (images.shape[-2] // self.stride, images.shape[-1] // self.stride)
-        return to_features(tensors, grid, self.pool(tensors["patch_logits"], tensors.get("class_attention")))
+        logits, attention = full_precision(tensors["patch_logits"]), tensors.get("class_attention")
+        return to_features(tensors, grid, pooled(logits, self.pooling, self.decay, self.reference, attention))
 
 
 def load_runtime(path: Path, runtime: Runtime) -> tuple[RuntimeSegmenter | RuntimeClassifier, dict[str, Any]]:

@@ -5,7 +5,7 @@ A picture's own prototype can show only what this picture shows, and it has no w
 picture is searched once with its own prototypes. The patches that are found, and those that are not, are gathered by class and
 clustered. A patch then belongs to a class as far as it resembles a centre of what was found more than one of what was not
 (`spatial_search.centres_map`). The search with these first centres is gathered once more, which gives the centres that are kept.
-No classifier takes part. docs/lab-notes/25-other-searches.md has the figures.
+No classifier takes part. docs/lab-notes/26-centres.md has the figures.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Centres(NamedTuple):
 def pictures_of_classes(dataset: Dataset) -> list[Sample]:
     """The pictures that are gathered, in the order of the data set: evenly chosen among those with each tag."""
     most = max(LEAST, PICTURES // max(1, len(dataset.classes)))
-    chosen = {
-        sample.name
-        for name in dataset.classes
-        for sample in evenly([sample for sample in dataset.samples if name in sample.tags], most)
-    }
-    return [sample for sample in dataset.samples if sample.name in chosen]
+    having: list[list[int]] = [[] for _ in dataset.classes]
+    for place, sample in enumerate(dataset.samples):  # once, since a large source makes its samples on demand
+        for c in dataset.tagged(sample):
+            having[c].append(place)
+    chosen = {place for places in having for place in evenly(places, most)}
+    return [dataset.samples[place] for place in sorted(chosen)]
 
 
 def seen(

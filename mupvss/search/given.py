@@ -282,7 +282,8 @@ def seed_files(folder: Path) -> list[Path]:
     """The files of seeds in a folder and below it. UserError if there are none."""
     if not folder.is_dir():
         raise UserError(f"search.given: {folder} is no folder; expected the folder of another method's maps")
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    read = (*SUFFIXES, COCO)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in read and path.is_file())
     found = [path for path in files if path.suffix.lower() in SUFFIXES]
     coco = [path for path in files if path.suffix.lower() == COCO]
     if not found and len(coco) == 1:

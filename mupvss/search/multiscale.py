@@ -179,15 +179,18 @@ def only_classes(features: Features, classes: Sequence[int]) -> Features:
     def pick(x: Tensor | None) -> Tensor | None:
         return None if x is None else x[:, index]
 
+    def of_class(x: Tensor | None) -> Tensor | None:
+        return None if x is None else x[index]
+
     return dataclasses.replace(
         features,
         patch_logits=features.patch_logits[:, index],
         patch_score=features.patch_score[:, index],
         prototypes=pick(features.prototypes),
         rivals=features.prototypes,
-        decision_bias=None if features.decision_bias is None else features.decision_bias[index],
-        found_centres=None if features.found_centres is None else features.found_centres[index],
-        other_centres=None if features.other_centres is None else features.other_centres[index],
+        decision_bias=of_class(features.decision_bias),
+        found_centres=of_class(features.found_centres),
+        other_centres=of_class(features.other_centres),
         token_score=pick(features.token_score),
         reactivated_logits=pick(features.reactivated_logits),
         class_attention=pick(features.class_attention),

@@ -47,7 +47,7 @@ def _make(dataset: Dataset, checkpoint: Path, folder: Path, device: str, config:
     least: list[tuple[float, Sample]] = []
     for sample in each(FOLDER, dataset.samples):
         image = sample.open_image()
-        tagged = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+        tagged = dataset.tagged(sample)
         seeds = predictor.search(image, tagged, [predictor.kind])[predictor.kind]
         write_seeds(seed_path(folder, predictor.kind, sample.name), seeds)
         if tagged:

@@ -168,7 +168,7 @@ def gather_centres(predictor: Predictor, dataset: Dataset, kinds: Sequence[str],
     if processes().from_main(not path.is_file()):
         known = []
         for sample in each("gathering centres", pictures_of_classes(dataset)):
-            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+            classes = dataset.tagged(sample)
             features = predictor.features(sample.open_image(), need_attention=True)
             known.append(seen(features, classes, predictor.maps, finder, predictor.config, predictor.options))
         everyone = processes().in_order(known)
@@ -185,7 +185,7 @@ def search_all(predictor: Predictor, dataset: Dataset, kinds: Sequence[str], fol
     for sample in each(folder.name, dataset.samples):
         paths = {kind: seed_path(folder, kind, sample.name) for kind in kinds}
         if not all(path.is_file() for path in paths.values()):
-            classes = [i for i, name in enumerate(dataset.classes) if name in sample.tags]
+            classes = dataset.tagged(sample)
             found = predictor.search(sample.open_image(), classes, kinds)
             for kind, path in paths.items():
                 write_seeds(path, found[kind])

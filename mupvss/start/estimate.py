@@ -74,11 +74,12 @@ def measure(config: RunConfig, dataset: Dataset) -> Estimate:
     offered = method.offered()
     kinds = tuple(dict.fromkeys((chosen_kind(offered, config.search.maps), *asked_kinds(offered, config.search.kinds))))
     gathers = finder_of(offered, kinds) is not None
+    if gathers:  # the values do not matter to the time
+        own: Any = config.search_options
+        network.remember(*(torch.randn(len(dataset.classes), n * own.centres, network.backbone.width) for n in (1, 2)))
 
     def search() -> None:
         sizes = (config.model.patch_size, model.image_size)
-        if gathers:  # the values do not matter to the time
-            network.remember(*(torch.randn(len(dataset.classes), n, network.backbone.width) for n in (4, 8)))
         settings = (offered, config.search, config.search_options, *sizes, method.shared)
         maps = search_maps(network.eval(), picture, tagged, kinds, *settings)[kinds[0]].numpy()
         ids = np.array(tagged, np.int16) + 1

@@ -189,7 +189,7 @@ MIDDLE = 'threshold = "middle"             # how it is chosen what is object; "o
 BESIDE = "baseline = false                 # true: train a plain CAM beside it, to compare\n"
 PLAIN = 'method = "vit-cam"               # a plain CAM: without background its maps are better (docs/domains.md)\n'
 SIZE = "size = 432                       # scale 1 means an area of this number squared, in pixels, for pictures of any size\n"
-TOGETHER = f"""\
+CENTRES = f"""\
 maps = "attended_centres_refined"   # every picture is searched for what was found in all pictures with its tags
 kinds = ["attended_centres_refined", "attended_cam_refined"]   # without this line all eleven kinds are made and compared
 {MIDDLE}"""
@@ -204,7 +204,7 @@ kinds = ["cam_refined"]          # the maps that are made; without this line all
 
 def _pretrained(word: Word, weights: str, steps: int, plain: bool) -> str:
     """plain: the method is a plain CAM."""
-    known, search = BACKBONES[word], (CAM if plain else TOGETHER) + SIZE
+    known, search = BACKBONES[word], (CAM if plain else CENTRES) + SIZE
     settings = "".join(f"{name} = {json.dumps(value)}\n" for name, value in known.settings.items())
     pooled = (
         "" if known.flattens or plain else '\n[mupvss]\nglobal_embedding = "pool"       # for patches of other sizes than 16\n'
