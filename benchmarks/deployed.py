@@ -4,7 +4,7 @@ python benchmarks/deployed.py RUN PICTURES [--masks FOLDER] [--count 40] [--roun
 
 Each runtime works in a process of its own, one after the other, in several rounds. The time is that of a picture that is open:
 resizing, the network at one scale and the mask at the picture's size; --full: with all scales, the mirror and the dense CRF of
-the run. The memory is the highest of the process. Where there are true masks (palette PNGs), mIoU is shown.
+the run. The memory is the highest of the process. With true masks (PNGs with the run's class ids), mIoU is shown.
 """
 
 from __future__ import annotations
