@@ -19,7 +19,7 @@ from mupvss.predict.run import FinishedRun
 from mupvss.segmentation.build import load_segmenter
 from mupvss.stages import crossfit
 from mupvss.stages.crossfit import parts_of
-from mupvss.stages.run import run_all, run_one
+from mupvss.stages.run import outdated, run_all, run_alone, run_one, stages_below
 from mupvss.stages.run_folder import Run, _plain, fingerprint, pictures_of
 from mupvss.stages.segment import segment_inputs
 
@@ -161,6 +161,22 @@ def test_the_test_options_train_nothing_again(done, monkeypatch, capsys):
     monkeypatch.setattr(crossfit, "fit", lambda *arguments: pytest.fail("a network is trained again"))
     run_one(with_options(done, **{"segment.crf": "none"}), "crossfit")
     assert "takes over what the change does not concern (networks)" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_stage_alone_names_the_earlier_results_that_it_uses(done, capsys):
+    assert stages_below("segment", done.config) == ["train", "seeds", "affinity", "masks", "crossfit"]
+    assert outdated(done, "segment") == []
+    run_alone(done, "crossfit")
+    assert "uses the results of" not in capsys.readouterr().err
+    other = with_options(done, **{"masks.crf_steps": 5})
+    assert outdated(other, "segment") == ["masks", "crossfit"], "what an outdated stage was made into is outdated too"
+    run_one(other, "masks")
+    assert outdated(other, "segment") == ["crossfit"]
+    run_alone(other, "segment")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "segment uses the results of crossfit, which was made with other settings or pictures" in said
+    unread = with_options(done, **{"crossfit.folds": 0, "masks.crf_steps": 5})
+    assert not outdated(unread, "segment"), "a stage is named that it does not read"
 
 
 def test_without_folds_nothing_is_drawn_and_earlier_masks_are_set_aside(done):

@@ -126,7 +126,7 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
         config, out = run_arguments(argv, f"mupvss {name}")
         # Imported here so that --help and the light commands start quickly.
         from mupvss.runtime.processes import use_cpu
-        from mupvss.stages.run import run_all, run_one
+        from mupvss.stages.run import run_all, run_alone
         from mupvss.stages.run_folder import Run
 
         if config.device == "cpu":
@@ -135,7 +135,7 @@ def stage_command(name: str) -> Callable[[Sequence[str]], int | None]:
         if name == "run":
             run_all(run, expected_seconds(run))
         else:
-            run_one(run, name)
+            run_alone(run, name)
 
     command.__doc__ = SUMMARIES[name]
     return command

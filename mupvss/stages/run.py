@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 
@@ -20,7 +21,17 @@ from mupvss.stages.affinity import AFFINITY
 from mupvss.stages.crossfit import CROSSFIT
 from mupvss.stages.masks import MASKS
 from mupvss.stages.report import REPORT
-from mupvss.stages.run_folder import WARNED, Metrics, Run, Stage, gather_metrics, pictures_of, run_stage, set_aside_unasked
+from mupvss.stages.run_folder import (
+    WARNED,
+    Metrics,
+    Run,
+    Stage,
+    gather_metrics,
+    pictures_of,
+    run_stage,
+    set_aside_unasked,
+    up_to_date,
+)
 from mupvss.stages.seeds import CAM, SEEDS
 from mupvss.stages.segment import SEGMENT, VAL
 from mupvss.stages.train import CAM_TRAIN, TRAIN
@@ -94,6 +105,44 @@ def run_one(run: Run, name: str) -> Metrics:
     metrics = run_stage(STAGES[name], run)
     gather_metrics(run)
     return metrics
+
+
+def run_alone(run: Run, name: str) -> Metrics:
+    """Runs one stage. What it builds on stays as it is, even if that was made under other settings; this is said."""
+    if old := outdated(run, name):
+        was, builds, it = ("were", "they build", "them") if len(old) > 1 else ("was", "it builds", "it")
+        console.print(
+            f"[yellow]{name} uses the results of {' and '.join(old)}, which {was} made with other settings or pictures, or "
+            f"before a stage that {builds} on; `mupvss run` makes {it} anew[/yellow]",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return run_one(run, name)
+
+
+def outdated(run: Run, name: str) -> list[str]:
+    """The finished stages on which a stage builds, and which a whole run would make again, in order."""
+    pictures = functools.cache(lambda purpose: pictures_of(run, purpose))
+    old: list[str] = []
+    for below in stages_below(name, run.config):
+        stage = STAGES[below]
+        built_on = (*stage.after, *stage.also_after(run.config))
+        done = (run.folder(below) / "metrics.json").is_file() and asked_for(below, run.config)
+        if done and (set(built_on) & set(old) or not up_to_date(stage, run, pictures(stage.pictures))):
+            old.append(below)
+    return old
+
+
+def stages_below(name: str, config: RunConfig) -> list[str]:
+    """The stages on which a stage builds, and on which those build, in the order of a run."""
+    found: set[str] = set()
+    left = [name]
+    while left:
+        stage = STAGES[left.pop()]
+        new = {*stage.after, *stage.also_after(config)} - found
+        found |= new
+        left += new
+    return [below for below in STAGES if below in found]
 
 
 def check_names(config: RunConfig) -> None:

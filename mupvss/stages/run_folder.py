@@ -196,6 +196,16 @@ def identities(stage: Stage, run: Run, dataset: Dataset, pictures: list[Any]) ->
     return known_by(stage, run.config, dataset, after, pictures), truth
 
 
+def up_to_date(stage: Stage, run: Run, dataset: Dataset) -> bool:
+    """Whether the run has this stage's result for its settings and these pictures; how it was scored does not count."""
+    known, truth = identities(stage, run, dataset, dataset_identity(dataset))
+    if processes().main:
+        from mupvss.stages.earlier import take_over
+
+        take_over(stage, run, dataset, known, truth)
+    return processes().from_main(stage_fingerprint(run.folder(stage.name)) == known)
+
+
 def run_stage(stage: Stage, run: Run) -> Metrics:
     """Does the stage's work unless its folder already holds the result; returns its metrics either way."""
     dataset = pictures_of(run, stage.pictures)
