@@ -407,6 +407,9 @@ class SegmentConfig(Section):
     """Range of the random scale, relative to that size, before the crop."""
     weights: str | None = None
     """Pretrained backbone. Default: the trained classifier's (vit), or from scratch (resnet38)."""
+    loss: Literal["cross_entropy", "collision"] = added("cross_entropy", neutral="cross_entropy")
+    """cross_entropy: at the sure pixels, each weighed by its confidence; collision: at all pixels, where an unsure one may have
+    its label or that of any other tag (soft labels; after a start with the cross-entropy)."""
     train: SegmenterTrainConfig = SegmenterTrainConfig()
     scales: Scales = (0.75, 1.0, 1.25)
     """Scales at test time, relative to that size; each is also mirrored. Changing it retrains nothing."""

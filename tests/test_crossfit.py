@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from helpers import tiny
 
 from mupvss.config.load import build, load_config
@@ -161,6 +162,18 @@ def test_the_test_options_train_nothing_again(done, monkeypatch, capsys):
     monkeypatch.setattr(crossfit, "fit", lambda *arguments: pytest.fail("a network is trained again"))
     run_one(with_options(done, **{"segment.crf": "none"}), "crossfit")
     assert "takes over what the change does not concern (networks)" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_networks_learn_soft_labels(run):
+    learned = []
+    for loss in ("cross_entropy", "collision"):
+        run_one(with_options(run, **{"crossfit.folds": 0, "segment.loss": loss}), "segment")
+        figures = read_json(run.folder("segment") / "metrics.json")
+        assert np.isfinite(figures["pixels"])
+        learned.append(load_segmenter(run.checkpoint("segment"))[0].state_dict())
+    assert any(not torch.equal(one, two) for one, two in zip(*(own.values() for own in learned), strict=True))
+    ours = [_plain(segment_inputs(tiny({"segment.loss": loss}))) for loss in ("cross_entropy", "collision")]
+    assert [("loss" in own["segment"]) for own in ours] == [False, True], "finished networks would be trained again"
 
 
 def test_a_stage_alone_names_the_earlier_results_that_it_uses(done, capsys):

@@ -1,6 +1,7 @@
 """What teaches a segmentation network: pixels, and which classes a picture holds at all.
 
-Pixels: cross-entropy that leaves out what is unsure and weighs the rest by its confidence. Presence (ours) is one decision for
+Pixels: cross-entropy that leaves out what is unsure and weighs the rest by its confidence; or the collision cross-entropy, which
+keeps what is unsure as a soft label. Presence (ours) is one decision for
 the whole picture, which the scores of all its pixels then bear: a classifier's tags rule classes out before its maps are looked
 at; the segmentation network has no tags, so it learns to say what is there, and a class it finds absent is unlikely at every
 pixel: p(c at a pixel) is weighed by p(c in the picture).
@@ -30,6 +31,41 @@ def segmentation_loss(
     each = F.cross_entropy(large, labels, ignore_index=IGNORE, reduction="none")
     counted = weights * (labels != IGNORE)
     return (each * counted).sum() / mean_count(counted.sum()).clamp_min(1e-6)
+
+
+def collision_loss(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    tags: Tensor,
+    background: bool,
+    mean_count: Callable[[Tensor], Tensor] = lambda count: count,
+) -> Tensor:
+    """Mean of -log sum_c y_c p_c over the pixels inside the picture: the probability that label and network, each drawn by its
+    own probabilities, are the same class. Where y is even, nothing pulls p towards being even, as cross-entropy with it would.
+
+    Args:
+        logits: (B, L, h, w), the background first; taken to the labels' size.
+        labels: (B, H, W) class ids; 255 where there is none. Such pixels are left out.
+        weights: (B, H, W) in [0, 1]: y of the label. The rest is shared evenly by the picture's other tags and the background.
+        tags: (B, L - 1) bool, the classes of the whole picture.
+        background: Whether a pixel may belong to no class.
+        mean_count: Of the number of pixels, where a batch is shared out to several processes.
+
+    Returns:
+        A scalar >= 0.
+    """
+    size = labels.shape[1:]
+    said = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
+    possible = torch.cat((torch.full_like(tags[:, :1], background), tags), 1)
+    known = labels != IGNORE
+    own = said.gather(1, labels.clamp_max(said.shape[1] - 1)[:, None])[:, 0]
+    tagged = possible.gather(1, labels.clamp_max(said.shape[1] - 1).flatten(1)).view_as(labels)
+    others = (said * possible[:, :, None, None]).sum(1) - own * tagged
+    count = possible.sum(1)[:, None, None] - tagged.long()
+    sure = torch.where(count > 0, weights, 1.0)
+    each = -(sure * own + (1 - sure) * others.clamp_min(0) / count.clamp_min(1)).clamp_min(1e-6).log()
+    return (each * known).sum() / mean_count(known.sum().float()).clamp_min(1)
 
 
 LEAST = 0.002

@@ -17,10 +17,14 @@ from mupvss.options import SegmentConfig, ViTSegment
 from mupvss.runtime.device import autocast
 from mupvss.runtime.processes import processes
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, save_segmenter, segmenter_origins
-from mupvss.segmentation.losses import presence_loss, segmentation_loss
+from mupvss.segmentation.losses import collision_loss, presence_loss, segmentation_loss
 from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 from mupvss.training.classifier import prepared
 from mupvss.training.loop import WEIGHT_DECAY, Loop, grouped_optimizer
+
+SOFT_START = 0.25
+"""Share of the training over which the collision loss takes the place of the cross-entropy. Alone from the first step, it may end
+with nothing but background."""
 
 
 def train_segmenter(
@@ -46,7 +50,10 @@ def train_segmenter(
     train, device, model = config.train, manner.device, known.model
     torch.manual_seed(seed)
     network = build_segmenter(config, model, len(dataset.classes), classifier).to(device).train()
-    views = DenseViews(_samples(dataset, masks), config.crop, config.resize, flip, seed, config.size)
+    soft = config.loss == "collision"
+    views = DenseViews(
+        _samples(dataset, masks, "full" if soft else "labels"), config.crop, config.resize, flip, seed, config.size
+    )
     called = prepared(network)
     started = isinstance(config, ViTSegment) or bool(config.weights)
     new = (lambda name: not name.startswith("backbone.")) if started else (lambda name: False)
@@ -58,7 +65,12 @@ def train_segmenter(
             tensors = batch.on(device)
             with autocast(device, train.precision):
                 logits, presence = called(tensors.images, True)
-            loss, figures = segmentation_loss(logits, tensors.labels, tensors.weights, processes().mean_count), {}
+            labels = tensors.labels if background else tensors.labels.masked_fill(tensors.labels == 0, IGNORE)
+            loss, figures = segmentation_loss(logits, labels, tensors.weights, processes().mean_count), {}
+            if soft:
+                share = min(1.0, loop.progress / SOFT_START)
+                collision = collision_loss(logits, labels, tensors.weights, tensors.tags, background, processes().mean_count)
+                loss = (1 - share) * loss + share * collision
             if presence is not None and isinstance(config, ViTSegment):
                 there = presence_loss(presence, tensors.labels, tensors.weights, tensors.tags)
                 figures = {"pixels": loss.detach(), "presence": there.detach()}
@@ -67,9 +79,10 @@ def train_segmenter(
     return loop.figures
 
 
-def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
-    """The pictures to train on, with the masks that people accepted or painted in place of pseudo-masks. Pictures whose mask is
-    unsure throughout or was rejected are left out; DataError if none is left."""
+def _samples(dataset: Dataset, masks: Path, part: str) -> list[DenseSample]:
+    """The pictures to train on, with the masks that people accepted or painted in place of pseudo-masks. part: the folder of
+    those, "labels", or "full" with a label at every pixel. Pictures whose mask is unsure throughout or was rejected are left out;
+    DataError if none is left."""
     found = []
     for sample in dataset.samples:
         if sample.rejected:
@@ -78,7 +91,7 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
             tags = dataset.tag_vector(sample) > 0
             found.append(DenseSample(sample.origin, sample.open_image, sample.given_mask, None, tags))
             continue
-        labels = masks / "labels" / f"{sample.name}.png"
+        labels = masks / part / f"{sample.name}.png"
         confidence = masks / "confidence" / f"{sample.name}.png"
         ids = np.unique(read_label_image(labels))
         if (highest := highest_id(ids)) > len(dataset.classes):
@@ -89,6 +102,6 @@ def _samples(dataset: Dataset, masks: Path) -> list[DenseSample]:
             found.append(DenseSample(sample.origin, sample.open_image, open_labels, open_confidence, tags))
     if not found:
         raise DataError(
-            f"{masks / 'labels'}: every mask is unsure (255) throughout or was rejected; lower masks.margin and run 'masks' again"
+            f"{masks / part}: every mask is unsure (255) throughout or was rejected; lower masks.margin and run 'masks' again"
         )
     return found

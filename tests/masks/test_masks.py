@@ -12,7 +12,7 @@ from mupvss.options import DeepLabSegment, MasksConfig, ViTSegment
 from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.search.seeds import Seeds
 from mupvss.segmentation.build import SegmenterInfo, build_segmenter, is_segmenter, load_segmenter, save_segmenter
-from mupvss.segmentation.losses import segmentation_loss
+from mupvss.segmentation.losses import collision_loss, segmentation_loss
 from mupvss.stages.scoring import taken_away
 from mupvss.training.batches import DenseSample, DenseViews, Manner, dense_batches
 
@@ -151,11 +151,30 @@ def test_loss_by_hand():
     torch.testing.assert_close(segmentation_loss(logits, labels, weights), each[0])
 
 
-def test_loss_where_everything_is_ignored():
+def test_collision_loss_by_hand():
+    logits = torch.tensor([[[[2.0, 0.0, 0.0]], [[0.0, 1.0, 0.0]], [[0.0, 0.0, 3.0]]]])  # (1, 3, 1, 3)
+    said = logits.softmax(1)[0, :, 0].double()
+    labels, tags = torch.tensor([[[0, 1, 1]]]), torch.tensor([[True, False]])
+    weights = torch.tensor([[[1.0, 0.25, 0.5]]])
+    pixels = [said[0, 0], 0.25 * said[1, 1] + 0.75 * said[0, 1], 0.5 * said[1, 2] + 0.5 * said[0, 2]]
+    expected = -torch.stack(pixels).log().mean().float()
+    torch.testing.assert_close(collision_loss(logits, labels, weights, tags, True), expected)
+    # without a background, a picture with one tag leaves nothing to be unsure about
+    alone = -torch.stack([said[1, 1], said[1, 2]]).log().mean().float()
+    torch.testing.assert_close(collision_loss(logits, torch.tensor([[[255, 1, 1]]]), weights, tags, False), alone)
+    both = torch.tensor([[True, True]])
+    shared = -(0.25 * said[1, 1] + 0.375 * (said[0, 1] + said[2, 1])).log().float()
+    torch.testing.assert_close(collision_loss(logits, torch.tensor([[[255, 1, 255]]]), weights, both, True), shared)
+    sure = torch.ones_like(weights)
+    torch.testing.assert_close(collision_loss(logits, labels, sure, tags, True), segmentation_loss(logits, labels, sure))
+
+
+@pytest.mark.parametrize("loss", [segmentation_loss, lambda *given: collision_loss(*given, torch.ones(1, 2).bool(), True)])
+def test_loss_where_everything_is_ignored(loss):
     logits = torch.randn(1, 3, 4, 4, requires_grad=True)
-    loss = segmentation_loss(logits, torch.full((1, 8, 8), 255), torch.ones(1, 8, 8))
-    loss.backward()
-    assert loss.item() == 0
+    found = loss(logits, torch.full((1, 8, 8), 255), torch.ones(1, 8, 8))
+    found.backward()
+    assert found.item() == 0
     assert torch.isfinite(logits.grad).all()
 
 
