@@ -173,14 +173,17 @@ class ViTConfig(ModelConfig):
     weights: str | None = None
     """Pretrained weights: a path, a URL (https://...#sha256=...), a hub name (timm/deit_...), or package:drawn (a micro ViT that
     learned from drawings). Empty: train from scratch."""
-    weights_pixels: Literal["imagenet", "half"] = "imagenet"
-    """How pixels were normalised when the weights were trained: by ImageNet's mean and deviation, or by 0.5 and 0.5 (AugReg)."""
+    weights_pixels: Literal["imagenet", "half", "clip"] = "imagenet"
+    """How pixels were normalised when the weights were trained: by ImageNet's mean and deviation, by 0.5 and 0.5 (AugReg), or by
+    CLIP's (EVA-02)."""
     registers: int = Field(default=0, ge=0)
     """Number of register tokens; must match the weights."""
     layer_scale: bool = False
     """LayerScale, a learned factor per channel on residual branches; must match the weights (DINOv2 has it)."""
     position: Literal["table", "rotary"] = added("table", neutral="table")
     """How patches know their place: by a table that is learned, or by rotation; must match the weights (DINOv3 has rotary)."""
+    family: Literal["vit", "eva02"] = added("vit", neutral="vit")
+    """eva02: gated MLPs, and places by table and rotation; must match the weights."""
     drop_path: Fraction = 0.1
     """Stochastic depth: rate in the last block, rising linearly from 0."""
 

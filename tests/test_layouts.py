@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from mupvss.data.preprocess import MEAN, STD
-from mupvss.errors import WeightsError
+from mupvss.errors import UserError, WeightsError
 from mupvss.model.pretrained import load_backbone, to_timm
-from mupvss.model.vit import SIZES, VisionTransformer, rotated
+from mupvss.model.vit import SIZES, VisionTransformer, ViTSize, rotated
 from mupvss.options import ViTConfig
 
 
@@ -98,14 +98,19 @@ def test_what_would_be_lost_is_an_error(tmp_path, registers, layer_scale, messag
         load_backbone(backbone(registers, layer_scale), str(tmp_path / "w.safetensors"))
 
 
-def test_other_pixels_are_folded_in(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "mean", "deviation"),
+    [("half", 0.5, 0.5), ("clip", (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))],
+)
+def test_other_pixels_are_folded_in(tmp_path, name, mean, deviation):
     source = backbone(patch=16, image=32)
     save_file(source.state_dict(), tmp_path / "w.safetensors")
     target = backbone(patch=16, image=32)
-    load_backbone(target, str(tmp_path / "w.safetensors"), "half")
+    load_backbone(target, str(tmp_path / "w.safetensors"), name)
     pixels = torch.rand(2, 3, 32, 32)
     ours = (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
-    torch.testing.assert_close(target.patch_embed(ours), source.patch_embed((pixels - 0.5) / 0.5), atol=1e-4, rtol=1e-3)
+    mean, deviation = (torch.tensor(values).expand(3).view(3, 1, 1) for values in (mean, deviation))
+    torch.testing.assert_close(target.patch_embed(ours), source.patch_embed((pixels - mean) / deviation), atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("method", ["mupvss", "vit-cam", "mctformer"])
@@ -372,6 +377,7 @@ OTHER = {
     "norm before the blocks": {"norm_pre.weight": torch.ones(192)},
     "relative positions": {"blocks.0.attn.relative_position_bias_table": torch.zeros(3, 3)},
     "gated MLP": {"blocks.0.mlp.fc1_g.weight": torch.zeros(3, 3)},
+    "norm inside the attention": {"blocks.0.attn.norm.weight": torch.zeros(192)},
     "norm inside the MLP": {"blocks.0.mlp.norm.weight": torch.zeros(3)},
     "second norm": {"local_cls_norm.weight": torch.zeros(192)},
 }
@@ -391,6 +397,9 @@ shapes of their weights, of blocks the first alone, since the others have the sa
     model = timm.create_model(NAME, embed_dim=192, num_heads=3, img_size=SIDE, num_classes=0).eval()
     model.load_state_dict({key: pattern(key, value.shape) for key, value in model.state_dict().items()})
     model.forward_features(torch.from_numpy(np.cos(np.arange(3 * SIDE * SIDE) * 0.37).reshape(1, 3, SIDE, SIDE)).float())
+
+EVA-02 base has its own width and two blocks in place of the sizes above, and its first six tokens are stored; EVA-02's last norm
+is `model.fc_norm`.
 """
 
 
@@ -402,11 +411,11 @@ def pattern(name, shape):
     return torch.from_numpy(wave.astype(np.float32).reshape(shape))
 
 
-def weights_of_timm(name):
+def weights_of_timm(name, depth=12):
     with safe_open(TIMM, "pt") as stored:
         first = json.loads(stored.metadata()[name])
         expected = stored.get_tensor(name) if name in stored.keys() else None  # noqa: SIM118
-    keys = {key.replace("blocks.0.", f"blocks.{i}.") for key in first for i in range(12)}
+    keys = {key.replace("blocks.0.", f"blocks.{i}.") for key in first for i in range(depth)}
     return {key: pattern(key, first[re.sub(r"blocks\.\d+\.", "blocks.0.", key)]) for key in keys}, expected
 
 
@@ -419,22 +428,89 @@ def weights_of_timm(name):
         ("vit_small_patch14_reg4_dinov2", {"layer_scale": True, "registers": 4}),
         ("vit_small_patch16_dinov3", {"layer_scale": True, "registers": 4, "rotary": True}),
         ("vit_small_patch16_dinov3_qkvb", {"layer_scale": True, "registers": 4, "rotary": True}),
+        ("eva02_tiny_patch14_224", {"eva02": True}),
+        ("eva02_base_patch14_224", {"eva02": True}),
     ],
 )
 def test_equal_to_the_models_of_timm(tmp_path, name, own):
-    weights, expected = weights_of_timm(name)
+    size = ViTSize(768, 2, 12) if "base" in name else SIZES["tiny"]
+    weights, expected = weights_of_timm(name, size.depth)
     save_file(weights, tmp_path / "w.safetensors")
     patch = 14 if "patch14" in name else 16
     side = 4 * patch
-    ours = VisionTransformer(SIZES["tiny"], patch, side, 0.0, **own).eval()
+    ours = VisionTransformer(size, patch, side, 0.0, **own).eval()
     load_backbone(ours, str(tmp_path / "w.safetensors"))
     wave = np.cos(np.arange(3 * side * side) * 0.37).astype(np.float32)
-    found = tokens(ours, torch.from_numpy(wave.reshape(1, 3, side, side)))[0]
+    found = tokens(ours, torch.from_numpy(wave.reshape(1, 3, side, side)))[0, : len(expected)]
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_eva02_is_refused_by_its_layers(tmp_path):
-    """Its blocks have gates and norms that a plain ViT has no place for."""
+def eva02(**own):
+    return VisionTransformer(SIZES["tiny"], 14, 56, 0.0, **own).eval()
+
+
+def as_authors_eva02(state):
+    """Queries, keys and values apart, biases of their own, and the tables of the rotation."""
+    found = {}
+    for key, value in state.items():
+        stem = key.rpartition("attn.")[0] + "attn."
+        if key.endswith("qkv.weight"):
+            found |= {f"{stem}{part}_proj.weight": one for part, one in zip("qkv", value.chunk(3), strict=True)}
+            found |= {f"{stem}rope.freqs_{part}": torch.ones(16, 64) for part in ("cos", "sin")}
+        elif key.endswith("mlp.fc1.weight") or key.endswith("mlp.fc1.bias"):
+            names = (key.replace("fc1", "w1"), key.replace("fc1", "w2"))
+            found |= dict(zip(names, value.chunk(2), strict=True))
+        else:
+            found[key.replace("mlp.fc2", "mlp.w3").replace("fc_norm", "norm")] = value
+    return {key: value.contiguous() for key, value in found.items()} | {
+        "rope.freqs_cos": torch.ones(16, 64),
+        "mask_token": torch.ones(1),
+    }
+
+
+def test_eva02_in_the_layout_of_its_authors(tmp_path):
+    weights, _ = weights_of_timm("eva02_tiny_patch14_224")
+    save_file(weights, tmp_path / "timm.safetensors")
+    save_file(as_authors_eva02(weights), tmp_path / "authors.safetensors")
+    networks = [eva02(eva02=True), eva02(eva02=True)]
+    for network, name in zip(networks, ("timm", "authors"), strict=True):
+        load_backbone(network, str(tmp_path / f"{name}.safetensors"))
+    first, second = (network.state_dict() for network in networks)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_networks_with_gates_are_told_apart(tmp_path):
+    weights, _ = weights_of_timm("eva02_tiny_patch14_224")
+    path = tmp_path / "w.safetensors"
+    save_file(weights, path)
+    with pytest.raises(WeightsError, match=r'w\.safetensors: its MLPs are gated.*model\.family = "eva02"'):
+        load_backbone(eva02(), str(path))
+    for more in (
+        {"reg_token": torch.zeros(1, 4, 192)},
+        {f"blocks.{i}.ls{k}.gamma": torch.ones(192) for i in range(12) for k in (1, 2)},
+    ):
+        save_file(weights | more, path)
+        own = {"registers": 4} if "reg_token" in more else {"layer_scale": True}
+        with pytest.raises(WeightsError, match="EVA-02 alone is known here"):
+            load_backbone(eva02(eva02=True, **own), str(path))
+    save_file(dict(eva02().state_dict()), path)
+    with pytest.raises(WeightsError, match=r'have no gates.*model\.family = "vit"'):
+        load_backbone(eva02(eva02=True), str(path))
+
+
+def test_eva02_learns_and_its_options_go_together(tmp_path):
     save_file(weights_of_timm("eva02_tiny_patch14_224")[0], tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=r"w\.safetensors"):
-        load_backbone(VisionTransformer(SIZES["tiny"], 14, 56, 0.0).eval(), str(tmp_path / "w.safetensors"))
+    options = {
+        "patch_size": 14,
+        "image_size": 28,
+        "family": "eva02",
+        "weights_pixels": "clip",
+        "weights": str(tmp_path / "w.safetensors"),
+    }
+    network = network_of("mupvss", 3, ViTConfig(**options), global_embedding="pool")
+    out = network(torch.randn(2, 3, 28, 42), need_attention=True)
+    out.patch_score.sum().backward()
+    assert network.backbone.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0
+    for wrong in ({"registers": 4}, {"layer_scale": True}, {"position": "rotary"}):
+        with pytest.raises(UserError, match=r'model\.family = "eva02" goes with'):
+            network_of("mupvss", 3, ViTConfig(**options, **wrong), global_embedding="pool")

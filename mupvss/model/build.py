@@ -17,10 +17,14 @@ def build_vit(config: ViTConfig, pretrained: bool) -> VisionTransformer:
     """pretrained False: without the weights (a checkpoint will fill them)."""
     if config.backbone not in SIZES:
         raise UserError(f"model.backbone is '{config.backbone}'; choose one of {', '.join(SIZES)}")
+    if config.family == "eva02" and (config.registers or config.layer_scale or config.position != "table"):
+        raise UserError(
+            'model.family = "eva02" goes with model.registers = 0, model.layer_scale = false and model.position = "table"; '
+            f'got {config.registers}, {str(config.layer_scale).lower()} and "{config.position}"'
+        )
     size, patch, side = SIZES[config.backbone], config.patch_size, config.image_size
-    backbone = VisionTransformer(
-        size, patch, side, config.drop_path, config.registers, config.layer_scale, config.position == "rotary"
-    )
+    rotary, eva02 = config.position == "rotary", config.family == "eva02"
+    backbone = VisionTransformer(size, patch, side, config.drop_path, config.registers, config.layer_scale, rotary, eva02)
     if pretrained and config.weights:
         load_backbone(backbone, config.weights, config.weights_pixels)
     return backbone

@@ -1,7 +1,7 @@
 """Loads pretrained backbones from a path, a URL with its hash, the Hugging Face hub, or an installed package.
 
 Vision transformers may come in the usual layouts, which are converted to timm's key names: timm's own; DINOv2's
-(`register_tokens`); and those of the Hugging Face library transformers (ViT, DeiT, DINOv2 and DINOv3), which
+(`register_tokens`); EVA-02's; and those of the Hugging Face library transformers (ViT, DeiT, DINOv2 and DINOv3), which
 keeps query, key and value apart. A file's distillation token is left out. Other layers that the network does not have are an
 error.
 """
@@ -28,8 +28,14 @@ from mupvss.files import cache_folder, hash_of
 from mupvss.model.vit import VisionTransformer
 from mupvss.runtime.processes import processes
 
+PIXELS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+}
+"""Mean and deviation by which other networks normalise pixels."""
 
-def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", "half"] = "imagenet") -> None:
+
+def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", "half", "clip"] = "imagenet") -> None:
     """Fills `backbone` from `source` in place: any layout of a ViT that `to_timm` knows, or a CNN's own names.
 
     Position embeddings are resized to the backbone's grid, and float16 becomes float32. pixels: how pixels were normalised when
@@ -55,8 +61,8 @@ def load_backbone(backbone: nn.Module, source: str, pixels: Literal["imagenet", 
     for key, value in found.items():
         if value.shape != wanted[key].shape:
             raise WeightsError(f"{path}: '{key}' is {tuple(value.shape)}, expected {tuple(wanted[key].shape)}; set model.*")
-    if pixels == "half":
-        found = _to_imagenet_pixels(found, path)
+    if pixels != "imagenet":
+        found = _to_imagenet_pixels(found, path, pixels)
     backbone.load_state_dict(found)
 
 
@@ -103,6 +109,7 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
         )
     if "blocks.0.ls1.gamma" in state and isinstance(backbone.layers()[0].ls1, nn.Identity):
         raise WeightsError(f"{path}: its blocks have a LayerScale; set model.layer_scale = true")
+    state = _fit_eva02(state, backbone, path)
     if "pos_embed" not in state:
         if backbone.pos_embed is not None:
             raise WeightsError(
@@ -119,6 +126,33 @@ def _fit_vit(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) 
     return state | {"pos_embed": resize_positions(state["pos_embed"], backbone.grid)}
 
 
+def _fit_eva02(state: dict[str, Tensor], backbone: VisionTransformer, path: Path) -> dict[str, Tensor]:
+    """Refuses gated MLPs of other networks than EVA-02. In its queries and keys, pairs of neighbouring channels (2k, 2k + 1)
+    become pairs (k, k + d/2), which `rotated` expects; for their products the order of channels does not count."""
+    gated = (
+        "blocks.0.mlp.fc1.weight" in state
+        and "blocks.0.mlp.fc2.weight" in state
+        and (state["blocks.0.mlp.fc1.weight"].shape[0] == 2 * state["blocks.0.mlp.fc2.weight"].shape[1])
+    )
+    if not gated and backbone.eva02:
+        raise WeightsError(f'{path}: its MLPs have no gates, unlike EVA-02\'s; set model.family = "vit"')
+    if not gated:
+        return state
+    if "blocks.0.ls1.gamma" in state or "reg_token" in state or "pos_embed" not in state:
+        raise WeightsError(
+            f"{path}: its MLPs are gated (mlp.fc1 is twice as wide as mlp.fc2); of such networks EVA-02 alone is known here"
+        )
+    if not backbone.eva02:
+        raise WeightsError(f'{path}: its MLPs are gated; if these are weights of EVA-02, set model.family = "eva02"')
+    width = backbone.head_width
+    order = torch.cat((torch.arange(0, width, 2), torch.arange(1, width, 2)))
+    for key, value in list(state.items()):
+        if re.search(r"attn\.qkv\.(weight|bias)$", key):
+            parts = value.unflatten(0, (3, -1, width))
+            state[key] = torch.cat((parts[:2, :, order], parts[2:])).flatten(0, 2)
+    return state
+
+
 def _check_dinov3(state: Mapping[str, Tensor], registers: int, path: Path) -> None:
     """WeightsError for other networks with rotary positions, whose rotations differ though their tensors have the same names."""
     biases = [value.chunk(3)[1] for key, value in state.items() if key.endswith("attn.qkv.bias")]
@@ -127,17 +161,18 @@ def _check_dinov3(state: Mapping[str, Tensor], registers: int, path: Path) -> No
         raise WeightsError(f"{path}: {what}, unlike DINOv3's; other rotary positions are not known here")
 
 
-def _to_imagenet_pixels(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The patch embedding that does to ImageNet-normalised pixels what the given one does to (x - 0.5) / 0.5.
+def _to_imagenet_pixels(state: dict[str, Tensor], path: Path, pixels: str) -> dict[str, Tensor]:
+    """The patch embedding that does to ImageNet-normalised pixels what the given one does to pixels normalised in its own way.
 
-    This is exact, since patches do not overlap and nothing is padded: x = y * STD + MEAN, hence (x - 0.5) / 0.5 is
-    y * 2 STD + 2 MEAN - 1.
+    This is exact, since patches do not overlap and nothing is padded: x = y * STD + MEAN, hence (x - m) / s is
+    y * STD / s + (MEAN - m) / s.
     """
     key = "patch_embed.proj."
     if f"{key}bias" not in state:
-        raise WeightsError(f'{path}: model.weights_pixels = "half" is for a ViT with a plain patch embedding')
+        raise WeightsError(f'{path}: model.weights_pixels = "{pixels}" is for a ViT with a plain patch embedding')
     weight, bias = state[f"{key}weight"], state[f"{key}bias"]
-    scale, offset = 2 * torch.tensor(STD), 2 * torch.tensor(MEAN) - 1
+    mean, deviation = (torch.tensor(values) for values in PIXELS[pixels])
+    scale, offset = torch.tensor(STD) / deviation, (torch.tensor(MEAN) - mean) / deviation
     moved = bias + (weight * offset.view(1, 3, 1, 1)).sum((1, 2, 3))
     return state | {f"{key}weight": weight * scale.view(1, 3, 1, 1), f"{key}bias": moved}
 
@@ -295,15 +330,24 @@ RENAMED = (
     (r"^layernorm\.", "norm."),
     (r"^blocks\.(\d+)\.gamma_([12])$", r"blocks.\1.ls\2.gamma"),
     (r"^embeddings\.distillation_token$", "dist_token"),
+    (r"^blocks\.(\d+)\.attn\.([qkv])_proj\.", lambda match: f"blocks.{match[1]}.attn.{WORDS[match[2]]}."),
+    (r"^blocks\.(\d+)\.mlp\.w1\.", r"blocks.\1.mlp.fc1_g."),
+    (r"^blocks\.(\d+)\.mlp\.w2\.", r"blocks.\1.mlp.fc1_x."),
+    (r"^blocks\.(\d+)\.mlp\.w12\.", r"blocks.\1.mlp.fc1."),
+    (r"^blocks\.(\d+)\.mlp\.w3\.", r"blocks.\1.mlp.fc2."),
+    (r"^blocks\.(\d+)\.mlp\.ffn_ln\.", r"blocks.\1.mlp.norm."),
 )
-QKV = ("query", "key", "value")
-COMPUTED = re.compile(r"^(rope|rope_embed|rope_embeddings)\.(periods|inv_freq)$|\.attn\.(qkv\.bias_mask|k_bias)$")
-"""Tensors of DINOv3's files that follow from others: the periods, and marks of the keys, which have no bias."""
+COMPUTED = re.compile(
+    r"^(?:blocks\.\d+\.attn\.)?(rope|rope_embed|rope_embeddings)\.(periods|inv_freq|freqs_cos|freqs_sin)$|\.attn\.(qkv\.bias_mask|k_bias)$"
+)
+"""Tensors of DINOv3's and EVA-02's files that follow from others: the periods, and marks of the keys, which have no bias."""
 
 
 def to_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Any known layout -> timm's names; position embeddings always with the class token's first. Unknown keys are kept."""
-    renamed = _join_qkv(_without_key_bias({_rename(key): value for key, value in state.items()}))
+    renamed = _join(_without_key_bias({_rename(key): value for key, value in state.items()}))
+    if "norm.weight" not in renamed:  # of networks whose class is told from the mean of the patches
+        renamed |= {f"norm.{part}": renamed.pop(f"fc_norm.{part}") for part in ("weight", "bias") if f"fc_norm.{part}" in renamed}
     table = renamed.get("pos_embed")
     if "dist_token" in renamed and table is not None:
         # DeiT's distillation token, whose position is the second. The network does not use it.
@@ -343,18 +387,28 @@ def _without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name == "qkv.bias" and f"{stem}qkv.bias_mask" in state:
             query, _, last = value.chunk(3)
             found[key] = torch.cat((query, torch.zeros_like(query), last))
-        elif name == "key.weight" and f"{stem}query.bias" in state and f"{stem}key.bias" not in state:
-            found[f"{stem}key.bias"] = torch.zeros_like(state[f"{stem}query.bias"])
+        elif name == "key.weight" and f"{stem}key.bias" not in state:
+            for part, own in (("query", "q_bias"), ("value", "v_bias")):
+                if f"{stem}{own}" in found:
+                    found[f"{stem}{part}.bias"] = found.pop(f"{stem}{own}")
+            if f"{stem}query.bias" in found:
+                found[f"{stem}key.bias"] = torch.zeros_like(found[f"{stem}query.bias"])
     return found
 
 
-def _join_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """attn.query, attn.key and attn.value -> attn.qkv."""
-    joined = {}
-    for key, value in state.items():
-        found = re.match(r"(blocks\.\d+\.attn\.)(query|key|value)\.(weight|bias)$", key)
-        if found is None:
-            joined[key] = value
-        elif found[2] == "query":
-            joined[f"{found[1]}qkv.{found[3]}"] = torch.cat([state[f"{found[1]}{part}.{found[3]}"] for part in QKV])
+PARTS = {"qkv": ("query", "key", "value"), "fc1": ("fc1_g", "fc1_x")}
+"""What others keep apart."""
+
+
+def _join(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """attn.query, attn.key and attn.value -> attn.qkv; mlp.fc1_g and mlp.fc1_x, a gate and what it lets through -> mlp.fc1. Parts
+    that are not complete are kept."""
+    joined = dict(state)
+    for key in state:
+        found = re.match(r"(blocks\.\d+\.(?:attn|mlp)\.)(query|fc1_g)\.(weight|bias)$", key)
+        if found is not None:
+            whole = "qkv" if found[2] == "query" else "fc1"
+            parts = [f"{found[1]}{part}.{found[3]}" for part in PARTS[whole]]
+            if all(part in state for part in parts):
+                joined[f"{found[1]}{whole}.{found[3]}"] = torch.cat([joined.pop(part) for part in parts])
     return joined

@@ -38,6 +38,8 @@ Rotation = tuple[Tensor, Tensor]
 """Cosine and sine of the angles (N, D / heads) by which rotary positions turn the patches' queries and keys."""
 ROTARY_BASE = 100.0
 """Ratio of the longest to the shortest period of DINOv3's rotary positions."""
+EVA02_BASE, EVA02_GRID = 10000.0, 16
+"""The same of EVA-02's; and the side of the grid, in patches, to which its places are scaled."""
 
 
 EXPLICIT_TOKENS = 400
@@ -94,6 +96,22 @@ class MLP(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class GatedMLP(nn.Module):
+    """fc1 makes a gate and what it lets through (SwiGLU, Shazeer 2020). normed: with a LayerNorm between, as the larger networks
+    of EVA-02 have it."""
+
+    def __init__(self, width: int, normed: bool, eps: float) -> None:
+        super().__init__()
+        hidden = width * 8 // 3
+        self.fc1 = nn.Linear(width, 2 * hidden)
+        self.norm: nn.Module = nn.LayerNorm(hidden, eps=eps) if normed else nn.Identity()
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, passed = self.fc1(x).chunk(2, -1)
+        return self.fc2(self.norm(F.silu(gate) * passed))
+
+
 class DropPath(nn.Module):
     """Drops a residual branch for whole samples with probability `rate` during training.
 
@@ -130,12 +148,15 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block, in two units so that a module can act between them."""
 
-    def __init__(self, width: int, heads: int, drop_path: float, layer_scale: bool = False, eps: float = 1e-6) -> None:
+    def __init__(
+        self, width: int, heads: int, drop_path: float, layer_scale: bool = False, eps: float = 1e-6, mlp: nn.Module | None = None
+    ) -> None:
+        """mlp: in place of the usual one."""
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = MLP(width)
+        self.mlp = MLP(width) if mlp is None else mlp
         self.drop_path = DropPath(drop_path)
         self.ls1: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
         self.ls2: nn.Module = LayerScale(width) if layer_scale else nn.Identity()
@@ -192,7 +213,8 @@ class VisionTransformer(nn.Module):
     """The parts of a ViT; `vit_cam.py`, `mctformer.py` and `mupvss.py` decide what runs through them.
 
     registers: number of extra tokens that carry what belongs to no patch (Darcet et al. 2024). rotary: patches know their place
-    by rotation (DINOv3) instead of by a table; the norms are then DINOv3's too.
+    by rotation (DINOv3) instead of by a table; the norms are then DINOv3's too. eva02: they know it by both, and the MLPs are
+    gated, those of wide networks with a norm (Fang et al. 2023).
     """
 
     def __init__(
@@ -204,8 +226,10 @@ class VisionTransformer(nn.Module):
         registers: int = 0,
         layer_scale: bool = False,
         rotary: bool = False,
+        eva02: bool = False,
     ) -> None:
         super().__init__()
+        self.eva02 = eva02
         eps = 1e-5 if rotary else 1e-6
         self.head_width = size.width // size.heads
         self.width, self.patch_size = size.width, patch_size
@@ -216,7 +240,11 @@ class VisionTransformer(nn.Module):
         self.reg_token = nn.Parameter(torch.zeros(1, registers, size.width)) if registers else None
         self.patch_embed = PatchEmbed(patch_size, size.width, size.conv_stem)
         rates = torch.linspace(0, drop_path, size.depth).tolist()
-        self.blocks = nn.ModuleList(Block(size.width, size.heads, rate, layer_scale, eps) for rate in rates)
+        normed = size.width >= SIZES["base"].width
+        self.blocks = nn.ModuleList(
+            Block(size.width, size.heads, rate, layer_scale, eps, GatedMLP(size.width, normed, eps) if eva02 else None)
+            for rate in rates
+        )
         self.norm = nn.LayerNorm(size.width, eps=eps)
         self._reset()
 
@@ -263,16 +291,22 @@ class VisionTransformer(nn.Module):
         return self.patch_embed(images) + self.position(grid), grid
 
     def rotation(self, grid: tuple[int, int]) -> Rotation | None:
-        """What every block needs to know of the places of the patches in a grid of (h, w); None with a table of positions.
+        """What every block needs to know of the places of the patches in a grid of (h, w); None with nothing but a table of
+        positions.
 
-        Centres of patches in [-1, 1] along each side, times 2 pi over periods of ROTARY_BASE ** (2k / (head width / 2)); the
-        rows' angles come first, then the columns', and both once more for the second half of the channels (DINOv3).
+        Places along each side, over periods of BASE ** (2k / (head width / 2)); the rows' angles come first, then the columns',
+        and both once more for the second half of the channels. DINOv3: centres of patches in [-1, 1], times 2 pi; EVA-02: corners
+        of patches in [0, EVA02_GRID].
         """
-        if self.pos_embed is not None:
+        if self.pos_embed is not None and not self.eva02:
             return None
         device, quarter = self.cls_token.device, self.head_width // 4
-        rows, columns = (2 * (torch.arange(side, device=device) + 0.5) / side - 1 for side in grid)
-        centres = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1).flatten(0, 1)  # (N, 2)
-        periods = ROTARY_BASE ** (torch.arange(quarter, device=device) / quarter)
-        angles = (2 * math.pi * centres.unsqueeze(-1) / periods).flatten(1).tile(2)
+        if self.eva02:
+            base, sides = EVA02_BASE, [EVA02_GRID * torch.arange(side, device=device) / side for side in grid]
+        else:
+            base = ROTARY_BASE
+            sides = [2 * math.pi * (2 * (torch.arange(side, device=device) + 0.5) / side - 1) for side in grid]
+        places = torch.stack(torch.meshgrid(*sides, indexing="ij"), -1).flatten(0, 1)  # (N, 2)
+        periods = base ** (torch.arange(quarter, device=device) / quarter)
+        angles = (places.unsqueeze(-1) / periods).flatten(1).tile(2)
         return angles.cos(), angles.sin()

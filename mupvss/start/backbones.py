@@ -16,6 +16,8 @@ Word = Literal[
     "dinov2-small",
     "dinov2-small-registers",
     "dinov3-small",
+    "eva02-tiny",
+    "eva02-small",
 ]
 """What `--backbone` accepts."""
 
@@ -36,6 +38,7 @@ class Backbone:
 
 
 DINOV2 = {"patch_size": 14, "layer_scale": True}
+EVA02: Mapping[str, str | int | bool] = {"patch_size": 14, "family": "eva02", "weights_pixels": "clip"}
 BACKBONES: Mapping[Word, Backbone] = {
     "tiny": Backbone("tiny", "timm/deit_tiny_patch16_224.fb_in1k"),
     "small": Backbone("small", "timm/deit_small_patch16_224.fb_in1k"),
@@ -48,4 +51,6 @@ BACKBONES: Mapping[Word, Backbone] = {
     "dinov3-small": Backbone(
         "small", "timm/vit_small_patch16_dinov3.lvd1689m", {"layer_scale": True, "registers": 4, "position": "rotary"}
     ),
+    "eva02-tiny": Backbone("tiny", "timm/eva02_tiny_patch14_224.mim_in22k", EVA02),
+    "eva02-small": Backbone("small", "timm/eva02_small_patch14_224.mim_in22k", EVA02),
 }
