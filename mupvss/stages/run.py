@@ -113,7 +113,7 @@ def run_alone(run: Run, name: str) -> Metrics:
         was, builds, it = ("were", "they build", "them") if len(old) > 1 else ("was", "it builds", "it")
         console.print(
             f"[yellow]{name} uses the results of {' and '.join(old)}, which {was} made with other settings or pictures, or "
-            f"before a stage that {builds} on; `mupvss run` makes {it} anew[/yellow]",
+            f"before a stage that {builds} on; `mupvss run` makes {it} again[/yellow]",
             highlight=False,
             soft_wrap=True,
         )
