@@ -94,9 +94,12 @@ def test_taken_over_in_any_order(old, capsys):
 
 def test_what_was_asked_otherwise_is_made_anew(old, capsys):
     """The same run asked for with other scales: the training stays, what builds on the search does not."""
+    weights = {path: path.stat().st_mtime_ns for path in (old / "run" / "train").rglob("*.safetensors")}
     assert main(["seeds", "run/train/config.toml", "--out", "run", "--search.scales", "1.0"]) == 0
     said = capsys.readouterr().err
-    assert "train:" not in said
+    assert said.count("train:") == said.count("train: taken over") == 1
+    assert weights
+    assert weights == {path: path.stat().st_mtime_ns for path in weights}
     assert "the old result is kept in" in said
     assert (old / "run" / "seeds.earlier").is_dir()
 

@@ -79,7 +79,7 @@ def train_segmenter(
     return loop.figures
 
 
-def _samples(dataset: Dataset, masks: Path, part: str) -> list[DenseSample]:
+def _samples(dataset: Dataset, masks: Path, part: str = "labels") -> list[DenseSample]:
     """The pictures to train on, with the masks that people accepted or painted in place of pseudo-masks. part: the folder of
     those, "labels", or "full" with a label at every pixel. Pictures whose mask is unsure throughout or was rejected are left out;
     DataError if none is left."""
