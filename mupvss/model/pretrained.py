@@ -311,6 +311,8 @@ def download(url: str, cache: Path | None = None) -> Path:
 
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "dinov3_vit.", "model.")
 WORDS: Mapping[str, str] = {"q": "query", "k": "key", "v": "value"}
+GATED: Mapping[str, str] = {"w1": "fc1_g", "w2": "fc1_x", "w12": "fc1", "w3": "fc2", "ffn_ln": "norm"}
+"""EVA-02's names of the parts of a gated MLP, and timm's."""
 BLOCK = r"^(?:encoder\.|model\.)?layers?\.(\d+)\."
 """Prefix of a block's tensors in the library transformers, of which every version has its own."""
 RENAMED = (
@@ -331,11 +333,7 @@ RENAMED = (
     (r"^blocks\.(\d+)\.gamma_([12])$", r"blocks.\1.ls\2.gamma"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^blocks\.(\d+)\.attn\.([qkv])_proj\.", lambda match: f"blocks.{match[1]}.attn.{WORDS[match[2]]}."),
-    (r"^blocks\.(\d+)\.mlp\.w1\.", r"blocks.\1.mlp.fc1_g."),
-    (r"^blocks\.(\d+)\.mlp\.w2\.", r"blocks.\1.mlp.fc1_x."),
-    (r"^blocks\.(\d+)\.mlp\.w12\.", r"blocks.\1.mlp.fc1."),
-    (r"^blocks\.(\d+)\.mlp\.w3\.", r"blocks.\1.mlp.fc2."),
-    (r"^blocks\.(\d+)\.mlp\.ffn_ln\.", r"blocks.\1.mlp.norm."),
+    (r"^blocks\.(\d+)\.mlp\.(w1|w2|w12|w3|ffn_ln)\.", lambda match: f"blocks.{match[1]}.mlp.{GATED[match[2]]}."),
 )
 COMPUTED = re.compile(
     r"^(?:blocks\.\d+\.attn\.)?(rope|rope_embed|rope_embeddings)\.(periods|inv_freq|freqs_cos|freqs_sin)$|\.attn\.(qkv\.bias_mask|k_bias)$"
@@ -370,8 +368,8 @@ def _rename(key: str) -> str:
 
 
 def _without_key_bias(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """DINOv3's keys have no bias: it is zero in its authors' files, and left out in timm's and transformers'. Nothing else is
-    changed."""
+    """The keys of DINOv3 and EVA-02 have no bias: it is zero in the files of DINOv3's authors, and left out in the others.
+    Nothing else is changed."""
     found = {key: value for key, value in state.items() if not COMPUTED.search(key) or (key.endswith("k_bias") and value.any())}
     for key, value in state.items():
         match = re.match(r"(blocks\.\d+\.attn\.)(.*)$", key)

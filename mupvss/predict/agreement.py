@@ -18,10 +18,9 @@ from torch import Tensor
 
 from mupvss.data.images import read_image
 from mupvss.data.preprocess import normalise, resize_for_search
-from mupvss.files import atomic_path
 from mupvss.model.features import Features
 from mupvss.predict.load import load
-from mupvss.predict.onnx_file import export_onnx, quantise
+from mupvss.predict.onnx_file import export_onnx
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.runtimes import Runtime
 from mupvss.predict.segmenter import SegmentationPredictor
@@ -79,10 +78,7 @@ def export_and_check(run: Path, out: Path, classifier: bool, pictures: Sequence[
     """Writes OUT; -> 1 if a runtime's logits differ by more than TOLERANCE, else 0. int8: with 8-bit weights, which are meant to
     differ, so that 0 is returned."""
     predictor = load(run, "cpu", classifier=classifier)
-    with atomic_path(out) as temporary:
-        export_onnx(predictor, temporary)
-        if int8:
-            quantise(temporary)
+    export_onnx(predictor, out, int8)
     console = Console()
     console.print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB)", highlight=False, soft_wrap=True)
     prepare(0, 0)

@@ -24,9 +24,9 @@ from mupvss.predict.runtimes import PlainOutputs, output_names
 from mupvss.predict.segmenter import SegmentationPredictor
 
 
-def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> None:
+def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path, int8: bool = False) -> None:
     """One input `images` (B, 3, H, W), normalised, of whole patches; a segmentation network returns `logits`, a classifier the
-    tensors of Features. MissingExtraError without the extra `onnx`."""
+    tensors of Features. int8: see `quantise`. MissingExtraError without the extra `onnx`."""
     network, names, header = _parts(predictor)
     size = 2 * predictor.stride
     example = torch.randn(2, 3, size, size + predictor.stride)
@@ -46,6 +46,8 @@ def export_onnx(predictor: Predictor | SegmentationPredictor, path: Path) -> Non
     program.model.metadata_props[KEY] = header_text(header)
     with atomic_path(path) as temporary:
         program.save(str(temporary), external_data=False)
+        if int8:
+            quantise(temporary)
 
 
 def quantise(path: Path) -> None:

@@ -1,10 +1,9 @@
 """What teaches a segmentation network: pixels, and which classes a picture holds at all.
 
 Pixels: cross-entropy that leaves out what is unsure and weighs the rest by its confidence; or the collision cross-entropy, which
-keeps what is unsure as a soft label. Presence (ours) is one decision for
-the whole picture, which the scores of all its pixels then bear: a classifier's tags rule classes out before its maps are looked
-at; the segmentation network has no tags, so it learns to say what is there, and a class it finds absent is unlikely at every
-pixel: p(c at a pixel) is weighed by p(c in the picture).
+keeps what is unsure as a soft label. Presence (ours) is one decision for the whole picture, which the scores of all its pixels
+then bear: a classifier's tags rule classes out before its maps are looked at; the segmentation network has no tags, so it learns
+to say what is there, and a class it finds absent is unlikely at every pixel: p(c at a pixel) is weighed by p(c in the picture).
 """
 
 from __future__ import annotations
@@ -59,8 +58,9 @@ def collision_loss(
     said = F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False).softmax(1)
     possible = torch.cat((torch.full_like(tags[:, :1], background), tags), 1)
     known = labels != IGNORE
-    own = said.gather(1, labels.clamp_max(said.shape[1] - 1)[:, None])[:, 0]
-    tagged = possible.gather(1, labels.clamp_max(said.shape[1] - 1).flatten(1)).view_as(labels)
+    ids = labels.masked_fill(~known, 0)
+    own = said.gather(1, ids[:, None])[:, 0]
+    tagged = possible.gather(1, ids.flatten(1)).view_as(labels)
     others = (said * possible[:, :, None, None]).sum(1) - own * tagged
     count = possible.sum(1)[:, None, None] - tagged.long()
     sure = torch.where(count > 0, weights, 1.0)

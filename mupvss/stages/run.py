@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from mupvss.config.run import RunConfig
 from mupvss.crf import PRESETS
-from mupvss.data.sources import load_dataset
+from mupvss.data.sample import Dataset
+from mupvss.data.sources import Purpose, load_dataset
 from mupvss.data.summary import print_doubts, print_summary, seen_before
 from mupvss.errors import ConfigError
 from mupvss.methods import find_method
@@ -26,6 +28,7 @@ from mupvss.stages.run_folder import (
     Metrics,
     Run,
     Stage,
+    dataset_identity,
     gather_metrics,
     pictures_of,
     run_stage,
@@ -122,13 +125,18 @@ def run_alone(run: Run, name: str) -> Metrics:
 
 def outdated(run: Run, name: str) -> list[str]:
     """The finished stages on which a stage builds, and which a whole run would make again, in order."""
-    pictures = functools.cache(lambda purpose: pictures_of(run, purpose))
+
+    @functools.cache
+    def pictures(purpose: Purpose) -> tuple[Dataset, list[Any]]:
+        dataset = pictures_of(run, purpose)
+        return dataset, dataset_identity(dataset)
+
     old: list[str] = []
     for below in stages_below(name, run.config):
         stage = STAGES[below]
         built_on = (*stage.after, *stage.also_after(run.config))
         done = (run.folder(below) / "metrics.json").is_file() and asked_for(below, run.config)
-        if done and (set(built_on) & set(old) or not up_to_date(stage, run, pictures(stage.pictures))):
+        if done and (set(built_on) & set(old) or not up_to_date(stage, run, *pictures(stage.pictures))):
             old.append(below)
     return old
 

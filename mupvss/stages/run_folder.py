@@ -196,13 +196,19 @@ def identities(stage: Stage, run: Run, dataset: Dataset, pictures: list[Any]) ->
     return known_by(stage, run.config, dataset, after, pictures), truth
 
 
-def up_to_date(stage: Stage, run: Run, dataset: Dataset) -> bool:
-    """Whether the run has this stage's result for its settings and these pictures; how it was scored does not count."""
-    known, truth = identities(stage, run, dataset, dataset_identity(dataset))
+def recognised(stage: Stage, run: Run, dataset: Dataset, pictures: list[Any]) -> tuple[str, str]:
+    """As `identities`; a result of 0.1.0 that has them is taken over."""
+    known, truth = identities(stage, run, dataset, pictures)
     if processes().main:
         from mupvss.stages.earlier import take_over
 
         take_over(stage, run, dataset, known, truth)
+    return known, truth
+
+
+def up_to_date(stage: Stage, run: Run, dataset: Dataset, pictures: list[Any]) -> bool:
+    """Whether the run has this stage's result for its settings and these pictures; how it was scored does not count."""
+    known, _ = recognised(stage, run, dataset, pictures)
     return processes().from_main(stage_fingerprint(run.folder(stage.name)) == known)
 
 
@@ -211,11 +217,7 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
     dataset = pictures_of(run, stage.pictures)
     folder, team = run.folder(stage.name), processes()
     pictures = dataset_identity(dataset)
-    known, truth = identities(stage, run, dataset, pictures)
-    if team.main:
-        from mupvss.stages.earlier import take_over
-
-        take_over(stage, run, dataset, known, truth)
+    known, truth = recognised(stage, run, dataset, pictures)
     inputs = stage.inputs(run.config)
     if team.from_main(finished(folder, known, truth)):
         if not stage.idle(inputs):

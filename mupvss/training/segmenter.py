@@ -66,11 +66,12 @@ def train_segmenter(
             with autocast(device, train.precision):
                 logits, presence = called(tensors.images, True)
             labels = tensors.labels if background else tensors.labels.masked_fill(tensors.labels == 0, IGNORE)
-            loss, figures = segmentation_loss(logits, labels, tensors.weights, processes().mean_count), {}
-            if soft:
-                share = min(1.0, loop.progress / SOFT_START)
-                collision = collision_loss(logits, labels, tensors.weights, tensors.tags, background, processes().mean_count)
-                loss = (1 - share) * loss + share * collision
+            share, loss, figures = min(1.0, loop.progress / SOFT_START) if soft else 0.0, torch.zeros((), device=device), {}
+            if share < 1:
+                loss = (1 - share) * segmentation_loss(logits, labels, tensors.weights, processes().mean_count)
+            if share > 0:
+                given = (tensors.weights, tensors.tags, background, processes().mean_count)
+                loss = loss + share * collision_loss(logits, labels, *given)
             if presence is not None and isinstance(config, ViTSegment):
                 there = presence_loss(presence, tensors.labels, tensors.weights, tensors.tags)
                 figures = {"pixels": loss.detach(), "presence": there.detach()}
