@@ -38,7 +38,7 @@ SCENES = (
     ("MCTformer+, our refinement", "mctformer-plus", "attended_cam_refined"),
     ("the paper's formulas as printed", "paper-literal", "attended_search_refined"),
     ("MuP-VSS without PEM", "ge", "attended_search_refined"),
-    ("**MuP-VSS**", "mupvss", "attended_search_refined"),
+    ("**MuP-VSS** (with PEM)", "mupvss", "attended_search_refined"),
 )
 TABLES = {"animals": ("voc-animals", ANIMALS), "scenes": ("scenes", SCENES)}
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ from PIL import Image
 
 PART = ".part"
 """Part of the name of every file that is not complete yet."""
+LEFTOVER = re.compile(rf"\..*\.[0-9a-f]{{12}}-\d+{re.escape(PART)}.*|\.tmp[A-Za-z0-9]{{6}}", re.S)
+"""Names of such files: ours, and those of safetensors."""
 ENDS = 4096
 """Number of bytes at either end of a file that are checked to detect a change."""
 
@@ -41,8 +44,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path, below: bool = True) -> None:
     """Removes temporary files that killed processes left in `folder` and, if `below`, in its subfolders. Call it only where no
     other process writes."""
-    for pattern in (f".*{PART}*", ".tmp*"):  # ours, and those of safetensors
-        for path in folder.rglob(pattern) if below else folder.glob(pattern):
+    for path in folder.rglob(".*") if below else folder.glob(".*"):
+        if LEFTOVER.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
 

@@ -162,6 +162,22 @@ def test_a_stage_that_stopped_gathers_nothing_again(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_what_an_earlier_network_has_left_is_not_used(run, tmp_path):
+    """Trained again and not searched again: its centres and its threshold say nothing about the new network."""
+    again = Run(run.config.model_copy(update={"seed": 1}), tmp_path / "run")
+    shutil.copytree(run.out, again.out)
+    assert FinishedRun(again.out).is_current("seeds")
+    run_one(again, "train")
+    found = FinishedRun(again.out)
+    assert (found.is_current("seeds"), found.threshold, found.centres) == (False, None, None)
+    predictor = load(again.out, device="cpu", classifier=True)
+    with pytest.raises(UserError, match="run 'mupvss seeds'"):
+        predictor(Image.new("RGB", (48, 64)), [predictor.classes[0]])
+    run_one(again, "seeds")
+    assert load(again.out, device="cpu", classifier=True).threshold is not None
+
+
+@pytest.mark.slow
 def test_centres_of_another_network_are_refused(run, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(run.out, folder)

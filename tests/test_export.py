@@ -48,6 +48,28 @@ def options():
     return Options(CLASSES, min_pixels=4, tolerance=0.0)
 
 
+def test_thin_regions_keep_an_outline():
+    """A scratch one pixel wide: with a tolerance of a pixel, nothing would be left of it."""
+    diagonal = np.eye(60, dtype=bool)
+    for mask in (np.ones((1, 100), bool), np.ones((40, 1), bool), diagonal):
+        rings = trace(mask, 1.0)
+        assert len(rings) == 1
+        assert overlap(drawn(rings[0], mask.shape), mask) > 0.9
+
+
+def test_names_that_meet_in_voc_and_cutouts_of_classes_that_are_gone(items, options, tmp_path):
+    first, second = items
+    twin = dataclasses.replace(second, name="cats__a.jpg")
+    export_all(iter([first, twin]), 2, ["voc", "cutouts"], tmp_path, options)
+    names = (tmp_path / "voc" / "ImageSets" / "Segmentation" / "all.txt").read_text().split()
+    assert len(set(names)) == 2
+    for name, item in zip(names, (first, twin), strict=True):
+        np.testing.assert_array_equal(read_label_image(tmp_path / "voc" / "SegmentationClass" / f"{name}.png"), item.labels)
+    assert (tmp_path / "cutouts" / "cats" / "a__person.png").is_file()
+    export_all(iter([dataclasses.replace(first, labels=first.labels % 3)]), 1, ["cutouts"], tmp_path, options)
+    assert not (tmp_path / "cutouts" / "cats" / "a__person.png").exists()
+
+
 def overlap(found, truth):
     return (found & truth).sum() / (found | truth).sum()
 

@@ -15,15 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import at_step, at_write, tiny, whole
+from helpers import TIMES, at_step, at_write, tiny, whole
 from PIL import Image
 
 from mupvss.cli.main import FAULT, main
 from mupvss.config.load import load_config, save_config
+from mupvss.files import read_json
 from mupvss.model.checkpoint import load_tensors
+from mupvss.predict.segmenter import SegmentationPredictor
 from mupvss.runtime.device import own_cores
+from mupvss.stages import masks as masks_stage
 from mupvss.stages.run import run_one
-from mupvss.stages.run_folder import Run
+from mupvss.stages.run_folder import Run, alone_in, stage_fingerprint
 
 
 @pytest.fixture
@@ -60,6 +63,74 @@ def test_nothing_is_trained_twice_when_the_figures_could_not_be_written(config, 
         at_step(patch, lambda step: pytest.fail("a step was done again"))
         assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 0
     assert whole(tmp_path / "run") == whole(tmp_path / "unbroken")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "place", "name", "calls"),
+    [("masks", masks_stage, "pseudo_mask", 1), ("val", SegmentationPredictor, "predict", 2)],
+)
+def test_pictures_and_their_figures_go_on_where_they_stopped(tmp_path, monkeypatch, stage, place, name, calls):
+    """A stop between two pictures: what was drawn is not drawn again, and the figures are those of an unbroken run."""
+    save_config(tmp_path / "c.toml", tiny({"baseline": False, "affinity.kind": "none"}))
+    assert main(["run", str(tmp_path / "c.toml"), "--out", str(tmp_path / "unbroken")]) == 0
+    again = tmp_path / "again"
+    shutil.copytree(tmp_path / "unbroken", again)
+    (again / stage / "metrics.json").unlink()
+    real, drawn = getattr(place, name), []
+
+    def counted(*arguments, **options):
+        drawn.append(1)
+        if len(drawn) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(place, name, counted)
+    assert main([stage, str(tmp_path / "c.toml"), "--out", str(again)]) != 0
+    assert len(drawn) == 4
+    assert list((again / stage).glob("sums-*.npz"))
+    assert main([stage, str(tmp_path / "c.toml"), "--out", str(again)]) == 0
+    assert len(drawn) == calls * len(list((again / stage).rglob("full/*.png" if stage == "masks" else "masks/*.png")))
+    assert not list((again / stage).glob("sums-*.npz"))
+    assert figures(again / stage) == figures(tmp_path / "unbroken" / stage)
+
+
+def figures(folder):
+    return {key: value for key, value in read_json(folder / "metrics.json").items() if key not in TIMES}
+
+
+@pytest.mark.slow
+def test_back_to_the_settings_of_before(config, tmp_path, monkeypatch, capsys):
+    """An option mistyped: the training that was set aside is used again, and nothing is trained twice."""
+    out, other = tmp_path / "run", ["--train.lr", "0.5"]
+    assert main(["train", str(config), "--out", str(out)]) == 0
+    made = whole(out)
+
+    def stop(step):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        at_step(patch, stop)
+        assert main(["train", str(config), "--out", str(out), *other]) != 0
+    at_step(monkeypatch, lambda step: pytest.fail("it was trained again"))
+    capsys.readouterr()
+    assert main(["train", str(config), "--out", str(out)]) == 0
+    assert "the earlier result is the one that is asked for" in capsys.readouterr().err
+    assert whole(out) == made
+    monkeypatch.undo()
+    assert main(["train", str(config), "--out", str(out), *other]) == 0
+    at_step(monkeypatch, lambda step: pytest.fail("it was trained again"))
+    for arguments in ([], other):  # two finished results change places
+        assert main(["train", str(config), "--out", str(out), *arguments]) == 0
+        assert stage_fingerprint(out / "train") != stage_fingerprint(out / "train.earlier") != ""
+
+
+def test_two_commands_in_one_folder(config, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("mupvss.stages.run_folder.WAITED", 0.1)
+    with alone_in(tmp_path / "run"):
+        assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 1
+    assert "another mupvss is working in this folder" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "train").exists()
 
 
 @pytest.mark.slow

@@ -80,6 +80,19 @@ def test_the_card_is_written_from_the_run(tmp_path, capsys):
     assert "None were measured" in _card(tmp_path, None)
 
 
+def test_a_card_of_an_earlier_network_does_not_stay(tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    classifier().save_checkpoint(run / "train" / "model.safetensors")
+    save_config(run / "train" / "config.toml", RunConfig(model=TINY_VIT))
+    assert main(["share", str(run), str(out), "--licence", "mit"]) == 0
+    assert main(["share", str(run), str(out), "--licence", "cc-by-4.0"]) == 0
+    assert ModelCard.load(out / "README.md").data.license == "cc-by-4.0"
+    assert ModelCard.load(out / "README.earlier.md").data.license == "mit", "someone may have added to it"
+    (out / "README.md").write_text("My own words.")
+    assert main(["share", str(run), str(out)]) == 0
+    assert (out / "README.md").read_text() == "My own words."
+
+
 def _card(tmp_path, run):
     predictor = classifier()
     predictor.run = run

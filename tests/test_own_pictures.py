@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -152,6 +153,74 @@ def test_predict_in_several_formats(project, tmp_path, capsys):
     assert main([*arguments, "--tag", "red"]) == 0  # other tags do
     assert (out / ".found" / "album" / "0.png").stat().st_mtime_ns != before
     assert set(np.unique(read_label_image(out / "masks" / "album" / "0.png"))) <= {0, 2}
+
+
+def test_predict_notices_another_network_in_the_same_place(project, tmp_path):
+    """A shared folder has its network right in it; the settings of the test are part of what a run answers with."""
+    run, shared, out = tmp_path / "run", tmp_path / "shared", tmp_path / "out"
+    shutil.copytree(project / "run", run)
+    picture, kept = str(project / "pictures" / "album" / "0.jpg"), out / ".found" / "0.json"
+
+    def made_by(*place):
+        assert main(["predict", *map(str, place), picture, "--out", str(out), "--formats", "masks"]) == 0
+        return json.loads(kept.read_text())["made_by"]
+
+    assert main(["share", str(run), str(shared)]) == 0
+    first = made_by(shared)
+    assert made_by(shared) == first
+    assert main(["share", str(run), str(shared), "--classifier"]) == 0
+    assert made_by(shared) != first
+    first = made_by(run)
+    assert main(["val", str(project / "mine.toml"), "--out", str(run), *SMALL, "--segment.crf", "none"]) == 0
+    assert made_by(run) != first
+
+
+def test_predict_does_not_take_its_own_masks_for_pictures(project, tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    Image.open(project / "pictures" / "album" / "0.jpg").save(tmp_path / "in" / "a.png")
+    monkeypatch.chdir(tmp_path / "in")
+    for given in (".", ".", "*/*.png", "**/*.png"):
+        code = main(["predict", str(project / "run"), given, "--formats", "masks", "overlay"])
+        found = json.loads((tmp_path / "in" / "predictions" / "predictions.json").read_text())
+        assert list(found) == ["a.png"]
+        assert code == (1 if given == "*/*.png" else 0), "only our own masks lie one folder below"
+    assert main(["predict", str(project / "run"), "a**.png"]) in (0, 1)  # no pattern in Python 3.11 and 3.12
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_doctor_reads_the_pictures_as_the_training_did(project, tmp_path, capsys):
+    """Pictures that cannot be read are left out there too, and other classes than the network's are an error."""
+    shutil.copytree(project / "pictures", tmp_path / "pictures")
+    table = tmp_path / "t.csv"
+    shutil.copy(project / "tags.csv", table)
+    (tmp_path / "pictures" / "album" / "0.jpg").write_bytes(b"no picture")
+    known = ["--data.unreadable", "skip", "--data.root", str(tmp_path / "pictures"), "--data.tags", str(table)]
+    run = tmp_path / "run"
+    assert main(["train", str(project / "mine.toml"), "--out", str(run), *SMALL, *known]) == 0
+    assert main(["data", "doctor", str(run)]) == 0
+    assert len(list(csv.DictReader((run / "doctor" / "tags.csv").open()))) == 11
+    config = load_config(run / "train" / "config.toml")
+    data = config.data.model_copy(update={"classes": ("blue", "green", "red")})
+    save_config(run / "train" / "config.toml", config.model_copy(update={"data": data}))
+    assert main(["data", "doctor", str(run)]) == 1
+    assert "its network knows blue, red, and the tags are now blue, green, red" in capsys.readouterr().err
+
+
+def test_a_test_on_training_pictures_says_so(project, tmp_path, capsys):
+    """Without further pictures the network is tested on those that have a true mask; it has learned from them."""
+    masks = tmp_path / "masks"
+    for name in read_tags(project / "tags.csv").tags:
+        labels = np.zeros((40, 56), np.uint8)
+        labels[8:30, 10:40] = 1
+        write_palette_png((masks / name).with_suffix(".png"), labels)
+    shutil.copytree(project / "run", tmp_path / "run")
+    run = ["run", str(project / "mine.toml"), "--out", str(tmp_path / "run"), "--data.masks", str(masks), *SMALL]
+    assert main(run) == 0
+    assert "was tested on training pictures" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "val" / "calibration.json").read_text()) == {}
+    page = (tmp_path / "run" / "report" / "index.html").read_text()
+    assert "has never seen" not in page
+    assert "training pictures that have a true mask" in page
 
 
 def test_predict_with_known_tags_and_bad_pictures(project, tmp_path, capsys):

@@ -255,3 +255,15 @@ def test_a_folder_of_other_files_is_not_emptied(tiny_run, tmp_path):
     with pytest.raises(DataError, match="files that no stage wrote"):
         run_all(Run(tiny_run, tmp_path))
     assert (tmp_path / "train" / "thesis.doc").read_text() == "years of work"
+
+
+def test_a_baseline_that_is_not_asked_for_any_more(finished, tmp_path, capsys):
+    """Its figures would stand beside those of other settings; asked for again, it is there again."""
+    run = Run(finished.config.model_copy(update={"baseline": False}), tmp_path / "run")
+    shutil.copytree(finished.out, run.out)
+    assert not any(key.startswith("cam") for key in run_all(run))
+    assert (run.out / "cam.earlier").is_dir()
+    capsys.readouterr()
+    metrics = run_all(Run(finished.config, run.out))
+    assert metrics["cam/oracle"] == json.loads((finished.out / "metrics.json").read_text())["cam/oracle"]
+    assert capsys.readouterr().err.count("is used again") >= 2

@@ -26,8 +26,9 @@ class InitArguments:
     out: Path | None = None
     """Config file to write; default: the folder's name with .toml, in the current folder."""
     backbone: Word = "tiny"
-    """Pretrained network: tiny (DeiT-Ti) is fast; small (DeiT-S) is better and takes about four times as long, and so do the
-    others that are called small. The weights of dinov3-small have a licence of their own."""
+    """Pretrained network: tiny (DeiT-Ti) is fast; small (DeiT-S) is larger and takes about four times as long, and so do the
+    others that are called small; whether its masks are better was not measured.
+    The weights of dinov3-small have a licence of their own."""
     weights: str | None = None
     """Pretrained weights: a path, a URL with its hash, a hub name, package:drawn (for drawings), or an empty text for none.
     Default: from the hub."""

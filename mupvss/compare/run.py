@@ -19,6 +19,7 @@ from mupvss.runtime.device import prepare
 from mupvss.runtime.log import console
 from mupvss.stages.curve import run_curve
 from mupvss.stages.run import run_one
+from mupvss.stages.run_folder import alone_in
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,14 @@ def compare(comparison: Comparison) -> None:
     entries = plan(configs, comparison.seeds, comparison.out)
     for entry in entries:  # a damaged record is reported before hours of training, not after
         stored_record(comparison.records, entry)
+    with alone_in(comparison.out):
+        _make(comparison, entries)
+        found = _write(comparison, entries)
+    console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
+
+
+def _make(comparison: Comparison, entries: Sequence[Entry]) -> None:
+    """Trains and searches what is missing, and writes the comparison after each run."""
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
         curve = comparison.curve if entry.seed == comparison.seeds[0] else 0
@@ -58,8 +67,6 @@ def compare(comparison: Comparison) -> None:
         if comparison.records is not None and (made := known_record(comparison.records, entry)) is not None:
             store_record(comparison.records, made)
         _write(comparison, entries)
-    found = _write(comparison, entries)
-    console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
@@ -96,13 +103,19 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
         return 0
     dataset = entries[0].pictures.searched
     found = rows(records)
+
+    def same(record: Record) -> bool:
+        """Whether it has the classes of the first config; others have no place in the tables and pictures of classes."""
+        return record.entry.pictures.searched.classes == dataset.classes
+
     tables = {
         "Seeds": headline(found, str(comparison.reference)),
-        "Per class, oracle threshold": per_class(found, dataset.classes),
+        "Per class, oracle threshold": per_class([row for row in found if all(map(same, row.records))], dataset.classes),
         "Cost": costs(found),
         "As in papers": paper(found),
     }
-    at_hand = [record for record in records if record.on_disk]
+    names = {sample.name for sample in dataset.samples}
+    at_hand = [record for record in records if record.on_disk and same(record) and names <= _names(record)]
     first = [record for record in at_hand if record.entry.seed == at_hand[0].entry.seed]
     figures = draw_all(first, dataset, comparison.pictures, comparison.out / "figures")
     write_text(comparison.out / "table.md", "\n".join(f"## {title}\n\n{markdown(t)}" for title, t in tables.items()))
@@ -114,6 +127,11 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
     sections += [(title, f'<img class="wide" src="figures/{escape(name)}" alt="{escape(title)}">') for title, name in figures]
     write_text(comparison.out / "index.html", page("Comparison", sections))
     return len(records)
+
+
+def _names(record: Record) -> set[str]:
+    """Of the pictures that a run has searched."""
+    return {sample.name for sample in record.entry.pictures.searched.samples}
 
 
 NOTE = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.data.images import read_image
-from mupvss.data.masks import named_ids, read_label_image
+from mupvss.data.masks import labelmap_of, named_ids, read_label_image
 from mupvss.data.names import Fitted, Match, PictureNames, sample_name, stem
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import Tags, read_tags
@@ -23,8 +23,10 @@ from mupvss.data.walk import Below, pictures_below
 from mupvss.errors import DataError
 from mupvss.options import FolderData
 
-NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none"})
-"""With one folder per tag, pictures in folders of these names have no tag."""
+NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none", "background"})
+"""With one folder per tag, pictures in folders of these names have no tag, unless `data.classes` names the folder."""
+MOST_CLASSES = 254
+"""A mask has one byte per pixel, in which 0 is the background and 255 is unsure."""
 
 
 def load_folder(config: FolderData, split: str) -> Dataset:
@@ -41,6 +43,11 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         tags, order = _tags_from_folders(config, masks, notes)
     found = sorted({tag for entry in tags.values() for tag in entry})
     classes = tuple(map(tidy, config.classes)) or order or tuple(found)
+    if len(classes) > MOST_CLASSES:
+        raise DataError(
+            f"{config.tags or root}: has {len(classes)} different tags, and a mask can tell {MOST_CLASSES} apart; "
+            "name those that matter in data.classes"
+        )
     if len(set(classes)) < len(classes):
         raise DataError(f"data.classes: '{next(c for c in classes if classes.count(c) > 1)}' is there twice")
     if not set(classes) & set(found):
@@ -52,7 +59,7 @@ def load_folder(config: FolderData, split: str) -> Dataset:
         notes = []
         tags = _tags_from_table(config, config.val_tags, masks, notes)
     notes += _unknown_tags(tags, classes)
-    open_mask = _mask_opener(masks, tuple(classes))
+    open_mask, key = _mask_opener(masks, tuple(classes)), None if masks is None else labelmap_of(masks)
     samples = []
     for relative, entry in sorted(tags.items(), key=lambda item: root / item[0]):
         path, mask = root / relative, open_mask(relative)
@@ -64,6 +71,7 @@ def load_folder(config: FolderData, split: str) -> Dataset:
                 functools.partial(read_image, path),
                 None if mask is None else mask[1],
                 mask_origin=None if mask is None else str(mask[0]),
+                mask_key=None if mask is None or key is None else str(key),
             )
         )
     _check_names(samples)
@@ -93,14 +101,20 @@ def _tags_from_folders(config: FolderData, masks: Path | None, notes: list[str])
         return named
     tags: dict[str, frozenset[str]] = {}
     loose: list[str] = []
+    untagged: Counter[str] = Counter()
     for picture in pictures:
         folder, _, inside = picture.partition("/")
         if not inside:
             loose.append(picture)
+        elif folder.casefold() in NEGATIVE_FOLDERS and tidy(folder) not in map(tidy, config.classes):
+            tags[picture] = frozenset()
+            untagged[folder] += 1
         else:
-            tags[picture] = frozenset() if folder.casefold() in NEGATIVE_FOLDERS else frozenset({tidy(folder)})
+            tags[picture] = frozenset({tidy(folder)})
     if not tags:
         raise DataError(f"{root}: no picture in a folder per tag (root/cat/1.jpg); make such folders, or give data.tags")
+    if untagged:
+        notes.append("folders whose pictures have no tag: " + ", ".join(f"{name} ({n})" for name, n in sorted(untagged.items())))
     if loose:
         notes.append(f"in no folder of a tag, left out: {counted(loose, 'picture')}")
     empty = set(below.folders) - {picture.partition("/")[0] for picture in below.pictures}

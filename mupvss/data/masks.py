@@ -74,6 +74,11 @@ def labelmap_of(folder: Path) -> Path | None:
     return next((place / LABELMAP for place in (folder, folder.parent) if (place / LABELMAP).is_file()), None)
 
 
+def label_names(classes: Sequence[str]) -> list[str]:
+    """Names of the labels 0, 1, ...: the background, and the classes. All differ, also where a class is called background."""
+    return ["(background)" if "background" in classes else "background", *classes]
+
+
 def named_ids(folder: Path, classes: Sequence[str] = ()) -> dict[Colour, int] | None:
     """Colour -> class id, from a labelmap.txt in the folder of the masks or its parent; None if there is none. Without classes,
     ids follow the order of that file; with classes, all other labels are background."""

@@ -91,7 +91,7 @@ def _without(samples: Sequence[Sample], bad: dict[int, Fault]) -> Sequence[Sampl
 
 def _made(samples: Sequence[Sample], left: list[int], unmasked: set[int], number: int) -> Sample:
     sample = samples[left[number]]
-    return replace(sample, open_mask=None, mask_origin=None) if left[number] in unmasked else sample
+    return replace(sample, open_mask=None, mask_origin=None, mask_key=None) if left[number] in unmasked else sample
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _check_all(dataset: Dataset, known: dict[str, Any], memory: Path) -> list[St
     waiting: list[int] = []
     for place, sample in enumerate(dataset.samples):
         if is_file(sample):
-            key = _key(sample)
+            key = _key(dataset, sample)
             value = known.get(key or "", ())
             if len(value) == REMEMBERED:
                 found[place] = State.restored(value)
@@ -144,10 +144,17 @@ def is_file(sample: Sample) -> bool:
     return isinstance(sample.open_image, functools.partial) and sample.open_image.func is read_image
 
 
-def _key(sample: Sample) -> str | None:
-    """Identifies a picture and its mask by path and content; None if the picture is missing."""
-    states = [file_state(path) if path else None for path in (sample.origin, _mask_file(sample))]
-    return None if states[0] is None else json.dumps([sample.origin, *states])
+def _key(dataset: Dataset, sample: Sample) -> str | None:
+    """Identifies a picture and its mask by path and content, and what the mask is checked against; None if the picture is
+    missing."""
+    own = file_state(sample.origin)
+    if own is None:
+        return None
+    mask = _mask_file(sample)
+    if mask is None:
+        return json.dumps([sample.origin, own, None])
+    key = [file_state(sample.mask_key)] if sample.mask_key else []
+    return json.dumps([sample.origin, own, file_state(mask), dataset.classes, *key])
 
 
 def _mask_file(sample: Sample) -> str | None:
@@ -157,7 +164,7 @@ def _mask_file(sample: Sample) -> str | None:
 
 def _check_one(dataset: Dataset, place: int) -> tuple[int, str | None, State]:
     sample = dataset.samples[place]
-    key = _key(sample)
+    key = _key(dataset, sample)
     try:
         checked = check_image(Path(sample.origin))
     except DataError as error:

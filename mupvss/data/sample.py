@@ -30,6 +30,8 @@ class Sample:
     """-> (H, W) bool: the telling (most discriminative) parts of the objects; known for drawn scenes only."""
     mask_origin: str | None = None
     """The file that the mask comes from, so that a change is noticed; None where there is none."""
+    mask_key: str | None = None
+    """The labelmap.txt that says what the colours of the mask mean; None where there is none."""
     given_mask: Callable[[], np.ndarray] | None = None
     """-> class ids as in a mask: one that a person accepted or painted, to train on. None where there is none."""
     given_origin: str | None = None

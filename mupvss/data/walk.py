@@ -44,6 +44,8 @@ TEXTS = frozenset(
     | {".log", ".html", ".htm", ".zip", ".npz", ".npy", ".xlsx", ".xls", ".ods", ".doc", ".docx", ".rtf", ".sh", ".bat", ".lock"}
 )
 """Suffixes of files that nobody takes for pictures."""
+MARKER, FOUND = "stage.json", ".found"
+"""By these names a folder of our own results is known: of a stage of a run, and of predictions."""
 
 
 @dataclass
@@ -58,20 +60,27 @@ class Below:
     """Files of no known suffix, and those whose names are no Unicode."""
     folders: list[str] = field(default_factory=list)
     """The folders right below."""
+    results: list[str] = field(default_factory=list)
+    """Folders of our own results, which are not searched."""
 
     def note(self) -> str:
         """What was left out, as a sentence; empty if nothing was."""
-        unknown = f"files of no known suffix, left out: {len(self.unknown)} ({self.unknown[0]!r})" if self.unknown else ""
-        if not self.left_out:
-            return unknown
-        counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.left_out.items()))
-        heic = {".heic", ".heif"} & set(self.left_out)
-        help_ = " (pip install 'mupvss[heic]' reads .heic)" if heic else " (save them as PNG or JPEG)"
-        return f"left out, since they are not read: {counted}{help_}" + (f"; {unknown}" if unknown else "")
+        notes = []
+        if self.left_out:
+            counted = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.left_out.items()))
+            heic = {".heic", ".heif"} & set(self.left_out)
+            help_ = " (pip install 'mupvss[heic]' reads .heic)" if heic else " (save them as PNG or JPEG)"
+            notes.append(f"left out, since they are not read: {counted}{help_}")
+        if self.unknown:
+            notes.append(f"files of no known suffix, left out: {len(self.unknown)} ({self.unknown[0]!r})")
+        if self.results:
+            notes.append(f"folders with results of mupvss, left out: {', '.join(sorted(self.results))}")
+        return "; ".join(notes)
 
 
 def pictures_below(folder: Path) -> Below:
-    """Searches all subfolders except hidden ones and those in NOT_THE_USERS. Links to folders are followed, each folder once."""
+    """Searches all subfolders except hidden ones, those in NOT_THE_USERS and those with our own results. Links to folders are
+    followed, each folder once."""
     found = Below()
     been: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
@@ -80,10 +89,16 @@ def pictures_below(folder: Path) -> Below:
             folders.clear()
             continue
         been.add(real)
-        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
+        stages = {name for name in folders if Path(place, name, MARKER).is_file()}
+        if Path(place) != folder and (stages or FOUND in folders):
+            found.results.append(str(inside))
+            folders.clear()
+            continue
+        found.results += [str(inside / name) for name in stages]
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and name not in stages)
         if Path(place) == folder:
             found.folders = list(folders)
-        inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
         for name in files:
             suffix = Path(name).suffix.lower()
             if is_hidden(name):
@@ -97,6 +112,7 @@ def pictures_below(folder: Path) -> Below:
             elif suffix not in TEXTS:
                 found.unknown.append(str(inside / name))
     found.pictures.sort()
+    found.folders = [name for name in found.folders if name not in found.results]
     return found
 
 

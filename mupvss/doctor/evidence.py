@@ -16,9 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from mupvss.data.sample import Dataset
-from mupvss.losses.p2p_loss import similarity
+from mupvss.losses.p2p_loss import pooled_similarity
 from mupvss.model.features import Features
-from mupvss.ops import pooled
 from mupvss.predict.predictor import Predictor
 from mupvss.runtime.log import progress_bar
 
@@ -64,7 +63,8 @@ def gather_evidence(predictors: Sequence[Predictor], dataset: Dataset, path: Pat
 def _look(predictors: Sequence[Predictor], image: Image.Image) -> dict[str, Any]:
     heads, feature = [], None
     for predictor in predictors:
-        views = [predictor.features(image, size, mirror=True) for size in SIZES]
+        by_attention = getattr(predictor.info.options, "p2p_pool", None) == "attention"
+        views = [predictor.features(image, size, mirror=True, need_attention=by_attention) for size in SIZES]
         heads.append(torch.stack([_heads(view, predictor).mean(0) for view in views]).mean(0))
         if feature is None:
             units = [F.normalize(view.patches.float().mean(1), dim=-1) for view in views]
@@ -82,9 +82,19 @@ def _heads(view: Features, predictor: Predictor) -> Tensor:
     found = [view.patch_score]
     if view.token_score is not None:
         found.append(view.token_score)
-    if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None:
+    # Of P2P only what has learned: without that loss its scale and bias say nothing.
+    own = predictor.info.options
+    if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None and own.p2p > 0:
         model = predictor.info.model
-        best = pooled(similarity(view.patches, view.prototypes), "gwrp", model.gwrp_decay, model.gwrp_patches)
+        best = pooled_similarity(
+            view.patches,
+            view.prototypes,
+            own.p2p_threshold,
+            own.p2p_pool,
+            model.gwrp_decay,
+            model.gwrp_patches,
+            view.class_attention,
+        )
         found.append(view.decision_scale * best + view.decision_bias)
     return torch.stack([score.float() for score in found], 1)
 

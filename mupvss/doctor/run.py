@@ -15,7 +15,6 @@ from rich.table import Table
 from mupvss.config.run import RunConfig
 from mupvss.data.masks import read_label_image
 from mupvss.data.sample import Dataset
-from mupvss.data.sources import load_dataset
 from mupvss.data.tags import write_tags
 from mupvss.doctor.evidence import gather_evidence
 from mupvss.doctor.masks import MaskDoubt, mask_doubt
@@ -27,18 +26,24 @@ from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
 from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import inline, overlay
-from mupvss.stages.run_folder import dataset_identity, fingerprint, stage_fingerprint
+from mupvss.stages.run_folder import Run, dataset_identity, fingerprint, pictures_of, stage_fingerprint
 
 
 def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> None:
     """-> OUT/index.html, tags.csv and masks.csv, the most doubtful first; and FIX."""
     folder = out or run / "doctor"
     config = FinishedRun(run).config()
-    dataset = load_dataset(config.data, "train", config.limit)
+    dataset = pictures_of(Run(config, run), "train")
     if fix is not None and fix.exists():
         raise DataError(f"{fix}: already exists, and tag tables are never overwritten; give another name")
     identity = fingerprint("doctor", stage_fingerprint(run / "train"), dataset_identity(dataset))
-    evidence = gather_evidence(_networks(run), dataset, folder / "evidence.jsonl", identity)
+    networks = _networks(run)
+    if networks[0].classes != dataset.classes:
+        raise DataError(
+            f"{run}: its network knows {', '.join(networks[0].classes)}, and the tags are now {', '.join(dataset.classes)}; run "
+            "'mupvss run' again, or set data.classes"
+        )
+    evidence = gather_evidence(networks, dataset, folder / "evidence.jsonl", identity)
     tags = np.stack([dataset.tag_vector(sample) for sample in dataset.samples])
     doubts = tag_doubts(strengths(evidence, tags), tags)
     found = findings(doubts, evidence.scores, tags, dataset.classes)

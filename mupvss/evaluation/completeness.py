@@ -68,6 +68,24 @@ def regions(picture: str, value: np.ndarray, label: np.ndarray, truth: np.ndarra
     return found
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """What is kept of a region: how much of it is covered at one threshold."""
+
+    picture: str
+    class_id: int
+    size: float
+    completeness: float
+    body: float | None
+    """Of the region without its telling part; None where that is not known."""
+
+    @classmethod
+    def of(cls, region: Region, threshold: float) -> Coverage:
+        return cls(
+            region.picture, region.class_id, region.size, region.completeness(threshold), region.body_completeness(threshold)
+        )
+
+
 def condensed(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Regions with `size`, `completeness` and `body` (None where unknown) -> covered and body, the means over all of them, and
     groups of equal number, from small objects to large, each with the means of the three. Fewer than SIZE_GROUPS regions make no

@@ -24,6 +24,8 @@ def level_counts(values: np.ndarray) -> np.ndarray:
 def threshold_histogram(value: np.ndarray, label: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
     """Best map value, its class id (1...) and the truth, all (H, W) -> counts (BINS+1, K truth, K class)."""
     counted = truth != IGNORE
+    if (highest := int(truth[counted].max(initial=0))) >= num_classes:  # would be counted as another level and class
+        raise ValueError(f"the true mask has class id {highest}, and there are {num_classes} with the background")
     index = (levels(value[counted]) * num_classes + truth[counted]) * num_classes + label[counted]
     return np.bincount(index, minlength=(BINS + 1) * num_classes**2).reshape(BINS + 1, num_classes, num_classes)
 

@@ -60,11 +60,13 @@ class CutoutWriter:
     def add(self, item: Item) -> None:
         picture = item.open()
         for class_id, name in enumerate(self.classes, 1):
-            mask = item.labels == class_id
+            mask, path = item.labels == class_id, self.folder / f"{item.stem}__{name}.png"
             if mask.any():
                 cut = picture.copy()
                 cut.putalpha(Image.fromarray(mask.astype(np.uint8) * 255))
-                save_image(self.folder / f"{item.stem}__{name}.png", cut.crop(bounding_box(mask)))
+                save_image(path, cut.crop(bounding_box(mask)))
+            else:  # an earlier prediction may have found the class
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         pass

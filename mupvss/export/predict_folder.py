@@ -19,17 +19,18 @@ from mupvss.data.names import Fitted, PictureNames
 from mupvss.data.tags import Tags, read_tags
 from mupvss.data.tags.tag_table import counted
 from mupvss.data.tags.words import tidy
-from mupvss.data.walk import pictures_below
+from mupvss.data.walk import FOUND, pictures_below
 from mupvss.errors import DataError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.regions import Item, Options
 from mupvss.files import file_state, read_json, write_json
 from mupvss.predict.load import load
 from mupvss.predict.prediction import PicturePredictor, check_tags
+from mupvss.predict.predictor import Predictor
 from mupvss.runtime.log import console, progress_bar
 from mupvss.stages.run_folder import fingerprint
 
-KEPT = ".found"
+KEPT = FOUND
 """Folder for the masks and figures of the individual pictures."""
 
 
@@ -63,10 +64,10 @@ class Source:
 def predict_folder(request: Request) -> int:
     """-> the formats under OUT and predictions.json with tags, scores, boxes and areas; 1 if a picture could not be read."""
     check_formats(request.formats)
-    sources, notes = find_pictures(request.pictures)
+    sources, notes = find_pictures(request.pictures, request.out)
     predictor = load(request.run, request.device, classifier=request.classifier)
     known, more = (None, []) if request.tags is None else _known_tags(request.tags, sources, predictor.classes)
-    for note in (*notes, *more):
+    for note in (*notes, *more, *_threshold_note(request, predictor)):
         _say(note)
     check_tags(request.tag, predictor.classes)
     failed = _search(request, sources, known, predictor)
@@ -82,6 +83,13 @@ def predict_folder(request: Request) -> int:
 
 def _say(text: str) -> None:
     console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def _threshold_note(request: Request, predictor: PicturePredictor) -> list[str]:
+    """Says so if the classifier's maps are cut at a threshold that was not chosen for them."""
+    if not isinstance(predictor, Predictor) or predictor.threshold is not None or not (request.run / "train").is_dir():
+        return []
+    return [f"! {request.run}: no threshold was chosen for this network's maps, so 0.5 is used; 'mupvss seeds' chooses one"]
 
 
 def _known_tags(path: Path, sources: Sequence[Source], classes: Sequence[str]) -> tuple[Tags, list[str]]:
@@ -125,9 +133,9 @@ def _meant(tag: str, classes: Sequence[str]) -> str:
     return f"; did you mean '{plain[near[0]]}'?" if near else ""
 
 
-def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
+def find_pictures(given: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[str]]:
     """Files, folders (searched recursively) and patterns -> pictures, named relative to the folder or the pattern's fixed
-    part; and notes on what was left out."""
+    part; and notes on what was left out. out: a folder of results, which a pattern may cover too."""
     found: list[Source] = []
     notes: list[str] = []
     for text in given:
@@ -140,7 +148,12 @@ def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
             found.append(Source(path.name, path))
         else:
             root = _fixed_part(path)
-            matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
+            try:
+                matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
+            except ValueError as error:
+                raise DataError(f"{text}: not a pattern ({error})") from None
+            if out is not None and not root.resolve().is_relative_to(out.resolve()):
+                matches = [p for p in matches if not p.resolve().is_relative_to(out.resolve())]
             if not matches:
                 raise DataError(f"{text}: no such picture, folder or match of a pattern")
             pictures = [p for p in matches if p.suffix.lower() in SUFFIXES]
@@ -213,11 +226,24 @@ def _is_made(out: Path, source: Source, made_by: str) -> bool:
         return False
 
 
+USED = (
+    "*/model.safetensors",
+    "seeds/metrics.json",
+    "seeds/config.toml",
+    "seeds/centres/*.safetensors",
+    "segment/config.toml",
+    "val/config.toml",
+    "val/calibration.json",
+    "model.safetensors",
+    "config.json",
+)
+"""The files of a run, and of a shared network, that predictions depend on."""
+
+
 def network_state(run: Path) -> list[object]:
     """State of those files of a run that predictions depend on."""
-    used = ("*/model.safetensors", "seeds/metrics.json", "val/calibration.json")
-    files = [run] if run.is_file() else sorted(path for pattern in used for path in run.glob(pattern))
-    return [[path.name, file_state(str(path))] for path in files]
+    files = [run] if run.is_file() else sorted(path for pattern in USED for path in run.glob(pattern))
+    return [[path.relative_to(run).as_posix(), file_state(str(path))] for path in files]
 
 
 def _kept(out: Path, source: Source, suffix: str) -> Path:

@@ -127,9 +127,13 @@ def trace(mask: np.ndarray, tolerance: float) -> list[Points]:
 
 
 def _simple(contour: np.ndarray, tolerance: float) -> Points:
-    """Contour (n, 1, 2) at twice the size -> the corners it passes, without those that `tolerance` lets it skip."""
+    """Contour (n, 1, 2) at twice the size -> the corners it passes, without those that `tolerance` lets it skip. A region so thin
+    that nothing would be left keeps them all."""
     corners = ((contour + 1) // 2).astype(np.float32)
-    return opencv().approxPolyDP(corners, tolerance, True)[:, 0].astype(np.float64)
+    found = opencv().approxPolyDP(corners, tolerance, True)
+    if len(found) < 3:
+        found = opencv().approxPolyDP(corners, 0.0, True)
+    return found[:, 0].astype(np.float64)
 
 
 def _cut(outside: Points, hole: Points) -> Points:

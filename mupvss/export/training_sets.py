@@ -21,11 +21,13 @@ class VocWriter:
 
     def __init__(self, out: Path, options: Options) -> None:
         self.root, self.options = out / "voc", options
-        self.names: list[str] = []
+        self.names: dict[str, None] = {}
 
     def add(self, item: Item) -> None:
         name = item.stem.replace("/", "__")
-        self.names.append(name)
+        while name in self.names:  # a/b.jpg and a__b.jpg
+            name += "_"
+        self.names[name] = None
         write_palette_png(self.root / "SegmentationClass" / f"{name}.png", item.labels)
         objects = np.where(item.labels == IGNORE, IGNORE, 0).astype(np.uint8)
         top = ElementTree.Element("annotation")

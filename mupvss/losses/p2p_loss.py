@@ -59,7 +59,21 @@ def p2p(
     Returns:
         A scalar, at least 0.
     """
+    best = pooled_similarity(patches, prototypes, threshold, how, decay, reference_patches, attention)
+    return classification(scale * best + bias, tags)
+
+
+def pooled_similarity(
+    patches: Tensor,
+    prototypes: Tensor,
+    threshold: float | None,
+    how: Pooling,
+    decay: float,
+    reference_patches: int,
+    attention: Tensor | None,
+) -> Tensor:
+    """How much of each prototype is in the picture: the cosines pooled over the patches, (B, C). Arguments as for `p2p`."""
     scores = similarity(patches, prototypes)
     if threshold is not None:
         scores = over_threshold(scores, threshold)
-    return classification(scale * pooled(scores, how, decay, reference_patches, attention) + bias, tags)
+    return pooled(scores, how, decay, reference_patches, attention)

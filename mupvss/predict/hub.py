@@ -50,7 +50,7 @@ def card_text(
     lines += ['found = predictor("picture.jpg")', "found.labels  # (H, W) uint8 class ids, 0 background", "```", ""]
     lines += ["## Classes", "", ", ".join(f"{i} {name}" for i, name in enumerate(classes, 1)), ""]
     lines += ["## Data", "", data or _data(run), "", "## Figures", "", *_figures(run), ""]
-    lines += ["## Licence", "", licence or "Not stated by the owner.", "", *_made_from(origins), f"Written by mupvss {VERSION}."]
+    lines += ["## Licence", "", licence or "Not stated by the owner.", "", *_made_from(origins), f"{OURS} {VERSION}."]
     return "\n".join(lines) + "\n"
 
 
@@ -83,7 +83,9 @@ def _figures(run: Path | None) -> list[str]:
     return ["| mIoU of | % |", "|---|---|", *rows] if rows else ["None were measured: there were no masks to compare with."]
 
 
-CHECKPOINT, SETTINGS = "model.safetensors", "config.json"
+CHECKPOINT, SETTINGS, CARD = "model.safetensors", "config.json", "README.md"
+OURS = "Written by mupvss"
+"""Words of every card that was generated."""
 T = TypeVar("T", bound="SharedPredictor")
 
 
@@ -114,6 +116,10 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
         """What the network was made from, with licences."""
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        # The mixin keeps a card that is there; one of an earlier network must not stand beside this one.
+        card = save_directory / CARD
+        if card.is_file() and OURS in card.read_text(encoding="utf-8", errors="replace"):
+            card.replace(card.with_name("README.earlier.md"))
         self.save_checkpoint(save_directory / CHECKPOINT)
         write_json(save_directory / SETTINGS, {"mupvss": type(self).__name__, **self.settings()})
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mupvss.config.load import load_config
 from mupvss.config.run import RunConfig
+from mupvss.data.walk import MARKER
 from mupvss.errors import CheckpointError
 from mupvss.files import read_json
 from mupvss.methods.earlier import MAPS
@@ -47,6 +48,16 @@ class FinishedRun:
             )
         return load_config(path, trusted=False)
 
+    def is_current(self, stage: str) -> bool:
+        """Whether a stage's result was made from what the run has now of the stages below it. Results of earlier versions do not
+        say what they were made from, and are taken as they are."""
+        made_from = self._marker(stage).get("after", {})
+        return all(not was or self._marker(name).get("fingerprint", was) == was for name, was in made_from.items())
+
+    def _marker(self, stage: str) -> dict[str, Any]:
+        path = self.folder / stage / MARKER
+        return dict(read_json(path)) if path.is_file() else {}
+
     @property
     def search_settings(self) -> tuple[SearchConfig, Section] | None:
         """The settings of its search, and the method's own part of them; None if nothing was searched."""
@@ -65,14 +76,16 @@ class FinishedRun:
         return {"scales": segment.scales, "crf": segment.crf}
 
     def calibration(self, network: str) -> Calibration | None:
-        """Of the scores of a network, `segment` or `train`; None if they were not tested."""
+        """Of the scores of a network, `segment` or `train`; None if they were not tested, or if the network has changed."""
         path = self.folder / "val" / CALIBRATION
-        return calibration_of({"calibration": read_json(path).get(network)}) if path.is_file() else None
+        tested = self.is_current("val") and (network == "segment" or self.is_current("segment"))
+        return calibration_of({"calibration": read_json(path).get(network)}) if tested and path.is_file() else None
 
     @property
     def centres(self) -> Path | None:
-        """The centres of all pictures, which its maps are searched with; None if its maps need none."""
-        return _there(self.folder / "seeds" / CENTRES / CENTRES_FILE)
+        """The centres of all pictures, which its maps are searched with; None if its maps need none, or if they are of an earlier
+        network."""
+        return _there(self.folder / "seeds" / CENTRES / CENTRES_FILE) if self.is_current("seeds") else None
 
     @cached_property
     def maps(self) -> str | None:
@@ -82,9 +95,9 @@ class FinishedRun:
 
     @cached_property
     def threshold(self) -> float | None:
-        """Map value from which a pixel belongs to an object, chosen without masks; None if nothing was searched."""
-        if self.metrics("seeds").get("maps") == GIVEN:
-            return None  # chosen for another method's maps, and says nothing about this network's
+        """Map value from which a pixel belongs to an object, chosen without masks; None if this network has searched nothing."""
+        if self.metrics("seeds").get("maps") == GIVEN or not self.is_current("seeds"):
+            return None  # chosen for other maps, and says nothing about this network's
         found = self.metrics("seeds").get("threshold")
         return None if found is None else float(found)
 

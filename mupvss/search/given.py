@@ -27,7 +27,7 @@ import torch
 
 from mupvss.data.coco.index import open_index
 from mupvss.data.coco.source import paint
-from mupvss.data.masks import IGNORE, named_ids, read_label_image
+from mupvss.data.masks import IGNORE, labelmap_of, named_ids, read_label_image
 from mupvss.data.names import PictureNames
 from mupvss.data.pickled import read_npy
 from mupvss.data.sample import Dataset, Sample, evenly
@@ -297,13 +297,16 @@ def seed_files(folder: Path) -> list[Path]:
 def folder_state(folder: Path) -> str:
     """Changes when a file of seeds does: of each, the size and BLOCKS parts spread over it are looked at."""
     known = hashlib.sha256()
-    for path in seed_files(folder):
+    files = seed_files(folder)
+    for path in files:
         size = path.stat().st_size
         known.update(f"{path.relative_to(folder).as_posix()} {size}\n".encode())
         with path.open("rb") as stream:
             for place in range(0, size, max(BLOCK, size // BLOCKS)):
                 stream.seek(place)
                 known.update(stream.read(BLOCK))
+    if any(path.suffix.lower() == ".png" for path in files) and (key := labelmap_of(folder)) is not None:
+        known.update(key.read_bytes())
     return known.hexdigest()
 
 

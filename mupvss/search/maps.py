@@ -114,11 +114,10 @@ def centres(features: Features, search_options: SearchOptions, options: Any) -> 
             "give the folder of the run, and run 'mupvss seeds' if it was not searched yet"
         )
     found, other = features.found_centres, features.other_centres
-    return torch.where(
-        usable_centres(found, other).unsqueeze(-1),
-        centres_map(features.patches, found, other),
-        search(features, search_options, options),
-    )
+    near, usable = centres_map(features.patches, found, other), usable_centres(found, other)
+    if bool(usable.all()):
+        return near
+    return torch.where(usable.unsqueeze(-1), near, search(features, search_options, options))
 
 
 def usable_centres(found: Tensor, other: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import IGNORE, read_label_image, write_grey_png, write_palette_png
+from mupvss.data.masks import IGNORE, label_names, read_label_image, write_grey_png, write_palette_png
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.summary import print_doubts
 from mupvss.errors import DataError
@@ -165,14 +165,13 @@ def keep_agreeing(work: Work) -> Metrics:
     if not scored:
         return metrics
     was, now = (scores(matrix) for matrix in matrices)
-    console.print(
-        as_table(now, ["background", *classes], f"masks by networks that had not learned them (before: {was.miou:.1f})")
-    )
+    names = label_names(classes)
+    console.print(as_table(now, names, f"masks by networks that had not learned them (before: {was.miou:.1f})"))
     return {
         **metrics,
         "miou": now.miou,
         "miou_before": was.miou,
-        "iou": dict(zip(["background", *classes], now.iou, strict=True)),
+        "iou": dict(zip(names, now.iou, strict=True)),
     }
 
 

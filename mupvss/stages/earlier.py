@@ -165,6 +165,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
     same_truth = not stage.scores or scored in ("", truth if again else truth_identity(old, dataset))
     _rename_maps(folder)
     content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
+    content["after"] = dict(zip(stage.after, after, strict=True))
     write_json(folder / "stage.json", content | {"version": VERSION, "earlier": made})
     console.print(f"{stage.name}: taken over from version {VERSION}", highlight=False)
     return True

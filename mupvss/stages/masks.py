@@ -25,8 +25,9 @@ from mupvss.runtime.log import console, each, note_if_slow
 from mupvss.runtime.processes import processes
 from mupvss.search.seeds import Seeds, read_seeds, read_seeds_for, seed_path, write_seeds
 from mupvss.search.threshold import NO_BACKGROUND, Rule
-from mupvss.stages.run_folder import Metrics, Stage, Work
+from mupvss.stages.run_folder import Metrics, Stage, Work, fingerprint, reuse, stage_fingerprint
 from mupvss.stages.scoring import read_mask, score_maps, taken_away
+from mupvss.stages.sums import Sums
 
 KIND = "walked"
 CRF_LOSES = (
@@ -60,6 +61,9 @@ def masks(work: Work) -> Metrics:
         after = {"threshold": before["threshold"], "miou": before.get("miou"), "miou_oracle": before.get("miou_oracle")}
         metrics = _write(work.inputs.masks, work.dataset, work.folder, seeds / "maps" / before["maps"], before["threshold"])
     else:
+        if processes().main:
+            reuse(work.folder, "maps", fingerprint(*(stage_fingerprint(work.run.folder(name)) for name in ("seeds", "affinity"))))
+        processes().wait()
         walk_all(work, before["maps"])
         rule: Rule = found_by if (found_by := before.get("threshold_rule")) in ("middle", "groups") else "otsu"
         found = score_maps(work.dataset, work.folder, KIND, before["threshold"] != NO_BACKGROUND, rule)
@@ -92,28 +96,31 @@ def _walker(work: Work) -> Callable[[Seeds, Image.Image], Seeds]:
 
 def _write(config: MasksConfig, dataset: Dataset, folder: Path, maps: Path, background: float) -> Metrics:
     size = len(dataset.classes) + 1
-    matrix = np.zeros((size, size), np.int64)
-    histogram = np.zeros((BINS + 1, size, size), np.int64)
-    drawn, ignored = np.zeros((2, size)), list[float]()
+    sums = Sums(
+        folder,
+        matrix=np.zeros((size, size), np.int64),
+        histogram=np.zeros((BINS + 1, size, size), np.int64),
+        drawn=np.zeros((2, size)),
+    )
     with note_if_slow("masks: compiles the dense CRF for this processor; this takes up to a minute, and only the first time"):
         prepare_crf(config, (len(sample.tags) for sample in dataset.samples), background)
-    for sample in each("masks", dataset.samples):
+    for sample in sums.over("masks", dataset):
         seeds = read_seeds(maps / f"{sample.name}.npz")
         image = np.array(sample.open_image())
         refined, labels = pseudo_mask(seeds, image, background, config)
         write_mask(folder, sample.name, refined.labels(), labels, refined.confidence())
-        ignored.append(float((labels == 255).mean()))
-        drawn[:, [0, *seeds.ids]] += refined.drawn
+        sums.rows.append((labels == 255).mean())
+        sums["drawn"][:, [0, *seeds.ids]] += refined.drawn
         if sample.open_mask is not None:
             truth = read_mask(sample, seeds.size)
-            matrix += confusion_matrix(refined.labels(), truth, size)
-            histogram += threshold_histogram(*refined.best(), truth, size)
+            sums["matrix"][:] += confusion_matrix(refined.labels(), truth, size)
+            sums["histogram"][:] += threshold_histogram(*refined.best(), truth, size)
     team = processes()
-    matrix, histogram = team.total(matrix), team.total(histogram)
-    warnings = list(taken_away(team.total(drawn), dataset.classes, CRF_LOSES))
+    matrix, histogram = team.total(sums["matrix"]), team.total(sums["histogram"])
+    warnings = list(taken_away(team.total(sums["drawn"]), dataset.classes, CRF_LOSES))
     print_doubts(warnings, console)
     metrics: Metrics = {
-        "unsure_percent": 100 * sum(team.in_order(ignored)) / max(1, len(dataset.samples)),
+        "unsure_percent": 100 * float(sum(team.in_order(sums.rows))) / max(1, len(dataset.samples)),
         "warnings": warnings,
     }
     if histogram.any():

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mupvss.config.load import dump_config
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import read_label_image, voc_palette
+from mupvss.data.masks import label_names, read_label_image, voc_palette
 from mupvss.data.sample import Dataset, Sample, evenly
 from mupvss.files import read_json, write_text
 from mupvss.methods.checkpoint import read_info
@@ -29,6 +29,7 @@ PICTURES = 16
 LARGE, TALL, LOOKED_AT = 6, 220, 200
 """At the top: pictures of either kind, their height in pixels, and the number of pictures from which tagged ones are chosen."""
 MOST_NAMED = 8
+TOO_GOOD = ", which is too good, since it was not tested on other pictures (<code>data.val_tags</code>)"
 SHOWN = ("train", "seeds", "affinity", "masks", "crossfit", "segment", "val", "cam_train", "cam")
 """Stages whose figures and times the report shows."""
 MAPS_SHOWN = 3
@@ -77,8 +78,9 @@ def _summary(metrics: dict[str, dict[str, Any]], dataset: Dataset) -> str:
         found += f"; the masks that it made of the {len(dataset.samples):,} tagged pictures reach <b>{masks:.1f}</b> mIoU"
     if "miou" not in val:
         return f"{found}."
-    seen = f"on {val['pictures']:,} pictures that it has never seen, without their tags, it reaches <b>{val['miou']:.1f}</b>"
-    return f"{found}. A segmentation network learned from those masks: {seen}."
+    which = "training pictures that have a true mask" if val.get("learned") else "pictures that it has never seen"
+    seen = f"on {val['pictures']:,} {which}, without their tags, it reaches <b>{val['miou']:.1f}</b>"
+    return f"{found}. A segmentation network learned from those masks: {seen}{TOO_GOOD if val.get('learned') else ''}."
 
 
 def _warnings(metrics: dict[str, dict[str, Any]]) -> str:
@@ -91,7 +93,8 @@ def _gallery(work: Work) -> str:
     found = FinishedRun(work.run.out)
     parts: list[tuple[str, Dataset, Callable[[str], Path | None]]] = []
     if work.further is not None and (network := found.val_masks) is not None:
-        parts.append(("Masks of unseen pictures, by the segmentation network, without tags", work.further, network))
+        which = "training" if found.metrics("val").get("learned") else "unseen"
+        parts.append((f"Masks of {which} pictures, by the segmentation network, without tags", work.further, network))
     parts.append(("Masks of tagged pictures, that it learned from", work.dataset, found.mask))
     text = ""
     for title, dataset, mask_of in parts:
@@ -198,7 +201,7 @@ def _classes(dataset: Dataset, metrics: dict[str, Any]) -> str:
     columns = [column or [None] * (len(dataset.classes) + 1) for column in columns]
     rows = [
         [escape(name), *("-" if column[i] is None else f"{column[i]:.1f}" for column in columns)]
-        for i, name in enumerate(("background", *dataset.classes))
+        for i, name in enumerate(label_names(dataset.classes))
     ]
     return table(("class", "IoU", "precision", "recall"), rows)
 

@@ -28,6 +28,7 @@ from mupvss.stages.run_folder import (
     Metrics,
     Run,
     Stage,
+    alone_in,
     dataset_identity,
     gather_metrics,
     pictures_of,
@@ -53,15 +54,21 @@ def run_all(run: Run, expected: Mapping[str, float] | None = None) -> Metrics:
 
     expected: seconds that stages will take. After each stage the time left is printed, corrected by the time that it really took.
     """
+    with alone_in(run.out):
+        return _run_all(run, dict(expected or {}))
+
+
+def _run_all(run: Run, left: dict[str, float]) -> Metrics:
     tell_pictures(run)
     if (given := run.config.search.given) is not None and not (run.folder("seeds") / "metrics.json").is_file():
         GivenSeeds(given, pictures_of(run, "seeds"))  # what is wrong with them is said before anything is trained
-    left = dict(expected or {})
     for name in STAGES:
         if asked_for(name, run.config):
             begin = time.monotonic()
             run_one(run, name)
             tell_time_left(left, name, time.monotonic() - begin)
+        else:
+            set_aside_unasked(run, name)
     metrics = gather_metrics(run)
     print_headline(run, metrics)
     return metrics
@@ -112,6 +119,11 @@ def run_one(run: Run, name: str) -> Metrics:
 
 def run_alone(run: Run, name: str) -> Metrics:
     """Runs one stage. What it builds on stays as it is, even if that was made under other settings; this is said."""
+    with alone_in(run.out):
+        return _run_alone(run, name)
+
+
+def _run_alone(run: Run, name: str) -> Metrics:
     if old := outdated(run, name):
         was, builds, it = ("were", "they build", "them") if len(old) > 1 else ("was", "it builds", "it")
         console.print(

@@ -15,12 +15,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import Timeout
 
 from mupvss.config.load import save_config
 from mupvss.config.run import RunConfig
@@ -28,8 +29,9 @@ from mupvss.data.decisions import with_decisions
 from mupvss.data.readable import readable
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import Purpose, load_dataset
+from mupvss.data.walk import MARKER
 from mupvss.errors import DataError
-from mupvss.files import file_state, read_json, remove_leftovers, write_json
+from mupvss.files import file_state, lock_for, read_json, remove_leftovers, write_json
 from mupvss.model.licences import Origin, origins_of
 from mupvss.model.pretrained import weights_identity
 from mupvss.options import DataConfig, ModelConfig, Section
@@ -38,6 +40,7 @@ from mupvss.runtime.log import console, progress_bar
 from mupvss.runtime.memory import gpu_memory, peak_memory_mb, reset_peak_memory
 from mupvss.runtime.processes import processes
 from mupvss.search.given import folder_state
+from mupvss.stages.sums import remove_sums
 from mupvss.training.batches import Manner
 from mupvss.training.loop import remove_states
 from mupvss.version import VERSION
@@ -160,7 +163,7 @@ def stage_fingerprint(folder: Path) -> str:
 
 
 def _marker(folder: Path) -> dict[str, Any]:
-    path = folder / "stage.json"
+    path = folder / MARKER
     return dict(read_json(path)) if path.is_file() else {}
 
 
@@ -218,6 +221,9 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
     folder, team = run.folder(stage.name), processes()
     pictures = dataset_identity(dataset)
     known, truth = recognised(stage, run, dataset, pictures)
+    if team.main:
+        _take_back(folder, known)
+    team.wait()
     inputs = stage.inputs(run.config)
     if team.from_main(finished(folder, known, truth)):
         if not stage.idle(inputs):
@@ -269,12 +275,13 @@ def _counted(dataset: Dataset) -> str:
 def _tidy(folder: Path) -> None:
     """Removes what only an unfinished stage needs."""
     remove_states(folder)
+    remove_sums(folder)
     (folder / "elapsed.json").unlink(missing_ok=True)
 
 
 def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
     """Keeps what a stopped attempt at the same work left behind; sets aside the finished result of other work, one per stage."""
-    marker = folder / "stage.json"
+    marker = folder / MARKER
     shutil.rmtree(_doomed(folder), ignore_errors=True)
     if folder.is_dir():
         remove_leftovers(folder, below=marker.is_file())
@@ -284,7 +291,9 @@ def _begin(folder: Path, stage: Stage, work: Work, truth: str) -> None:
             _set_aside(folder)
     (folder / "metrics.json").unlink(missing_ok=True)
     # The marker first: it identifies a stage's folder even if something stops the rest.
-    made_of = {"revision": stage.revision, "inputs": _plain(work.inputs), "version": VERSION}
+    below = (*stage.after, *stage.also_after(work.run.config))
+    after = {name: stage_fingerprint(work.run.folder(name)) for name in below}
+    made_of = {"revision": stage.revision, "inputs": _plain(work.inputs), "version": VERSION, "after": after}
     write_json(marker, {"fingerprint": work.identity, "truth": truth, **made_of})
     save_config(folder / "config.toml", work.run.config)
 
@@ -297,7 +306,7 @@ def _doomed(folder: Path) -> Path:
 def set_aside_unasked(run: Run, stage: str) -> None:
     """Sets aside what a stage has made that the config no longer asks for, so that nothing takes it for a part of the run."""
     folder = run.folder(stage)
-    if processes().main and (folder / "stage.json").is_file():
+    if processes().main and (folder / MARKER).is_file():
         _set_aside(folder)
     processes().wait()
 
@@ -311,6 +320,45 @@ def _set_aside(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     folder.replace(aside)
     console.print(f"{folder.name}: settings or data have changed; the old result is kept in {aside}", highlight=False)
+
+
+def _take_back(folder: Path, known: str) -> None:
+    """Uses the result that was set aside, if it is the one that is asked for now; that of the folder takes its place."""
+    aside, between = folder.with_name(folder.name + EARLIER), folder.with_name(f".{folder.name}.exchanged")
+    if between.is_dir() and not aside.exists():
+        between.replace(aside)  # an exchange was stopped half-way
+    if stage_fingerprint(folder) == known or stage_fingerprint(aside) != known:
+        return
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
+        return  # not a stage's folder; `_begin` says so
+    if (folder / "metrics.json").is_file():
+        folder.replace(between)
+    elif folder.is_dir():
+        _set_aside(folder)
+    aside.replace(folder)
+    if between.is_dir():
+        between.replace(aside)
+    console.print(f"{folder.name}: the earlier result is the one that is asked for, and is used again", highlight=False)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second command from writing into the same folder. DataError if another one, of this user and computer, does."""
+    with contextlib.ExitStack() as held:
+        if processes().main:
+            try:
+                held.enter_context(lock_for(folder).acquire(timeout=WAITED))
+            except Timeout:
+                raise DataError(
+                    f"{folder}: another mupvss is working in this folder; wait until it has ended, or give another --out"
+                ) from None
+            except OSError:
+                pass  # there is no place for locks
+        yield
+
+
+WAITED = 8.0
+"""Seconds for which `alone_in` waits: processes that read pictures for a killed training notice after five."""
 
 
 def reuse(folder: Path, part: str, known: str) -> None:
@@ -392,6 +440,8 @@ def given_identity(dataset: Dataset) -> list[Any]:
 
 
 def masks_of(dataset: Dataset) -> list[Any]:
-    """Which pictures have masks, and the state of those files."""
+    """Which pictures have masks, and the state of those files and of what says what their colours mean."""
     state = functools.cache(file_state)  # all of COCO's masks are in one file
-    return [(s.name, s.mask_origin and state(s.mask_origin)) for s in dataset.samples if s.open_mask is not None]
+    masked = [s for s in dataset.samples if s.open_mask is not None]
+    keys = [state(key) for key in sorted({s.mask_key for s in masked if s.mask_key})]
+    return [*((s.name, s.mask_origin and state(s.mask_origin)) for s in masked), *keys]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import write_palette_png
+from mupvss.data.masks import label_names, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
 from mupvss.evaluation.folders import as_json, as_table
@@ -202,7 +202,7 @@ def _figures(found: dict[str, MapScores], kind: str, classes: tuple[str, ...]) -
     chosen = found[kind]
     if chosen.plain is None or chosen.oracle is None:
         return {"pictures": 0}
-    names = ["background", *classes]
+    names = label_names(classes)
     how = "threshold chosen without masks" if chosen.threshold else "no background"
     console.print(as_table(chosen.plain, names, f"seeds, {how}, {chosen.pictures} pictures"))
     for name, miou in chosen.trivial.items():

@@ -9,23 +9,24 @@ from typing import Any
 import numpy as np
 
 from mupvss.config.run import RunConfig
-from mupvss.data.masks import write_palette_png
+from mupvss.data.masks import label_names, write_palette_png
 from mupvss.data.sample import Dataset
 from mupvss.data.summary import print_doubts
 from mupvss.errors import DataError
 from mupvss.evaluation.confusion import confusion_matrix, scores
 from mupvss.evaluation.folders import as_json, as_table
 from mupvss.files import read_json, write_json
-from mupvss.options import Section, SegmentConfig, VocData, added
+from mupvss.options import FolderData, Section, SegmentConfig, VocData, added
 from mupvss.predict.calibration import measured
 from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import CALIBRATION
 from mupvss.predict.segmenter import SegmentationPredictor
-from mupvss.runtime.log import console, each
+from mupvss.runtime.log import console
 from mupvss.runtime.processes import processes
 from mupvss.search.threshold import NO_BACKGROUND
 from mupvss.stages.run_folder import Metrics, Run, Stage, Work, fingerprint
 from mupvss.stages.scoring import read_mask, taken_away
+from mupvss.stages.sums import Sums
 from mupvss.training.segmenter import train_segmenter
 
 TEST = ("scales", "crf")
@@ -33,6 +34,14 @@ TEST = ("scales", "crf")
 TEST_LOSES = (
     "several scales and the dense CRF take away {} of what the network finds at one scale without them. Try segment.crf = 'none' "
     "and segment.scales = [1.0]; nothing is trained again"
+)
+
+
+TESTED = ("single", "full")
+"""One scale without mirror and CRF, and all that is asked for."""
+LEARNED = (
+    "the segmentation network was tested on training pictures, since data.val_tags gives no others; the score is too good, "
+    "and the scores of tags are not calibrated"
 )
 
 
@@ -54,6 +63,8 @@ class ValInputs(Section):
     crf: str
     folder: str
     """Where the masks go; for VOC in the layout that its server accepts."""
+    learned: bool = added(False, neutral=False)
+    """Whether these are training pictures, since no others were given."""
 
 
 def segment_inputs(config: RunConfig) -> SegmentInputs:
@@ -69,7 +80,8 @@ def segment_inputs(config: RunConfig) -> SegmentInputs:
 def val_inputs(config: RunConfig) -> ValInputs:
     data, segment = config.data, config.segment
     folder = f"results/VOC2012/Segmentation/comp6_{data.val_split}_cls" if isinstance(data, VocData) else "masks"
-    return ValInputs(scales=segment.scales, crf=segment.crf, folder=folder)
+    learned = isinstance(data, FolderData) and data.val_tags is None
+    return ValInputs(scales=segment.scales, crf=segment.crf, folder=folder, learned=learned)
 
 
 def segment(work: Work) -> Metrics:
@@ -116,37 +128,44 @@ def val(work: Work) -> Metrics:
     checkpoint, inputs, device = work.run.checkpoint("segment"), work.inputs, str(work.device)
     single = SegmentationPredictor.open(checkpoint, scales=(1.0,), crf="none", device=device, flip=False)
     full = SegmentationPredictor.open(checkpoint, scales=inputs.scales, crf=inputs.crf, device=device)
-    names = ["background", *work.dataset.classes]
-    matrices = {"single": np.zeros((len(names),) * 2, np.int64), "full": np.zeros((len(names),) * 2, np.int64)}
+    names = label_names(work.dataset.classes)
+    size = len(names)
+    sums = Sums(
+        work.folder,
+        matrices=np.zeros((len(TESTED), size, size), np.int64),
+        drawn=np.zeros((len(TESTED), size)),
+        scored=np.zeros(1, np.int64),
+    )
     classifier = Predictor.open(work.run.checkpoint("train"), device=device)
-    drawn, scored = np.zeros((2, len(names))), 0
-    tested: list[np.ndarray] = []
-    for sample in each("val", work.dataset.samples):
+    for sample in sums.over("val", work.dataset):
         image = sample.open_image()
         prediction = full(image)
-        labels = {"single": single(image).labels, "full": prediction.labels}
+        labels = (single(image).labels, prediction.labels)
         scored_tags = (prediction.scores, classifier.scores(image), {name: name in sample.tags for name in work.dataset.classes})
-        tested.append(np.array([[own[name] for name in work.dataset.classes] for own in scored_tags], np.float32))
-        write_palette_png(work.folder / inputs.folder / f"{sample.name}.png", labels["full"])
-        drawn += [np.bincount(found.ravel(), minlength=len(names)) / found.size for found in labels.values()]
+        sums.rows.append(np.array([[own[name] for name in work.dataset.classes] for own in scored_tags], np.float32))
+        write_palette_png(work.folder / inputs.folder / f"{sample.name}.png", prediction.labels)
+        sums["drawn"][:] += [np.bincount(found.ravel(), minlength=size) / found.size for found in labels]
         if sample.open_mask is not None:
             truth = read_mask(sample, (image.height, image.width))
-            for name, matrix in matrices.items():
-                matrix += confusion_matrix(labels[name], truth, len(names))
-            scored += 1
+            sums["matrices"][:] += [confusion_matrix(found, truth, size) for found in labels]
+            sums["scored"][:] += 1
     team = processes()
-    pictures = int(team.total(np.array(scored)))
-    calibration = _calibration(team.in_order(tested))
+    pictures = int(team.total(sums["scored"])[0])
+    tested = team.in_order(sums.rows)
+    calibration = {} if inputs.learned else _calibration(tested)
     if team.main:
         write_json(work.folder / CALIBRATION, calibration)
     metrics = {f"{name}_calibration_error": [one["before"]["error"], one["after"]["error"]] for name, one in calibration.items()}
-    warnings = list(taken_away(team.total(drawn), work.dataset.classes, TEST_LOSES))
+    warnings = list(taken_away(team.total(sums["drawn"]), work.dataset.classes, TEST_LOSES))
     print_doubts(warnings, console)
     if not pictures:
         return {"pictures": 0, "warnings": warnings, **metrics}
-    found = {name: scores(team.total(matrix)) for name, matrix in matrices.items()}
-    console.print(as_table(found["full"], names, f"segmentation network, {pictures} pictures, no tags"))
-    return {"pictures": pictures, "miou_single": found["single"].miou, **as_json(found["full"]), "warnings": warnings, **metrics}
+    one, full_scores = (scores(matrix) for matrix in team.total(sums["matrices"]))
+    console.print(as_table(full_scores, names, f"segmentation network, {pictures} pictures, no tags"))
+    if inputs.learned:
+        print_doubts([LEARNED], console)
+    learned = {"learned": True} if inputs.learned else {}
+    return {"pictures": pictures, "miou_single": one.miou, **as_json(full_scores), "warnings": warnings, **learned, **metrics}
 
 
 def _calibration(tested: list[np.ndarray]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,7 +75,10 @@ def initialise(wishes: Wishes) -> None:
     config = load_config(wishes.out)  # makes sure that the written config can be read
     console.print(f"\nwrote {wishes.out}", highlight=False, soft_wrap=True)
     if not wishes.quick:
-        print_estimate(measure(config, dataset), console)
+        try:
+            print_estimate(measure(config, dataset), console)
+        except DataError as error:  # the config is written, and a bad picture is reported again by the check before training
+            print_doubts([f"the time could not be estimated: {error}"], console)
     _tell_weights(weights)
     _tell_next(wishes.out, data.root)
 
@@ -130,13 +134,19 @@ def _is_cached(weights: str) -> bool:
 def _tell_next(path: Path, pictures: Path) -> None:
     out = f"runs/{path.stem}"
     commands = (
-        f"data check {path}",
-        f"run {path}",
-        f"predict {out} {pictures} --out {out}/predict",
-        f"data doctor {out}",
-        f"studio {out}",
+        ("data", "check", path),
+        ("run", path),
+        ("predict", out, pictures, "--out", f"{out}/predict"),
+        ("data", "doctor", out),
+        ("studio", out),
     )
-    console.print("\nnext:", *(f"  mupvss {command}" for command in commands), sep="\n", highlight=False, soft_wrap=True)
+    console.print(
+        "\nnext:",
+        *(f"  mupvss {shlex.join(map(str, command))}" for command in commands),
+        sep="\n",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 def config_text(name: str, data: FolderData, dataset: Dataset, backbone: Word, weights: str, steps: int) -> str:
@@ -145,7 +155,7 @@ def config_text(name: str, data: FolderData, dataset: Dataset, backbone: Word, w
     drawn = weights in ("", OWN)
     plain = data.background == "none" and not drawn
     settings = _small(weights == OWN) if drawn else _pretrained(backbone, weights, steps, plain)
-    return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help
+    return f"""# {len(dataset.samples)} own pictures. Every option: mupvss run {name}.toml --help-all
 {PLAIN if plain else BESIDE}{_preview(weights)}
 [data]
 source = "folder"
@@ -210,7 +220,7 @@ def _pretrained(word: Word, weights: str, steps: int, plain: bool) -> str:
         "" if known.flattens or plain else '\n[mupvss]\nglobal_embedding = "pool"       # for patches of other sizes than 16\n'
     )
     return f"""[model]
-backbone = {_text(known.size)}                # tiny: fast; small: better masks, about four times the time
+backbone = {_text(known.size)}                # tiny: fast; small: larger, about four times the time
 weights = {_text(weights)}    # hub name, path or URL
 {settings}{pooled}
 [train]

@@ -227,6 +227,25 @@ def test_where_the_pictures_are_missing_no_record_is_blamed(tmp_path, capsys):
     assert "delete" not in told
 
 
+def test_configs_on_other_pictures(tmp_path, capsys):
+    """They have their figures, and no place in tables and pictures of the first config's."""
+    few = {**SMALL, **CHANGES, "data.scenes.seeds": 4, "method": "vit-cam", "mupvss.pem.blocks": None}
+    (tmp_path / "few.toml").write_text(tomli_w.dumps(as_tables({**few, "data.scenes.seeds": 2})))
+    (tmp_path / "more.toml").write_text(tomli_w.dumps(as_tables(few)))
+    arguments = [
+        "compare",
+        str(tmp_path / "more.toml"),
+        str(tmp_path / "few.toml"),
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert main([*arguments, "--pictures", "2"]) == 0
+    assert {row["config"] for row in csv.DictReader((tmp_path / "out" / "table.csv").open())} == {"few", "more"}
+    assert (tmp_path / "out" / "figures" / "maps.png").is_file()
+
+
 def test_learning_curve_has_every_snapshot(compared):
     out, _ = compared
     points = read_json(out / "mctformer-plus" / "seed-0" / "curve" / "metrics.json")["points"]

@@ -14,9 +14,12 @@ from mupvss.data.check import check_data
 from mupvss.data.folder import load_folder
 from mupvss.data.images import read_image
 from mupvss.data.masks import write_palette_png
+from mupvss.data.readable import readable
 from mupvss.data.tags import read_tags
+from mupvss.data.walk import pictures_below
 from mupvss.errors import DataError
 from mupvss.options import FolderData
+from mupvss.stages.run_folder import truth_identity
 
 
 def config(root, **options):
@@ -215,3 +218,67 @@ def test_labels_of_two_lengths_and_brackets_that_are_no_labels(tmp_path):
         (other / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (9, 9)).save(other / name)
     assert load_folder(FolderData(root=other), "train").classes == ("cat", "dog")
+
+
+def test_the_folder_background_has_no_tag_unless_it_is_named(tmp_path):
+    for name in ("background/1", "cat/2"):
+        write_picture(tmp_path / f"{name}.png")
+    found = load_folder(config(tmp_path), "train")
+    assert (found.classes, [sorted(s.tags) for s in found.samples]) == (("cat",), [[], ["cat"]])
+    assert "folders whose pictures have no tag: background (1)" in found.notes
+    found = load_folder(config(tmp_path, classes=("background", "cat")), "train")
+    assert [sorted(s.tags) for s in found.samples] == [["background"], ["cat"]]
+
+
+def test_more_tags_than_a_mask_can_tell_apart(tmp_path):
+    write_picture(tmp_path / "1.png")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": "1.png", "tags": [f"tag {n}" for n in range(255)]}))
+    with pytest.raises(DataError, match=r"has 255 different tags, and a mask can tell 254 apart"):
+        load_folder(config(tmp_path, tags=tmp_path / "t.jsonl"), "train")
+    assert len(load_folder(config(tmp_path, tags=tmp_path / "t.jsonl", classes=("tag 1", "tag 2")), "train").classes) == 2
+
+
+def test_our_own_results_are_no_pictures(tmp_path):
+    """A run and predictions below the folder of the pictures: their masks would be learned as untagged pictures."""
+    for name in ("cat/1", "dog/2", "runs/mine/seeds/masks/1", "runs/mine/preview/masks/2", "dog/out/masks/2", "dog/out/.found/2"):
+        write_picture(tmp_path / f"{name}.png")
+    (tmp_path / "runs" / "mine" / "seeds" / "stage.json").write_text("{}")
+    found = load_folder(config(tmp_path), "train")
+    assert (found.classes, [s.name for s in found.samples]) == (("cat", "dog"), ["cat__1", "dog__2"])
+    assert "folders with results of mupvss, left out: dog/out, runs/mine" in " ".join(found.notes)
+    inside = pictures_below(tmp_path / "runs" / "mine" / "seeds" / "masks")
+    assert inside.pictures == ["1.png"], "a folder of masks can still be given itself"
+
+
+def test_a_check_is_repeated_when_what_it_depends_on_has_changed(tmp_path):
+    """The verdict on a mask depends on the classes and on what says what its colours mean."""
+    for name in ("cat/1", "dog/2"):
+        write_picture(tmp_path / "pictures" / f"{name}.png")
+    labels = np.full((8, 8), 3, np.uint8)
+    write_palette_png(tmp_path / "masks" / "cat" / "1.png", labels)
+    options = {"masks": str(tmp_path / "masks")}
+
+    def checked(**more):
+        return readable(load_folder(config(tmp_path / "pictures", **options, **more), "train"), "stop", tmp_path / "m.json")
+
+    with pytest.raises(DataError, match="has class id 3, expected at most 2"):
+        checked()
+    assert len(checked(classes=("cat", "dog", "owl")).samples) == 2
+    with pytest.raises(DataError, match="has class id 3"):
+        checked(classes=("cat", "dog"))
+    colours = np.zeros((8, 8, 3), np.uint8)
+    colours[:4] = (9, 9, 9)
+    Image.fromarray(colours).save(tmp_path / "masks" / "cat" / "1.png")
+    (tmp_path / "masks" / "labelmap.txt").write_text("dog:1,1,1::\n")
+    with pytest.raises(DataError, match=r"not in labelmap\.txt"):
+        checked()
+    (tmp_path / "masks" / "labelmap.txt").write_text("dog:9,9,9::\n")
+    dataset = checked()
+    before = truth_identity(dataset, config(tmp_path))
+    (tmp_path / "masks" / "labelmap.txt").write_text("cat:9,9,9::\n")
+    assert truth_identity(checked(), config(tmp_path)) != before, "the same files mean another class"
+
+
+def write_picture(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(len(str(path))).integers(0, 255, (8, 8, 3), np.uint8)).save(path)
