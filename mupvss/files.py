@@ -95,9 +95,18 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def lock_for(path: Path) -> FileLock:
-    """A lock for `path`, held by one process of this user and computer at a time; no file is left beside `path`."""
-    name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]
+def lock_for(path: Path, shared: bool = False) -> FileLock:
+    """A lock for `path`, held by one process of this user and computer at a time; no file is left beside `path`.
+
+    shared: the folder of the locks may be that of several computers or containers, in which the same path is another place.
+    """
+    place = path.resolve()
+    key = str(place)
+    if shared:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        state = place.parent.stat()
+        key = f"{platform.node()} {state.st_dev} {state.st_ino} {place.name}"
+    name = hashlib.sha256(key.encode()).hexdigest()[:24]
     folder = cache_folder() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / f"{name}.lock")

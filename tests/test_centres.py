@@ -162,15 +162,18 @@ def test_a_stage_that_stopped_gathers_nothing_again(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_what_an_earlier_network_has_left_is_not_used(run, tmp_path):
+def test_what_an_earlier_network_has_left_is_not_used(run, tmp_path, capsys):
     """Trained again and not searched again: its centres and its threshold say nothing about the new network."""
     again = Run(run.config.model_copy(update={"seed": 1}), tmp_path / "run")
     shutil.copytree(run.out, again.out)
     assert FinishedRun(again.out).is_current("seeds")
     run_one(again, "train")
     found = FinishedRun(again.out)
-    assert (found.is_current("seeds"), found.threshold, found.centres) == (False, None, None)
+    assert (found.is_current("seeds"), found.centres) == (False, None)
+    assert found.threshold is not None, "that of the maps that are there"
     predictor = load(again.out, device="cpu", classifier=True)
+    assert predictor.threshold is None
+    assert "whose threshold and centres are not used" in capsys.readouterr().err
     with pytest.raises(UserError, match="run 'mupvss seeds'"):
         predictor(Image.new("RGB", (48, 64)), [predictor.classes[0]])
     run_one(again, "seeds")

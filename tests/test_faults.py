@@ -123,6 +123,11 @@ def test_back_to_the_settings_of_before(config, tmp_path, monkeypatch, capsys):
     for arguments in ([], other):  # two finished results change places
         assert main(["train", str(config), "--out", str(out), *arguments]) == 0
         assert stage_fingerprint(out / "train") != stage_fingerprint(out / "train.earlier") != ""
+    for kept, arguments in (("train", []), ("train.earlier", other)):  # killed while they did
+        (out / kept).replace(out / ".train.exchanged")
+        assert main(["train", str(config), "--out", str(out), *arguments]) == 0
+        assert stage_fingerprint(out / "train") != stage_fingerprint(out / "train.earlier") != ""
+        assert not (out / ".train.exchanged").exists()
 
 
 def test_two_commands_in_one_folder(config, tmp_path, monkeypatch, capsys):

@@ -87,7 +87,9 @@ def test_a_card_of_an_earlier_network_does_not_stay(tmp_path):
     assert main(["share", str(run), str(out), "--licence", "mit"]) == 0
     assert main(["share", str(run), str(out), "--licence", "cc-by-4.0"]) == 0
     assert ModelCard.load(out / "README.md").data.license == "cc-by-4.0"
-    assert ModelCard.load(out / "README.earlier.md").data.license == "mit", "someone may have added to it"
+    assert ModelCard.load(out / "README.earlier-1.md").data.license == "mit", "someone may have added to it"
+    assert main(["share", str(run), str(out), "--licence", "cc-by-4.0"]) == 0
+    assert not (out / "README.earlier-2.md").exists(), "the same card again"
     (out / "README.md").write_text("My own words.")
     assert main(["share", str(run), str(out)]) == 0
     assert (out / "README.md").read_text() == "My own words."

@@ -179,11 +179,16 @@ def test_predict_does_not_take_its_own_masks_for_pictures(project, tmp_path, mon
     (tmp_path / "in").mkdir()
     Image.open(project / "pictures" / "album" / "0.jpg").save(tmp_path / "in" / "a.png")
     monkeypatch.chdir(tmp_path / "in")
-    for given in (".", ".", "*/*.png", "**/*.png"):
-        code = main(["predict", str(project / "run"), given, "--formats", "masks", "overlay"])
-        found = json.loads((tmp_path / "in" / "predictions" / "predictions.json").read_text())
-        assert list(found) == ["a.png"]
-        assert code == (1 if given == "*/*.png" else 0), "only our own masks lie one folder below"
+    for out, given in (
+        ("predictions", "."),
+        ("predictions", "."),
+        (".", "."),
+        (".", "."),
+        (".", "**/*.*g"),
+        ("predictions", "**/*.*g"),
+    ):
+        assert main(["predict", str(project / "run"), given, "--out", out, "--formats", "masks", "overlay"]) == 0
+        assert list(json.loads((tmp_path / "in" / out / "predictions.json").read_text())) == ["a.png"]
     assert main(["predict", str(project / "run"), "a**.png"]) in (0, 1)  # no pattern in Python 3.11 and 3.12
     assert "Traceback" not in capsys.readouterr().err
 

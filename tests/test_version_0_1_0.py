@@ -73,8 +73,9 @@ def test_the_run_is_taken_over_and_nothing_is_made_again(old, capsys):
     assert after["seeds"]["maps"] == "attended_search_refined"
     kept = {key: value for key, value in renamed_figures(figures["seeds"]).items() if key != "maps"}
     assert kept == {key: after["seeds"][key] for key in kept}
-    for stage in ("affinity", "masks", "segment", "val"):
+    for stage in ("affinity", "masks", "segment"):
         assert after[stage] == figures[stage]
+    assert after["val"] == figures["val"] | {"learned": True}, "it was tested on training pictures, and the report says so"
     assert main(["run", "run/train/config.toml", "--out", "run"]) == 0
     said = capsys.readouterr().err
     assert "taken over" not in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,9 +51,8 @@ def compare(comparison: Comparison) -> None:
     entries = plan(configs, comparison.seeds, comparison.out)
     for entry in entries:  # a damaged record is reported before hours of training, not after
         stored_record(comparison.records, entry)
-    with alone_in(comparison.out):
-        _make(comparison, entries)
-        found = _write(comparison, entries)
+    _make(comparison, entries)
+    found = _write(comparison, entries)
     console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
@@ -89,11 +89,12 @@ def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
 
 
 def _work(entry: Entry, curve: int) -> None:
-    for stage in ("train", "seeds"):
-        run_one(entry.run, stage)
-    if curve:
-        prepare(entry.seed, entry.run.config.threads)
-        run_curve(entry.run, curve)
+    with alone_in(entry.run.out), alone_in(entry.run.trained_by) if entry.run.trained_by else contextlib.nullcontext():
+        for stage in ("train", "seeds"):
+            run_one(entry.run, stage)
+        if curve:
+            prepare(entry.seed, entry.run.config.threads)
+            run_curve(entry.run, curve)
 
 
 def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from mupvss.data.images import SUFFIXES
+from mupvss.files import read_json
 
 NOT_THE_USERS = frozenset(
     {"__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found", "#recycle", "@recycle", "#snapshot", "@tmp"}
@@ -46,6 +47,8 @@ TEXTS = frozenset(
 """Suffixes of files that nobody takes for pictures."""
 MARKER, FOUND = "stage.json", ".found"
 """By these names a folder of our own results is known: of a stage of a run, and of predictions."""
+DRAWN = ("masks", "overlay", "cutouts", "voc")
+"""Folders of predictions that hold pictures."""
 
 
 @dataclass
@@ -90,13 +93,15 @@ def pictures_below(folder: Path) -> Below:
             continue
         been.add(real)
         inside = PurePosixPath(Path(place).relative_to(folder).as_posix())
-        stages = {name for name in folders if Path(place, name, MARKER).is_file()}
-        if Path(place) != folder and (stages or FOUND in folders):
+        ours = {name for name in folders if is_stage(Path(place, name))}
+        if ours and Path(place) != folder:  # the folder of a run
             found.results.append(str(inside))
             folders.clear()
             continue
-        found.results += [str(inside / name) for name in stages]
-        folders[:] = sorted(name for name in folders if not is_hidden(name) and name not in stages)
+        if FOUND in folders and "predictions.json" in files:
+            ours |= set(DRAWN) & set(folders)
+        found.results += [str(inside / name) for name in ours]
+        folders[:] = sorted(name for name in folders if not is_hidden(name) and name not in ours)
         if Path(place) == folder:
             found.folders = list(folders)
         for name in files:
@@ -112,8 +117,17 @@ def pictures_below(folder: Path) -> Below:
             elif suffix not in TEXTS:
                 found.unknown.append(str(inside / name))
     found.pictures.sort()
-    found.folders = [name for name in found.folders if name not in found.results]
+    with_results, with_pictures = ({path.partition("/")[0] for path in paths} for paths in (found.results, found.pictures))
+    found.folders = [name for name in found.folders if name not in with_results or name in with_pictures]
     return found
+
+
+def is_stage(folder: Path) -> bool:
+    """Whether a stage of a run has made this folder."""
+    try:
+        return "fingerprint" in read_json(folder / MARKER)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def is_unicode(name: str) -> bool:

@@ -84,7 +84,8 @@ def _heads(view: Features, predictor: Predictor) -> Tensor:
         found.append(view.token_score)
     # Of P2P only what has learned: without that loss its scale and bias say nothing.
     own = predictor.info.options
-    if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None and own.p2p > 0:
+    learned = getattr(own, "p2p", 0) > 0 or getattr(own, "p2p_dense", 0) > 0
+    if view.prototypes is not None and view.decision_scale is not None and view.decision_bias is not None and learned:
         model = predictor.info.model
         best = pooled_similarity(
             view.patches,

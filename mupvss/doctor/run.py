@@ -28,6 +28,9 @@ from mupvss.report.html import page, picture, table
 from mupvss.report.pictures import inline, overlay
 from mupvss.stages.run_folder import Run, dataset_identity, fingerprint, pictures_of, stage_fingerprint
 
+REVISION = 2
+"""Increased when the evidence of a picture becomes another one."""
+
 
 def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> None:
     """-> OUT/index.html, tags.csv and masks.csv, the most doubtful first; and FIX."""
@@ -36,7 +39,9 @@ def examine(run: Path, out: Path | None, fix: Path | None, pictures: int) -> Non
     dataset = pictures_of(Run(config, run), "train")
     if fix is not None and fix.exists():
         raise DataError(f"{fix}: already exists, and tag tables are never overwritten; give another name")
-    identity = fingerprint("doctor", stage_fingerprint(run / "train"), dataset_identity(dataset))
+    classes, known = dataset_identity(dataset)
+    seen = [(name, state) for name, _, state in known]  # no evidence depends on the tags
+    identity = fingerprint("doctor", REVISION, stage_fingerprint(run / "train"), classes, seen)
     networks = _networks(run)
     if networks[0].classes != dataset.classes:
         raise DataError(

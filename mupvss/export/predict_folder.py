@@ -19,7 +19,7 @@ from mupvss.data.names import Fitted, PictureNames
 from mupvss.data.tags import Tags, read_tags
 from mupvss.data.tags.tag_table import counted
 from mupvss.data.tags.words import tidy
-from mupvss.data.walk import FOUND, pictures_below
+from mupvss.data.walk import DRAWN, FOUND, pictures_below
 from mupvss.errors import DataError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.regions import Item, Options
@@ -27,6 +27,7 @@ from mupvss.files import file_state, read_json, write_json
 from mupvss.predict.load import load
 from mupvss.predict.prediction import PicturePredictor, check_tags
 from mupvss.predict.predictor import Predictor
+from mupvss.predict.run import FinishedRun
 from mupvss.runtime.log import console, progress_bar
 from mupvss.stages.run_folder import fingerprint
 
@@ -87,7 +88,8 @@ def _say(text: str) -> None:
 
 def _threshold_note(request: Request, predictor: PicturePredictor) -> list[str]:
     """Says so if the classifier's maps are cut at a threshold that was not chosen for them."""
-    if not isinstance(predictor, Predictor) or predictor.threshold is not None or not (request.run / "train").is_dir():
+    searched = not (request.run / "train").is_dir() or FinishedRun(request.run).metrics("seeds")
+    if searched or not isinstance(predictor, Predictor) or predictor.threshold is not None:
         return []
     return [f"! {request.run}: no threshold was chosen for this network's maps, so 0.5 is used; 'mupvss seeds' chooses one"]
 
@@ -152,8 +154,8 @@ def find_pictures(given: Sequence[str], out: Path | None = None) -> tuple[list[S
                 matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
             except ValueError as error:
                 raise DataError(f"{text}: not a pattern ({error})") from None
-            if out is not None and not root.resolve().is_relative_to(out.resolve()):
-                matches = [p for p in matches if not p.resolve().is_relative_to(out.resolve())]
+            ours = [] if out is None else [out.resolve() / name for name in (FOUND, *DRAWN)]
+            matches = [p for p in matches if not any(p.resolve().is_relative_to(place) for place in ours)]
             if not matches:
                 raise DataError(f"{text}: no such picture, folder or match of a pattern")
             pictures = [p for p in matches if p.suffix.lower() in SUFFIXES]
@@ -227,7 +229,8 @@ def _is_made(out: Path, source: Source, made_by: str) -> bool:
 
 
 USED = (
-    "*/model.safetensors",
+    "train/model.safetensors",
+    "segment/model.safetensors",
     "seeds/metrics.json",
     "seeds/config.toml",
     "seeds/centres/*.safetensors",

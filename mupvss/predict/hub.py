@@ -79,7 +79,9 @@ def _figures(run: Path | None) -> list[str]:
     """Rows of measured mIoU; one sentence instead if there were no masks to compare with."""
     path = None if run is None else run / "metrics.json"
     found: dict[str, Any] = read_json(path) if path is not None and path.is_file() else {}
-    rows = [f"| {text} | {found[key]:.1f} |" for key, text in FIGURES.items() if isinstance(found.get(key), float)]
+    which = "training pictures, which is too good" if found.get("val/learned") else "the pictures of val"
+    named = {key: text.replace("the pictures of val", which) for key, text in FIGURES.items()}
+    rows = [f"| {text} | {found[key]:.1f} |" for key, text in named.items() if isinstance(found.get(key), float)]
     return ["| mIoU of | % |", "|---|---|", *rows] if rows else ["None were measured: there were no masks to compare with."]
 
 
@@ -115,11 +117,21 @@ class SharedPredictor(ModelHubMixin, library_name="mupvss", pipeline_tag="image-
     def origins(self) -> tuple[Origin, ...]:
         """What the network was made from, with licences."""
 
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """As the mixin's, which keeps a card that is there. One that we wrote for an earlier network must not stand beside this
+        one: it is kept under another name, since someone may have added to it."""
+        card = Path(save_directory) / CARD
+        before = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        if OURS not in before:
+            return super().save_pretrained(save_directory, **options)
+        aside = next(place for n in range(1, 1000) if not (place := card.with_name(f"README.earlier-{n}.md")).exists())
+        card.replace(aside)
+        pushed = super().save_pretrained(save_directory, **options)
+        if card.is_file() and card.read_text(encoding="utf-8") == before:
+            aside.unlink()
+        return pushed
+
     def _save_pretrained(self, save_directory: Path) -> None:
-        # The mixin keeps a card that is there; one of an earlier network must not stand beside this one.
-        card = save_directory / CARD
-        if card.is_file() and OURS in card.read_text(encoding="utf-8", errors="replace"):
-            card.replace(card.with_name("README.earlier.md"))
         self.save_checkpoint(save_directory / CHECKPOINT)
         write_json(save_directory / SETTINGS, {"mupvss": type(self).__name__, **self.settings()})
 

@@ -14,6 +14,7 @@ from mupvss.predict.predictor import Predictor
 from mupvss.predict.run import FinishedRun
 from mupvss.predict.runtimes import Runtime, load_runtime
 from mupvss.predict.segmenter import SegmentationPredictor
+from mupvss.runtime.log import console
 from mupvss.segmentation.build import is_segmenter, segmenter_info
 
 
@@ -95,7 +96,12 @@ def load_classifier(run: Path, device: str = "auto") -> Predictor:
     found = FinishedRun(run)
     network, info = load_network(found.checkpoint("train"))
     search, options = found.search_settings or (None, None)
-    predictor = Predictor(network, info, search, options, found.threshold, device)
+    threshold = found.threshold
+    if not found.is_current("seeds"):
+        threshold = None
+        said = f"! {run}: trained again since 'mupvss seeds', whose threshold and centres are not used; run that again too"
+        console.print(said, highlight=False, soft_wrap=True, markup=False)
+    predictor = Predictor(network, info, search, options, threshold, device)
     if found.centres is not None:
         predictor.remember(found.centres)
     predictor.calibration = found.calibration("train")

@@ -95,9 +95,10 @@ class FinishedRun:
 
     @cached_property
     def threshold(self) -> float | None:
-        """Map value from which a pixel belongs to an object, chosen without masks; None if this network has searched nothing."""
-        if self.metrics("seeds").get("maps") == GIVEN or not self.is_current("seeds"):
-            return None  # chosen for other maps, and says nothing about this network's
+        """Map value from which a pixel belongs to an object, chosen without masks for the maps in `seeds`; None if nothing was
+        searched."""
+        if self.metrics("seeds").get("maps") == GIVEN:
+            return None  # chosen for another method's maps, and says nothing about this network's
         found = self.metrics("seeds").get("threshold")
         return None if found is None else float(found)
 

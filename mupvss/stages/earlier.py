@@ -138,10 +138,10 @@ UNREAD = {
 OF_PROTOTYPES = tuple(name for name in DEFAULTS["losses"] if name not in ("classification", "token_contrast", "reactivation"))
 
 
-def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) -> bool:
+def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str, folder: Path | None = None) -> bool:
     """Takes over a folder that holds this stage's result by 0.1.0, and brings its marker and its maps up to date; -> whether it
-    did. truth: today's identity of the masks that score it."""
-    folder = run.folder(stage.name)
+    did. truth: today's identity of the masks that score it. folder: by default that of the stage."""
+    folder = folder or run.folder(stage.name)
     marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
     # A stage that was taken over before may have to be recognised again: those it builds on may have been taken over since.
     again = "earlier" in marker
@@ -163,7 +163,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) 
         return False
     scored = marker.get("truth", "")
     same_truth = not stage.scores or scored in ("", truth if again else truth_identity(old, dataset))
-    _rename_maps(folder)
+    _renew(stage, run, folder)
     content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
     content["after"] = dict(zip(stage.after, after, strict=True))
     write_json(folder / "stage.json", content | {"version": VERSION, "earlier": made})
@@ -179,8 +179,8 @@ def earlier_fingerprint(folder: Path) -> str:
     return str(marker.get("earlier", "" if "inputs" in marker else marker.get("fingerprint", "")))
 
 
-def _rename_maps(folder: Path) -> None:
-    """Renames maps/KIND and the kinds in the figures; safe to repeat if it was stopped."""
+def _renew(stage: Stage, run: Run, folder: Path) -> None:
+    """Renames maps/KIND and the kinds in the figures, and adds what these lack; safe to repeat if it was stopped."""
     for old, new in MAPS.items():
         place = folder / "maps" / old
         if place.is_dir() and not (folder / "maps" / new).exists():
@@ -189,14 +189,16 @@ def _rename_maps(folder: Path) -> None:
     if kinds.is_file():
         write_json(kinds, {MAPS.get(kind, kind): value for kind, value in read_json(kinds).items()})
     metrics = read_json(folder / "metrics.json")
-    if folder.name == "seeds":
+    if stage.name == "seeds":
         metrics = renamed_figures(metrics)
         metrics["maps"] = MAPS.get(metrics["maps"], metrics["maps"])
         scored = folder.with_name("evaluate") / "metrics.json"  # a separate stage in 0.1.0
         found = read_json(scored) if scored.is_file() else {}
         if "recall" in found:
             metrics |= {"pictures": found["pictures"], **per_class(found)}
-    elif folder.name == "cam":
+    elif stage.name == "val" and getattr(stage.inputs(run.config), "learned", False):
+        metrics["learned"] = True
+    elif stage.name == "cam":
         metrics = {key.replace("attention_", "spread_"): value for key, value in metrics.items()}
     write_json(folder / "metrics.json", metrics)
 

@@ -192,6 +192,7 @@ HEADLINE = {
 def print_headline(run: Run, metrics: Metrics) -> None:
     for key, title in HEADLINE.items():
         if isinstance(metrics.get(key), float):
-            console.print(f"{title:42s} {metrics[key]:5.1f} mIoU", highlight=False)
+            shown = title.replace("on val", "on training pictures") if metrics.get("val/learned") else title
+            console.print(f"{shown:42s} {metrics[key]:5.1f} mIoU", highlight=False)
     print_doubts((text for stage in WARNED for text in metrics.get(f"{stage}/warnings", ())), console)
     console.print(f"report: {run.folder('report') / 'index.html'}", highlight=False, soft_wrap=True)

@@ -222,7 +222,7 @@ def run_stage(stage: Stage, run: Run) -> Metrics:
     pictures = dataset_identity(dataset)
     known, truth = recognised(stage, run, dataset, pictures)
     if team.main:
-        _take_back(folder, known)
+        _take_back(stage, run, dataset, known, truth)
     team.wait()
     inputs = stage.inputs(run.config)
     if team.from_main(finished(folder, known, truth)):
@@ -304,9 +304,10 @@ def _doomed(folder: Path) -> Path:
 
 
 def set_aside_unasked(run: Run, stage: str) -> None:
-    """Sets aside what a stage has made that the config no longer asks for, so that nothing takes it for a part of the run."""
+    """Sets aside the result of a stage that the config no longer asks for, so that nothing takes it for a part of the run. An
+    unfinished stage stays, since nothing takes that for a result."""
     folder = run.folder(stage)
-    if processes().main and (folder / MARKER).is_file():
+    if processes().main and (folder / MARKER).is_file() and (folder / "metrics.json").is_file():
         _set_aside(folder)
     processes().wait()
 
@@ -322,12 +323,22 @@ def _set_aside(folder: Path) -> None:
     console.print(f"{folder.name}: settings or data have changed; the old result is kept in {aside}", highlight=False)
 
 
-def _take_back(folder: Path, known: str) -> None:
+def _take_back(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str) -> None:
     """Uses the result that was set aside, if it is the one that is asked for now; that of the folder takes its place."""
+    from mupvss.stages.earlier import take_over
+
+    folder = run.folder(stage.name)
     aside, between = folder.with_name(folder.name + EARLIER), folder.with_name(f".{folder.name}.exchanged")
-    if between.is_dir() and not aside.exists():
-        between.replace(aside)  # an exchange was stopped half-way
-    if stage_fingerprint(folder) == known or stage_fingerprint(aside) != known:
+    if between.is_dir():  # an exchange was stopped half-way
+        empty = next((place for place in (folder, aside) if not place.exists()), None)
+        if empty is None:
+            shutil.rmtree(between)
+        else:
+            between.replace(empty)
+    if not aside.is_dir() or stage_fingerprint(folder) == known:
+        return
+    take_over(stage, run, dataset, known, truth, aside)
+    if stage_fingerprint(aside) != known:
         return
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         return  # not a stage's folder; `_begin` says so
@@ -343,17 +354,17 @@ def _take_back(folder: Path, known: str) -> None:
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second command from writing into the same folder. DataError if another one, of this user and computer, does."""
+    """Keeps a second command from working on the same run. DataError if another one, of this user and computer, does."""
     with contextlib.ExitStack() as held:
         if processes().main:
             try:
-                held.enter_context(lock_for(folder).acquire(timeout=WAITED))
+                held.enter_context(lock_for(folder, shared=True).acquire(timeout=WAITED))
             except Timeout:
                 raise DataError(
                     f"{folder}: another mupvss is working in this folder; wait until it has ended, or give another --out"
                 ) from None
-            except OSError:
-                pass  # there is no place for locks
+            except (OSError, RuntimeError, NotImplementedError):
+                pass  # there is no place for locks, or no way to lock there
         yield
 
 
@@ -399,7 +410,7 @@ def gather_metrics(run: Run) -> Metrics:
     """Flat keys STAGE/NAME of every finished stage, written to metrics.json in the run's folder."""
     gathered: Metrics = {}
     for path in sorted(run.out.glob("*/metrics.json")):
-        if not path.parent.name.endswith(EARLIER):
+        if not path.parent.name.endswith(EARLIER) and not path.parent.name.startswith("."):
             gathered |= _flat(path.parent.name, read_json(path))
     if processes().main:
         remove_leftovers(run.out, below=False)

@@ -21,6 +21,7 @@ from mupvss.stages.earlier import take_over
 from mupvss.stages.run import STAGES
 from mupvss.stages.run_folder import (
     Run,
+    alone_in,
     dataset_identity,
     finished,
     gather_metrics,
@@ -46,6 +47,11 @@ def upgrade_run(out: Path) -> Iterator[State]:
     folders = {name: out / name for name in STAGES if (out / name / "stage.json").is_file()}
     if not folders:
         raise DataError(f"{out}: not the folder of a run; give the folder that 'mupvss run' wrote")
+    with alone_in(out):
+        yield from _upgraded_all(out, folders)
+
+
+def _upgraded_all(out: Path, folders: dict[str, Path]) -> Iterator[State]:
     broken = False
     for name, folder in folders.items():
         version = "an unknown version"

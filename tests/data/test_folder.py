@@ -240,12 +240,14 @@ def test_more_tags_than_a_mask_can_tell_apart(tmp_path):
 
 def test_our_own_results_are_no_pictures(tmp_path):
     """A run and predictions below the folder of the pictures: their masks would be learned as untagged pictures."""
-    for name in ("cat/1", "dog/2", "runs/mine/seeds/masks/1", "runs/mine/preview/masks/2", "dog/out/masks/2", "dog/out/.found/2"):
+    for name in ("cat/1", "dog/2", "runs/mine/seeds/masks/1", "runs/mine/preview/masks/2", "dog/masks/2", "dog/.found/2"):
         write_picture(tmp_path / f"{name}.png")
-    (tmp_path / "runs" / "mine" / "seeds" / "stage.json").write_text("{}")
+    (tmp_path / "runs" / "mine" / "seeds" / "stage.json").write_text('{"fingerprint": "0"}')
+    (tmp_path / "cat" / "stage.json").write_text('{"act": 1}')  # the user's own
+    (tmp_path / "dog" / "predictions.json").write_text("{}")
     found = load_folder(config(tmp_path), "train")
     assert (found.classes, [s.name for s in found.samples]) == (("cat", "dog"), ["cat__1", "dog__2"])
-    assert "folders with results of mupvss, left out: dog/out, runs/mine" in " ".join(found.notes)
+    assert found.notes == ("folders with results of mupvss, left out: dog/masks, runs/mine",)
     inside = pictures_below(tmp_path / "runs" / "mine" / "seeds" / "masks")
     assert inside.pictures == ["1.png"], "a folder of masks can still be given itself"
 
