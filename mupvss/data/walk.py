@@ -126,7 +126,7 @@ def is_stage(folder: Path) -> bool:
     """Whether a stage of a run has made this folder."""
     try:
         return "fingerprint" in read_json(folder / MARKER)
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
