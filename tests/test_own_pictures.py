@@ -365,7 +365,7 @@ def test_the_page_calls_nothing_likely_that_is_not(tmp_path):
     picture = Image.new("RGB", (8, 8))
     dataset = Dataset(("cat",), [Sample(n, n, frozenset({"cat"}), lambda: picture) for n in "abc"])
     tags, scores = np.ones((3, 1)), np.full((3, 1), 0.9)
-    for doubts, shown, likely in (([0.0, 0.0, 0.0], 0, 0), ([0.6, 0.3, 0.0], 2, 1)):
+    for doubts, shown, likely in (([0.0, 0.0, 0.0], 0, 0), ([LIKELY + 0.1, LIKELY - 0.1, 0.0], 2, 1)):
         found = findings(np.array(doubts)[:, None], scores, tags, dataset.classes)
         write_page(tmp_path, dataset, found, [], 5, tmp_path)
         page = (tmp_path / "index.html").read_text()
