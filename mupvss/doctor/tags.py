@@ -76,8 +76,8 @@ STEEP = 4.0
 """Steepness of the logistic curve: 0.12 at the mark of the picture's own side, 0.88 at the other."""
 
 LIKELY = 0.9
-"""From this doubt on, a tag is called likely wrong or missing, and `--fix` changes it: it lies beyond the other side's mark. Of the
-findings that are only nearer to that mark than to their own (0.5), most are right tags (docs/lab-notes/11-doctor.md)."""
+"""From this doubt on, a tag is called likely wrong or missing, and `--fix` changes it: it lies beyond the other side's mark. Of
+the findings that are only nearer to that mark than to their own (0.5), most are right tags (docs/lab-notes/11-doctor.md)."""
 ENOUGH, MOSTLY = 3, 0.75
 
 
