@@ -130,6 +130,14 @@ def is_stage(folder: Path) -> bool:
         return False
 
 
+def is_drawn(path: Path, root: Path) -> bool:
+    """Whether a file below `root` lies in a folder of predictions that holds pictures."""
+    inside = path.relative_to(root).parts[:-1]
+    return any(
+        name == FOUND or (name in DRAWN and root.joinpath(*inside[:depth], FOUND).is_dir()) for depth, name in enumerate(inside)
+    )
+
+
 def is_unicode(name: str) -> bool:
     """False for a name from an old archive in another encoding, which cannot be printed or written."""
     try:

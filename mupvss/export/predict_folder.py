@@ -19,7 +19,7 @@ from mupvss.data.names import Fitted, PictureNames
 from mupvss.data.tags import Tags, read_tags
 from mupvss.data.tags.tag_table import counted
 from mupvss.data.tags.words import tidy
-from mupvss.data.walk import DRAWN, FOUND, pictures_below
+from mupvss.data.walk import FOUND, is_drawn, pictures_below
 from mupvss.errors import DataError
 from mupvss.export.formats import check_formats, export_all
 from mupvss.export.regions import Item, Options
@@ -65,7 +65,7 @@ class Source:
 def predict_folder(request: Request) -> int:
     """-> the formats under OUT and predictions.json with tags, scores, boxes and areas; 1 if a picture could not be read."""
     check_formats(request.formats)
-    sources, notes = find_pictures(request.pictures, request.out)
+    sources, notes = find_pictures(request.pictures)
     predictor = load(request.run, request.device, classifier=request.classifier)
     known, more = (None, []) if request.tags is None else _known_tags(request.tags, sources, predictor.classes)
     for note in (*notes, *more, *_threshold_note(request, predictor)):
@@ -135,9 +135,9 @@ def _meant(tag: str, classes: Sequence[str]) -> str:
     return f"; did you mean '{plain[near[0]]}'?" if near else ""
 
 
-def find_pictures(given: Sequence[str], out: Path | None = None) -> tuple[list[Source], list[str]]:
+def find_pictures(given: Sequence[str]) -> tuple[list[Source], list[str]]:
     """Files, folders (searched recursively) and patterns -> pictures, named relative to the folder or the pattern's fixed
-    part; and notes on what was left out. out: a folder of results, which a pattern may cover too."""
+    part; and notes on what was left out."""
     found: list[Source] = []
     notes: list[str] = []
     for text in given:
@@ -154,8 +154,7 @@ def find_pictures(given: Sequence[str], out: Path | None = None) -> tuple[list[S
                 matches = sorted(p for p in root.glob(str(path.relative_to(root))) if p.is_file())
             except ValueError as error:
                 raise DataError(f"{text}: not a pattern ({error})") from None
-            ours = [] if out is None else [out.resolve() / name for name in (FOUND, *DRAWN)]
-            matches = [p for p in matches if not any(p.resolve().is_relative_to(place) for place in ours)]
+            matches = [p for p in matches if not is_drawn(p, root)]
             if not matches:
                 raise DataError(f"{text}: no such picture, folder or match of a pattern")
             pictures = [p for p in matches if p.suffix.lower() in SUFFIXES]
