@@ -61,6 +61,15 @@ class Pictures:
         return readable(load_dataset(self.data, purpose, self.limit), self.data.unreadable, self.checked_in / CHECKED)
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """Of the pictures that are searched."""
+        return frozenset(sample.name for sample in self.searched.samples)
+
+    def has_all_of(self, other: Pictures) -> bool:
+        """Whether all pictures that the other searches are searched here too; of the same data, no name is read for it."""
+        return self is other or other.names <= self.names
+
+    @cached_property
     def truth(self) -> str:
         return truth_identity(self.searched, self.data)
 

@@ -51,13 +51,6 @@ def compare(comparison: Comparison) -> None:
     entries = plan(configs, comparison.seeds, comparison.out)
     for entry in entries:  # a damaged record is reported before hours of training, not after
         stored_record(comparison.records, entry)
-    _make(comparison, entries)
-    found = _write(comparison, entries)
-    console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
-
-
-def _make(comparison: Comparison, entries: Sequence[Entry]) -> None:
-    """Trains and searches what is missing, and writes the comparison after each run."""
     for number, entry in enumerate([] if comparison.report_only else entries, 1):
         console.rule(f"{entry.name}, seed {entry.seed} ({number} of {len(entries)})")
         curve = comparison.curve if entry.seed == comparison.seeds[0] else 0
@@ -67,6 +60,8 @@ def _make(comparison: Comparison, entries: Sequence[Entry]) -> None:
         if comparison.records is not None and (made := known_record(comparison.records, entry)) is not None:
             store_record(comparison.records, made)
         _write(comparison, entries)
+    found = _write(comparison, entries)
+    console.print(f"{found} of {len(entries)} runs: {comparison.out / 'index.html'}", highlight=False, soft_wrap=True)
 
 
 def _on_record(folder: Path | None, entry: Entry, curve: int) -> bool:
@@ -102,7 +97,8 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
     records = [record for record in found_records if record is not None]
     if not records:
         return 0
-    dataset = entries[0].pictures.searched
+    pictures = entries[0].pictures
+    dataset = pictures.searched
     found = rows(records)
 
     def same(record: Record) -> bool:
@@ -115,8 +111,7 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
         "Cost": costs(found),
         "As in papers": paper(found),
     }
-    names = {sample.name for sample in dataset.samples}
-    at_hand = [record for record in records if record.on_disk and same(record) and names <= _names(record)]
+    at_hand = [record for record in records if record.on_disk and same(record) and record.entry.pictures.has_all_of(pictures)]
     first = [record for record in at_hand if record.entry.seed == at_hand[0].entry.seed]
     figures = draw_all(first, dataset, comparison.pictures, comparison.out / "figures")
     write_text(comparison.out / "table.md", "\n".join(f"## {title}\n\n{markdown(t)}" for title, t in tables.items()))
@@ -128,11 +123,6 @@ def _write(comparison: Comparison, entries: Sequence[Entry]) -> int:
     sections += [(title, f'<img class="wide" src="figures/{escape(name)}" alt="{escape(title)}">') for title, name in figures]
     write_text(comparison.out / "index.html", page("Comparison", sections))
     return len(records)
-
-
-def _names(record: Record) -> set[str]:
-    """Of the pictures that a run has searched."""
-    return {sample.name for sample in record.entry.pictures.searched.samples}
 
 
 NOTE = (

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from mupvss.data.images import read_image
-from mupvss.data.masks import labelmap_of, named_ids, read_label_image
+from mupvss.data.masks import MOST_CLASSES, labelmap_of, named_ids, read_label_image
 from mupvss.data.names import Fitted, Match, PictureNames, sample_name, stem
 from mupvss.data.sample import Dataset, Sample
 from mupvss.data.tags import Tags, read_tags
@@ -25,8 +25,6 @@ from mupvss.options import FolderData
 
 NEGATIVE_FOLDERS = frozenset({"_none", "_background", "none", "background"})
 """With one folder per tag, pictures in folders of these names have no tag, unless `data.classes` names the folder."""
-MOST_CLASSES = 254
-"""A mask has one byte per pixel, in which 0 is the background and 255 is unsure."""
 
 
 def load_folder(config: FolderData, split: str) -> Dataset:

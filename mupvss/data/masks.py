@@ -47,6 +47,8 @@ def write_grey_png(path: Path, values: np.ndarray) -> None:
 
 
 LABELMAP = "labelmap.txt"
+MOST_CLASSES = 254
+"""A mask has one byte per pixel, in which 0 is the background and 255 is unsure."""
 """The file that explains the colours of masks, as CVAT writes it: a line NAME:RED,GREEN,BLUE:PARTS:ACTIONS for each label."""
 Colour = tuple[int, int, int]
 

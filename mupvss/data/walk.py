@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from mupvss.data.images import SUFFIXES
 from mupvss.files import read_json
@@ -122,10 +123,16 @@ def pictures_below(folder: Path) -> Below:
     return found
 
 
+def marker_of(folder: Path) -> dict[str, Any]:
+    """What a stage has written about the result in its folder; empty if none has."""
+    path = folder / MARKER
+    return dict(read_json(path)) if path.is_file() else {}
+
+
 def is_stage(folder: Path) -> bool:
     """Whether a stage of a run has made this folder."""
     try:
-        return "fingerprint" in read_json(folder / MARKER)
+        return "fingerprint" in marker_of(folder)
     except (OSError, ValueError, TypeError, RecursionError):
         return False
 

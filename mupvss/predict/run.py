@@ -9,7 +9,7 @@ from typing import Any
 
 from mupvss.config.load import load_config
 from mupvss.config.run import RunConfig
-from mupvss.data.walk import MARKER
+from mupvss.data.walk import marker_of
 from mupvss.errors import CheckpointError
 from mupvss.files import read_json
 from mupvss.methods.earlier import MAPS
@@ -51,12 +51,8 @@ class FinishedRun:
     def is_current(self, stage: str) -> bool:
         """Whether a stage's result was made from what the run has now of the stages below it. Results of earlier versions do not
         say what they were made from, and are taken as they are."""
-        made_from = self._marker(stage).get("after", {})
-        return all(not was or self._marker(name).get("fingerprint", was) == was for name, was in made_from.items())
-
-    def _marker(self, stage: str) -> dict[str, Any]:
-        path = self.folder / stage / MARKER
-        return dict(read_json(path)) if path.is_file() else {}
+        made_from = marker_of(self.folder / stage).get("after", {})
+        return all(not was or marker_of(self.folder / name).get("fingerprint", was) == was for name, was in made_from.items())
 
     @property
     def search_settings(self) -> tuple[SearchConfig, Section] | None:

@@ -27,7 +27,7 @@ import torch
 
 from mupvss.data.coco.index import open_index
 from mupvss.data.coco.source import paint
-from mupvss.data.masks import IGNORE, labelmap_of, named_ids, read_label_image
+from mupvss.data.masks import IGNORE, MOST_CLASSES, labelmap_of, named_ids, read_label_image
 from mupvss.data.names import PictureNames
 from mupvss.data.pickled import read_npy
 from mupvss.data.sample import Dataset, Sample, evenly
@@ -53,8 +53,6 @@ AGREE = 0.9
 """Share of the files whose numbers must be those of their picture's tags."""
 CHECKED, SIZED = 2000, 50
 """Number of files, spread evenly, that are read before anything is made of them; and of pictures whose size is compared."""
-HIGHEST = 254
-"""Highest number of a class."""
 BLOCK, BLOCKS = 4096, 16
 """Bytes of a part of a file, and number of parts, by which a change is noticed."""
 GIVEN = "given"
@@ -330,8 +328,8 @@ def _maps_of(content: Any, path: Path) -> dict[int, np.ndarray]:
         maps = content.get("high_res", content.get("cam"))
         if not isinstance(maps, np.ndarray) or maps.ndim != 3 or len(maps) != len(keys) or keys.dtype.kind not in "iu":
             raise DataError(f"{path}: expected IRN's keys (K) and high_res or cam (K, H, W)")
-        if len(keys) and not 0 <= keys.min() <= keys.max() <= HIGHEST:
-            raise DataError(f"{path}: its keys are no numbers of classes from 0 to {HIGHEST}")
+        if len(keys) and not 0 <= keys.min() <= keys.max() <= MOST_CLASSES:
+            raise DataError(f"{path}: its keys are no numbers of classes from 0 to {MOST_CLASSES}")
         return dict(zip(map(int, keys), maps, strict=True))
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds a {type(content).__name__}; expected a dictionary from class number to map")
@@ -339,7 +337,7 @@ def _maps_of(content: Any, path: Path) -> dict[int, np.ndarray]:
     for key, own in content.items():
         number = _number(key)
         if number is None or not isinstance(own, np.ndarray) or own.ndim != 2 or own.dtype.kind not in "biuf":
-            raise DataError(f"{path}: has an entry that is no map (H, W) of a class from 0 to {HIGHEST}")
+            raise DataError(f"{path}: has an entry that is no map (H, W) of a class from 0 to {MOST_CLASSES}")
         found[number] = own
     if found and all(own.dtype == np.uint8 for own in found.values()) and max(own.max(initial=0) for own in found.values()) > 1:
         return {number: own / 255 for number, own in found.items()}
@@ -348,9 +346,9 @@ def _maps_of(content: Any, path: Path) -> dict[int, np.ndarray]:
 
 def _number(key: Any) -> int | None:
     """The number that a key means; None if it is none."""
-    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= len(str(HIGHEST)):
+    if isinstance(key, str) and key.isascii() and key.isdecimal() and len(key) <= len(str(MOST_CLASSES)):
         key = int(key)
-    return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= HIGHEST else None
+    return key if isinstance(key, int) and not isinstance(key, bool) and 0 <= key <= MOST_CLASSES else None
 
 
 def _against(own: np.ndarray, background: np.ndarray | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 
 from mupvss.config.load import build
 from mupvss.data.sample import Dataset
+from mupvss.data.walk import MARKER, marker_of
 from mupvss.errors import UserError
 from mupvss.files import read_json, write_json
 from mupvss.methods.earlier import MAPS, OF_THE_RUN, PROTOTYPES, modern
@@ -142,7 +143,7 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str, 
     """Takes over a folder that holds this stage's result by 0.1.0, and brings its marker and its maps up to date; -> whether it
     did. truth: today's identity of the masks that score it. folder: by default that of the stage."""
     folder = folder or run.folder(stage.name)
-    marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    marker = marker_of(folder)
     # A stage that was taken over before may have to be recognised again: those it builds on may have been taken over since.
     again = "earlier" in marker
     made = marker.get("earlier", marker.get("fingerprint"))
@@ -166,14 +167,14 @@ def take_over(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str, 
     _renew(stage, run, folder)
     content = {"fingerprint": known, "truth": truth if same_truth else "", "revision": stage.revision, "inputs": {}}
     content["after"] = dict(zip(stage.after, after, strict=True))
-    write_json(folder / "stage.json", content | {"version": VERSION, "earlier": made})
+    write_json(folder / MARKER, content | {"version": VERSION, "earlier": made})
     console.print(f"{stage.name}: taken over from version {VERSION}", highlight=False)
     return True
 
 
 def earlier_fingerprint(folder: Path) -> str:
     """The fingerprint that 0.1.0 gave to a finished stage; empty if 0.1.0 did not make it."""
-    marker = read_json(folder / "stage.json") if (folder / "stage.json").is_file() else {}
+    marker = marker_of(folder)
     if not (folder / "metrics.json").is_file():
         return ""
     return str(marker.get("earlier", "" if "inputs" in marker else marker.get("fingerprint", "")))

@@ -29,7 +29,7 @@ from mupvss.data.decisions import with_decisions
 from mupvss.data.readable import readable
 from mupvss.data.sample import Dataset
 from mupvss.data.sources import Purpose, load_dataset
-from mupvss.data.walk import MARKER
+from mupvss.data.walk import MARKER, marker_of
 from mupvss.errors import DataError
 from mupvss.files import file_state, lock_for, read_json, remove_leftovers, write_json
 from mupvss.model.licences import Origin, origins_of
@@ -159,12 +159,7 @@ def _plain(part: Any) -> Any:
 
 def stage_fingerprint(folder: Path) -> str:
     """The fingerprint a finished stage was made with; empty if it is not finished."""
-    return str(_marker(folder)["fingerprint"]) if (folder / "metrics.json").is_file() and _marker(folder) else ""
-
-
-def _marker(folder: Path) -> dict[str, Any]:
-    path = folder / MARKER
-    return dict(read_json(path)) if path.is_file() else {}
+    return str(marker_of(folder)["fingerprint"]) if (folder / "metrics.json").is_file() and marker_of(folder) else ""
 
 
 def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str], pictures: list[Any] | None = None) -> str:
@@ -176,7 +171,7 @@ def known_by(stage: Stage, config: RunConfig, dataset: Dataset, after: list[str]
 
 def finished(folder: Path, known: str, truth: str = "") -> bool:
     """Whether the folder holds this stage's result, scored against these masks; a missing entry counts as a match."""
-    return stage_fingerprint(folder) == known and _marker(folder).get("truth", truth) == truth
+    return stage_fingerprint(folder) == known and marker_of(folder).get("truth", truth) == truth
 
 
 STUDIO, CHECKED = "studio", "pictures.json"
@@ -303,6 +298,11 @@ def _doomed(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.deleted")
 
 
+def _kept_aside(folder: Path) -> Path:
+    """Where a stage's finished result is kept while its folder holds another one."""
+    return folder.with_name(folder.name + EARLIER)
+
+
 def set_aside_unasked(run: Run, stage: str) -> None:
     """Sets aside the result of a stage that the config no longer asks for, so that nothing takes it for a part of the run. An
     unfinished stage stays, since nothing takes that for a result."""
@@ -317,7 +317,7 @@ def _set_aside(folder: Path) -> None:
         folder.replace(_doomed(folder))  # in one step, so that half a stage is never mistaken for something else
         shutil.rmtree(_doomed(folder))
         return
-    aside = folder.with_name(folder.name + EARLIER)
+    aside = _kept_aside(folder)
     shutil.rmtree(aside, ignore_errors=True)
     folder.replace(aside)
     console.print(f"{folder.name}: settings or data have changed; the old result is kept in {aside}", highlight=False)
@@ -328,7 +328,7 @@ def _take_back(stage: Stage, run: Run, dataset: Dataset, known: str, truth: str)
     from mupvss.stages.earlier import take_over
 
     folder = run.folder(stage.name)
-    aside, between = folder.with_name(folder.name + EARLIER), folder.with_name(f".{folder.name}.exchanged")
+    aside, between = _kept_aside(folder), folder.with_name(f".{folder.name}.exchanged")
     if between.is_dir():  # an exchange was stopped half-way
         empty = next((place for place in (folder, aside) if not place.exists()), None)
         if empty is None:
@@ -381,7 +381,7 @@ def reuse(folder: Path, part: str, known: str) -> None:
         part: Name of the subfolder.
         known: Identifies what the subfolder depends on. The stage set aside is used if it was made under the same.
     """
-    record, aside = f"{part}.json", folder.with_name(folder.name + EARLIER)
+    record, aside = f"{part}.json", _kept_aside(folder)
     begun = (folder / record).is_file() or (folder / part).exists()
     if not begun and (aside / part).is_dir() and (aside / record).is_file() and read_json(aside / record) == {"of": known}:
         console.print(f"{folder.name}: takes over what the change does not concern ({part})", highlight=False)
